@@ -1,0 +1,1 @@
+"""Raw genomic files in, one verified dataset directory out."""

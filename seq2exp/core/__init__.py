@@ -1,0 +1,1 @@
+"""The vocabulary: sequences, intervals, contigs, files, configuration and errors."""
