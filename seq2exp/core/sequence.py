@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "ALPHABET",
-    "N_CODE",
     "NUM_BASES",
+    "N_CODE",
     "decode",
     "encode",
     "invalid_letters",
