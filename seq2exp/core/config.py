@@ -252,7 +252,7 @@ def _refuse_unknown(cls: type, values: Mapping[str, Any], *, where: str, prefix:
 def _dataclass_of(hint: Any) -> type | None:  # noqa: ANN401
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     found = (option for option in options if dataclasses.is_dataclass(option))
-    return typing.cast(type | None, next(found, None))
+    return typing.cast("type | None", next(found, None))
 
 
 def _dataclass_item(hint: Any) -> type | None:  # noqa: ANN401

@@ -1,0 +1,1 @@
+"""The dataset directory: its format, a memory-mapped reader, samples and batches."""
