@@ -1,0 +1,259 @@
+"""Read a dataset: memory-mapped sequence and tracks, one window at a time.
+
+Handles are opened lazily and per process, so a :class:`Dataset` can be sent to worker processes.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.intervals import Window, coverage_mask
+from seq2exp.core.sequence import N_CODE, reverse_complement
+from seq2exp.dataset import format as layout
+from seq2exp.dataset.format import Manifest
+
+__all__ = ["Dataset"]
+
+
+class Dataset:
+    """A prepared dataset, opened read-only.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that ``seq2exp prepare`` wrote.
+    verify_checksums : bool
+        Compare the SHA-256 of every file (reads everything). Sizes are always compared.
+
+    Raises
+    ------
+    FormatError
+        The folder is no dataset, or a file is missing or damaged.
+    """
+
+    def __init__(self, root: Path, *, verify_checksums: bool = False) -> None:
+        self.root = Path(root).absolute()
+        self.manifest: Manifest = layout.read_manifest(self.root)
+        layout.verify(self.root, self.manifest, checksums=verify_checksums)
+        self._arrays: dict[Path, NDArray[Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_arrays": {}}
+
+    @cached_property
+    def genes(self) -> pd.DataFrame:
+        """Gene table, one row per gene; the row number is the gene's index everywhere."""
+        frame = layout.read_table(layout.genes_path(self.root))
+        missing = [name for name in layout.GENE_COLUMNS if name not in frame.columns]
+        if missing:
+            raise FormatError(
+                facts(
+                    str(layout.genes_path(self.root)),
+                    found=f"no column {', '.join(missing)}",
+                    expected="the columns of docs/dataset_format.md",
+                    fix="prepare the dataset again",
+                )
+            )
+        return frame
+
+    @cached_property
+    def expression(self) -> NDArray[np.float32]:
+        """Transformed labels, shape (num_genes, num_samples); NaN where unknown."""
+        samples = self.manifest.expression.samples
+        if not samples:
+            return np.full((len(self.genes), 0), np.nan, dtype=np.float32)
+        frame = layout.read_table(layout.expression_path(self.root)).set_index("gene_id")
+        values = frame.reindex(self.genes["gene_id"])[samples].to_numpy(dtype=np.float32)
+        return np.ascontiguousarray(values)
+
+    @cached_property
+    def features(self) -> NDArray[np.float32]:
+        """Scalar gene features in manifest order, shape (num_genes, num_features)."""
+        names = [feature.name for feature in self.manifest.features]
+        return self.genes[names].to_numpy(dtype=np.float32)
+
+    @cached_property
+    def excluded_regions(self) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Excluded intervals by contig: (starts, ends), 0-based half-open."""
+        path = layout.regions_path(self.root)
+        if not path.is_file():
+            return {}
+        frame = layout.read_table(path)
+        return {
+            str(contig): (group["start"].to_numpy(np.int64), group["end"].to_numpy(np.int64))
+            for contig, group in frame.groupby("contig")
+        }
+
+    @property
+    def track_names(self) -> list[str]:
+        """Track names in array order."""
+        return [track.name for track in self.manifest.tracks]
+
+    @property
+    def num_tracks(self) -> int:
+        """Number of tracks, contacts not counted."""
+        return len(self.manifest.tracks)
+
+    def codes(self, window: Window) -> NDArray[np.uint8]:
+        """Return the base codes of a window in model direction; padding is N.
+
+        Returns
+        -------
+        uint8 array, shape (window.length,)
+        """
+        stored = self._contig_array(layout.sequence_path(self.root, window.contig), window.contig)
+        out = np.full(window.length, N_CODE, dtype=np.uint8)
+        inside = slice(window.pad_left, window.length - window.pad_right)
+        out[inside] = stored[window.clipped_start : window.clipped_end]
+        return reverse_complement(out) if window.reverse else out
+
+    def track_bins(self, window: Window, *, bin_size: int) -> NDArray[np.float32]:
+        """Return binned tracks of a window in model direction.
+
+        Stored bins lie on the genome grid, window bins start at the window. A window bin is the
+        mean of the stored bins it overlaps, weighted by the overlap, so windows stay centred on
+        the TSS to the base. Where a stored bin is NaN (no data) the weights of the others count.
+
+        Parameters
+        ----------
+        window : Window
+            Its length must be a multiple of ``bin_size``.
+        bin_size : int
+            Bases per returned bin; need not equal the stored one.
+
+        Returns
+        -------
+        float32 array, shape (window.length // bin_size, num_tracks)
+            Padding is 0; NaN where a bin has no data at all.
+        """
+        if window.length % bin_size:
+            raise InputError(
+                facts(
+                    "window",
+                    found=f"{window.length} bases",
+                    expected=f"a multiple of bin_size {bin_size}",
+                    fix="change window_bp or bin_size",
+                )
+            )
+        bins = np.zeros((window.length // bin_size, self.num_tracks), dtype=np.float32)
+        if self.num_tracks and window.clipped_end > window.clipped_start:
+            stored = self._contig_array(layout.tracks_path(self.root, window.contig), window.contig)
+            _rebin(stored, self.manifest.bin_size, window, bin_size, out=bins)
+        return np.flip(bins, axis=0) if window.reverse else bins
+
+    def contact_bins(self, gene: int, window: Window, *, bin_size: int) -> NDArray[np.float32]:
+        """Return a gene's contact profile on the bins of its window, in model direction.
+
+        Returns
+        -------
+        float32 array, shape (window.length // bin_size,)
+            0 outside the stored profile and in padding.
+        """
+        info = self.manifest.contacts
+        stored = self._array(layout.contacts_path(self.root))[gene]
+        tss = int(self.genes["tss"].iloc[gene])
+        centre = np.arange(window.start, window.end, bin_size) + bin_size / 2 - tss
+        index = np.floor(centre / info.bin_size).astype(np.int64) + info.num_bins // 2
+        known = (index >= 0) & (index < info.num_bins)
+        values = np.where(known, stored[index.clip(0, info.num_bins - 1)], 0).astype(np.float32)
+        values[~self.inside_bins(window, bin_size=bin_size, model_direction=False)] = 0
+        return values[::-1] if window.reverse else values
+
+    def inside_bins(
+        self, window: Window, *, bin_size: int, model_direction: bool = True
+    ) -> NDArray[np.bool_]:
+        """Return which bins of a window touch the contig."""
+        starts = np.arange(window.start, window.end, bin_size)
+        inside: NDArray[np.bool_] = (starts < window.contig_length) & (starts + bin_size > 0)
+        return np.flip(inside) if model_direction and window.reverse else inside
+
+    def excluded_bins(self, window: Window, *, bin_size: int) -> NDArray[np.bool_]:
+        """Return which bins of a window touch an excluded region, in model direction."""
+        starts, ends = self.excluded_regions.get(window.contig, (np.empty(0), np.empty(0)))
+        touched = (np.asarray(starts) < window.end) & (np.asarray(ends) > window.start)
+        num_bins = window.length // bin_size
+        if not touched.any():
+            return np.zeros(num_bins, dtype=np.bool_)
+        bases = coverage_mask(starts[touched], ends[touched], window.start, window.end)
+        bins: NDArray[np.bool_] = bases.reshape(num_bins, bin_size).any(axis=1)
+        return np.flip(bins, axis=0) if window.reverse else bins
+
+    def gene_rows(self, splits: tuple[str, ...]) -> NDArray[np.int64]:
+        """Return the row numbers of the genes of the named splits."""
+        return np.flatnonzero(self.genes["split"].isin(splits)).astype(np.int64)
+
+    def labelled(self) -> NDArray[np.bool_]:
+        """Return which genes have at least one label, shape (num_genes,)."""
+        known: NDArray[np.bool_] = np.isfinite(self.expression).any(axis=1)
+        return known
+
+    def _contig_array(self, path: Path, contig: str) -> NDArray[Any]:
+        if contig not in self.manifest.contigs:
+            raise InputError(
+                facts(
+                    f"dataset {self.root.name}",
+                    found=f"no contig {contig!r}",
+                    expected=f"one of {', '.join(list(self.manifest.contigs)[:5])}",
+                    fix="prepare the dataset with this contig",
+                )
+            )
+        return self._array(path)
+
+    def _array(self, path: Path) -> NDArray[Any]:
+        if path not in self._arrays:
+            self._arrays[path] = layout.load_array(path)
+        return self._arrays[path]
+
+
+def _rebin(
+    stored: NDArray[Any],
+    stored_size: int,
+    window: Window,
+    bin_size: int,
+    *,
+    out: NDArray[np.float32],
+) -> None:
+    """Fill ``out`` with overlap-weighted means of ``stored``, in genome direction."""
+    if bin_size == stored_size and window.start % stored_size == 0:
+        first = window.start // stored_size
+        low, high = max(first, 0), min(first + out.shape[0], stored.shape[0])
+        out[low - first : high - first] = stored[low:high]
+        return
+    # The integral of the stored signal, read at the edges of the window's bins, gives both the sum
+    # and the covered length of every bin, whatever the two grids are.
+    first = max(window.clipped_start // stored_size, 0)
+    last = min(-(-window.clipped_end // stored_size), stored.shape[0])
+    values = np.asarray(stored[first:last], dtype=np.float64)
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+    edges = np.arange(window.start, window.end + 1, bin_size)
+    edges = edges.clip(window.clipped_start, window.clipped_end)
+    sums = _integral(filled, first, stored_size, edges)
+    covered = np.diff(edges)[:, None]
+    if known.all():
+        means = sums / np.maximum(covered, 1)
+    else:
+        weight = _integral(known.astype(np.float64), first, stored_size, edges)
+        means = np.divide(sums, weight, out=np.full_like(sums, np.nan), where=weight > 0)
+    out[:] = np.where(covered > 0, means, 0.0)
+
+
+def _integral(
+    values: NDArray[np.float64], first: int, stored_size: int, edges: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    cumulative = np.concatenate((np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)))
+    position = edges / stored_size - first
+    whole = np.minimum(position.astype(np.int64), values.shape[0])
+    rest = (position - whole)[:, None]
+    following = values[np.minimum(whole, values.shape[0] - 1)]
+    result: NDArray[np.float64] = (
+        np.diff(cumulative[whole] + rest * following, axis=0) * stored_size
+    )
+    return result
