@@ -1,0 +1,78 @@
+"""A stack of bidirectional Mamba-1 blocks with a final norm.
+
+Shapes: B batch, N positions, D width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from seq2exp.encoders.registry import register_encoder
+from seq2exp.nn.mamba import BiMambaBlock, RMSNorm
+
+__all__ = ["BiMambaEncoder"]
+
+
+@register_encoder("bimamba")
+class BiMambaEncoder(nn.Module):
+    """Bidirectional Mamba-1 with tied projections (the net of Seq2Exp and of Caduceus-Ph).
+
+    Parameters
+    ----------
+    d_model, d_state, d_conv, expand : int
+        See `seq2exp.nn.mamba.BiMambaMixer`.
+    num_layers : int
+        Blocks; 0 leaves only the final norm.
+    init_depth : int, optional
+        Depth that scales the out-projections at the start; the real depth when left out.
+    dropout : float
+        Dropout on the output of every mixer.
+    recompute : bool
+        Keep only the input of each block and run the block again in the backward pass.
+    backend : str
+        Backend of the selective scan.
+    """
+
+    causal = False
+    supports_gate = True
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        num_layers: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        init_depth: int | None = None,
+        dropout: float = 0.0,
+        recompute: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.out_dim = d_model
+        self.recompute = recompute
+        self.layers = nn.ModuleList(
+            BiMambaBlock(
+                d_model,
+                d_state=d_state,
+                d_conv=d_conv,
+                expand=expand,
+                init_depth=init_depth or num_layers,
+                dropout=dropout,
+                backend=backend,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm_f = RMSNorm(d_model)
+
+    def forward(self, hidden_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Hidden states after the last norm; `mask_BN` gates every block from inside."""
+        for layer in self.layers:
+            if self.recompute and self.training:
+                hidden_BND = checkpoint(layer, hidden_BND, mask_BN, use_reentrant=False)
+            else:
+                hidden_BND = layer(hidden_BND, mask_BN)
+        out_BND: Tensor = self.norm_f(hidden_BND)
+        return out_BND

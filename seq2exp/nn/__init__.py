@@ -1,0 +1,1 @@
+"""Building blocks of the networks: tensors in, tensors out; no files, no data sets."""

@@ -1,0 +1,218 @@
+"""Bidirectional Mamba-1 blocks with tied projections, and gating by a mask inside the scan.
+
+The block computes ``W_out (y_f + y_b) * SiLU(z)`` with one in-projection, one gate and one
+out-projection: with tied projections this equals running the two directions one after the other
+(specification: Su et al., arXiv 2502.13991, and Schiff et al., arXiv 2403.03234; the mathematics of
+one direction is Gu and Dao, arXiv 2312.00752).
+
+Shapes: B batch, L positions, D model width, E inner width, N states, R rank of the step size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seq2exp.nn.conv import depthwise_conv
+from seq2exp.nn.scan import selective_scan
+
+__all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "RMSNorm", "dt_rank"]
+
+_STEP_MIN, _STEP_MAX, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
+
+
+def dt_rank(d_model: int) -> int:
+    """Rank of the step-size projection, ``ceil(d_model / 16)``."""
+    return math.ceil(d_model / 16)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last axis; the statistics are float32 or wider.
+
+    Parameters
+    ----------
+    width : int
+        Size of the last axis.
+    eps : float
+        Added to the mean square.
+    """
+
+    def __init__(self, width: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise; the result has the dtype of `x`."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (wide * scale).to(x.dtype) * self.weight.to(x.dtype)
+
+
+class MambaDirection(nn.Module):
+    """What one direction owns: convolution, x and step projections, decay rates, skip.
+
+    Parameters
+    ----------
+    d_inner : int
+        Inner width.
+    d_state : int
+        States per channel.
+    d_conv : int
+        Taps of the depthwise convolution.
+    rank : int
+        Rank of the step-size projection.
+    reverse : bool
+        Run from the right end to the left, with an anti-causal convolution.
+    """
+
+    def __init__(
+        self, d_inner: int, *, d_state: int, d_conv: int, rank: int, reverse: bool
+    ) -> None:
+        super().__init__()
+        self.d_state, self.rank, self.reverse = d_state, rank, reverse
+        bound = 1 / math.sqrt(d_conv)
+        self.conv_weight = nn.Parameter(torch.empty(d_inner, d_conv).uniform_(-bound, bound))
+        self.conv_bias = nn.Parameter(torch.zeros(d_inner))
+        self.x_proj = nn.Linear(d_inner, rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(rank, d_inner)
+        states_EN = torch.arange(1, d_state + 1, dtype=torch.float32).repeat(d_inner, 1)
+        self.A_log = nn.Parameter(states_EN.log())
+        self.D = nn.Parameter(torch.ones(d_inner))
+        self._init_step()
+
+    def _init_step(self) -> None:
+        """Weights uniform within rank**-0.5; bias = inverse softplus of a log-uniform step."""
+        nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
+        low, high = math.log(_STEP_MIN), math.log(_STEP_MAX)
+        step_E = torch.empty_like(self.dt_proj.bias).uniform_(low, high).exp()
+        step_E = step_E.clamp(min=_STEP_FLOOR)
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(step_E + torch.log(-torch.expm1(-step_E)))
+
+    def forward(
+        self, x_BLE: Tensor, mask_BL1: Tensor | None = None, *, backend: str = "auto"
+    ) -> Tensor:
+        """Convolution and selective scan of one direction, in the order of the input.
+
+        Parameters
+        ----------
+        x_BLE : float tensor, shape (batch, length, inner width)
+            Output of the in-projection, already multiplied by the mask where there is one.
+        mask_BL1 : float tensor, shape (batch, length, 1), optional
+            Multiplies the step size; 0 leaves the state as it was.
+        """
+        x_BLE = F.silu(
+            depthwise_conv(x_BLE, self.conv_weight, self.conv_bias, reverse=self.reverse)
+        )
+        rank_BLR, B_BLN, C_BLN = self.x_proj(x_BLE).split(
+            (self.rank, self.d_state, self.d_state), dim=-1
+        )
+        step_BLE = self.dt_proj(rank_BLR)
+        # Steps are small numbers that multiply a long sum, so they never stay in half precision.
+        step_BLE = F.softplus(step_BLE.to(torch.promote_types(step_BLE.dtype, torch.float32)))
+        if mask_BL1 is not None:
+            step_BLE = step_BLE * mask_BL1
+        y_BLE: Tensor = selective_scan(
+            x_BLE,
+            step_BLE,
+            -torch.exp(self.A_log.to(step_BLE.dtype)),
+            B_BLN,
+            C_BLN,
+            D_E=self.D,
+            reverse=self.reverse,
+            backend=backend,
+        )
+        return y_BLE
+
+
+class BiMambaMixer(nn.Module):
+    """Two directions that share the in-projection, the gate and the out-projection.
+
+    Parameters
+    ----------
+    d_model : int
+        Width of the residual stream.
+    d_state, d_conv, expand : int
+        States per channel, convolution taps, inner width over model width.
+    init_depth : int
+        The out-projection starts smaller by ``sqrt(init_depth)``: the number of blocks of the
+        net. The published models were started with 64 whatever their depth.
+    backend : str
+        Backend of the selective scan.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        init_depth: int = 1,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        d_inner = expand * d_model
+        self.backend = backend
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        sizes = {"d_state": d_state, "d_conv": d_conv, "rank": dt_rank(d_model)}
+        self.fwd = MambaDirection(d_inner, **sizes, reverse=False)
+        self.rev = MambaDirection(d_inner, **sizes, reverse=True)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+        with torch.no_grad():
+            self.out_proj.weight /= math.sqrt(init_depth)
+
+    def forward(self, u_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """Mix along the sequence; `mask_BL` gates the convolution input and the step size."""
+        x_BLE, z_BLE = self.in_proj(u_BLD).chunk(2, dim=-1)
+        mask_BL1 = None
+        if mask_BL is not None:
+            mask_BL1 = mask_BL[..., None]
+            x_BLE = x_BLE * mask_BL1.to(x_BLE.dtype)
+        y_BLE = self.fwd(x_BLE, mask_BL1, backend=self.backend)
+        y_BLE = y_BLE + self.rev(x_BLE, mask_BL1, backend=self.backend)
+        out: Tensor = self.out_proj(y_BLE * F.silu(z_BLE))
+        return out
+
+
+class BiMambaBlock(nn.Module):
+    """Pre-norm residual block around `BiMambaMixer`; the arguments are the mixer's.
+
+    Parameters
+    ----------
+    dropout : float
+        Dropout on the output of the mixer.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        init_depth: int = 1,
+        dropout: float = 0.0,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.norm = RMSNorm(d_model)
+        self.mixer = BiMambaMixer(
+            d_model,
+            d_state=d_state,
+            d_conv=d_conv,
+            expand=expand,
+            init_depth=init_depth,
+            backend=backend,
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, residual_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        """Return the residual stream after the block, shape (batch, length, width)."""
+        mixed_BLD: Tensor = self.mixer(self.norm(residual_BLD), mask_BL)
+        out_BLD: Tensor = residual_BLD + self.dropout(mixed_BLD)
+        return out_BLD
