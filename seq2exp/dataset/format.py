@@ -109,6 +109,9 @@ class FeatureInfo:
     """Column name."""
     unit: str = ""
     """Unit, such as log10 bp."""
+    source: str = "annotation"
+    """What it was computed from: annotation, sequence or track. Sequence-only controls leave the
+    last kind out."""
 
 
 @dataclass(frozen=True)

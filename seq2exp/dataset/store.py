@@ -171,7 +171,7 @@ class Dataset:
     ) -> NDArray[np.bool_]:
         """Return which bins of a window touch the contig."""
         starts = np.arange(window.start, window.end, bin_size)
-        inside: NDArray[np.bool_] = (starts < window.contig_length) & (starts + bin_size > 0)
+        inside = np.logical_and(starts < window.contig_length, starts + bin_size > 0)
         return np.flip(inside) if model_direction and window.reverse else inside
 
     def excluded_bins(self, window: Window, *, bin_size: int) -> NDArray[np.bool_]:
@@ -182,7 +182,7 @@ class Dataset:
         if not touched.any():
             return np.zeros(num_bins, dtype=np.bool_)
         bases = coverage_mask(starts[touched], ends[touched], window.start, window.end)
-        bins: NDArray[np.bool_] = bases.reshape(num_bins, bin_size).any(axis=1)
+        bins = np.asarray(bases.reshape(num_bins, bin_size).any(axis=1))
         return np.flip(bins, axis=0) if window.reverse else bins
 
     def gene_rows(self, splits: tuple[str, ...]) -> NDArray[np.int64]:
