@@ -5,6 +5,7 @@ Shapes: B batch, L positions, E channels, W taps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,10 +35,8 @@ def depthwise_conv(
     -------
     tensor of the dtype of `x_BLE`, shape (batch, length, channels)
     """
-    out: Tensor = _DepthwiseConv.apply(
-        x_BLE, weight_EW.to(x_BLE.dtype), bias_E.to(x_BLE.dtype), reverse
-    )
-    return out
+    run: Callable[..., Tensor] = _DepthwiseConv.apply
+    return run(x_BLE, weight_EW.to(x_BLE.dtype), bias_E.to(x_BLE.dtype), reverse)
 
 
 class _DepthwiseConv(torch.autograd.Function):

@@ -11,6 +11,7 @@ Shapes: B batch, L positions, T positions of one chunk, E channels, N states per
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,9 +56,8 @@ def scan_chunked(
     size = chunk or choose_chunk(batch, num_channels, A_EN.shape[1])
     initial_BNE = initial_state_BEN.transpose(1, 2).contiguous()
     A_NE = A_EN.t().contiguous()
-    y_BLE, final_BNE = _ChunkedScan.apply(
-        u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, initial_BNE, reverse, size
-    )
+    run: Callable[..., tuple[Tensor, Tensor]] = _ChunkedScan.apply
+    y_BLE, final_BNE = run(u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, initial_BNE, reverse, size)
     return y_BLE, final_BNE.transpose(1, 2)
 
 

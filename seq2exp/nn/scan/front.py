@@ -133,7 +133,8 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Run the selective scan over every sequence of a batch.
 
-    ``s_t = exp(delta_t A) s_{t-1} + delta_t B_t u_t`` and ``y_t = C_t . s_t + D u_t``. Exact for every length, differentiable once in every tensor argument. ``delta_t = 0`` passes the
+    ``s_t = exp(delta_t A) s_{t-1} + delta_t B_t u_t`` and ``y_t = C_t . s_t + D u_t``. Exact
+    for every length, differentiable once in every tensor argument. ``delta_t = 0`` passes the
     state through unchanged. Formula: Gu and Dao, arXiv 2312.00752.
 
     Parameters
