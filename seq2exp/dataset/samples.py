@@ -46,6 +46,9 @@ class SampleConfig:
     """Scalar gene features to use; all of the dataset when not given."""
     jitter_bp: int = 0
     """Training windows are shifted by up to this many bases in either direction."""
+    shuffle_tracks: bool = False
+    """Control: every gene gets the tracks, contacts and track-derived features of another gene of
+    its split."""
 
     def __post_init__(self) -> None:
         if self.bin_size < 1 or self.window_bp < 1 or self.window_bp % self.bin_size:
@@ -181,6 +184,10 @@ class GeneSamples(TorchDataset[Sample]):
         )
         names = [feature.name for feature in dataset.manifest.features]
         self.feature_index = _choose(names, config.features, "data.features")
+        self.from_track = np.array(
+            [dataset.manifest.features[i].source == "track" for i in self.feature_index], dtype=bool
+        )
+        self.donor = _shuffled_within_splits(dataset) if config.shuffle_tracks else None
         if config.contacts and not dataset.manifest.contacts.num_bins:
             raise ConfigError(
                 facts(
@@ -216,24 +223,31 @@ class GeneSamples(TorchDataset[Sample]):
 
     def __getitem__(self, item: int) -> Sample:
         gene = int(self.rows[item])
-        window = gene_window(self.dataset, gene, self.config, shift=self._shift(gene))
-        return self._sample(gene, window)
-
-    def _sample(self, gene: int, window: Window) -> Sample:
+        window = self._window(gene)
         data, bin_size = self.dataset, self.config.bin_size
-        signal = data.track_bins(window, bin_size=bin_size)[:, self.track_index]
-        if self.config.contacts:
-            contact = data.contact_bins(gene, window, bin_size=bin_size)
-            signal = np.concatenate((signal, contact[:, None]), axis=1)
+        other = gene if self.donor is None else int(self.donor[gene])
+        features = data.features[gene, self.feature_index]
+        borrowed = data.features[other, self.feature_index]
         return Sample(
             codes=data.codes(window),
-            signal=np.ascontiguousarray(signal),
-            features=data.features[gene, self.feature_index],
+            signal=self._signal(other, window if other == gene else self._window(other)),
+            features=np.where(self.from_track, borrowed, features),
             expression=data.expression[gene, self.label_index],
             blacklist=np.ascontiguousarray(data.excluded_bins(window, bin_size=bin_size)),
             valid=np.ascontiguousarray(data.inside_bins(window, bin_size=bin_size)),
             index=gene,
         )
+
+    def _window(self, gene: int) -> Window:
+        return gene_window(self.dataset, gene, self.config, shift=self._shift(gene))
+
+    def _signal(self, gene: int, window: Window) -> NDArray[np.float32]:
+        bin_size = self.config.bin_size
+        signal = self.dataset.track_bins(window, bin_size=bin_size)[:, self.track_index]
+        if self.config.contacts:
+            contact = self.dataset.contact_bins(gene, window, bin_size=bin_size)
+            signal = np.concatenate((signal, contact[:, None]), axis=1)
+        return np.ascontiguousarray(signal)
 
     def _shift(self, gene: int) -> int:
         limit = self.config.jitter_bp
@@ -258,6 +272,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
         valid_BN=stack("valid"),
         index_B=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
     )
+
+
+def _shuffled_within_splits(dataset: Dataset) -> NDArray[np.int64]:
+    """Return, for each gene, another gene of its split; fixed by the dataset alone."""
+    random = np.random.default_rng(0)
+    donor = np.arange(len(dataset.genes), dtype=np.int64)
+    for _, rows in dataset.genes.groupby("split").indices.items():
+        order = random.permutation(np.asarray(rows))
+        donor[order] = np.roll(order, 1)
+    return donor
 
 
 def _choose(available: list[str], wanted: list[str] | None, key: str) -> list[int]:

@@ -182,7 +182,7 @@ class Dataset:
         if not touched.any():
             return np.zeros(num_bins, dtype=np.bool_)
         bases = coverage_mask(starts[touched], ends[touched], window.start, window.end)
-        bins = np.asarray(bases.reshape(num_bins, bin_size).any(axis=1))
+        bins = bases.reshape(num_bins, bin_size).max(axis=1)
         return np.flip(bins, axis=0) if window.reverse else bins
 
     def gene_rows(self, splits: tuple[str, ...]) -> NDArray[np.int64]:
@@ -191,8 +191,7 @@ class Dataset:
 
     def labelled(self) -> NDArray[np.bool_]:
         """Return which genes have at least one label, shape (num_genes,)."""
-        known: NDArray[np.bool_] = np.isfinite(self.expression).any(axis=1)
-        return known
+        return np.asarray(np.isfinite(self.expression).any(axis=1), dtype=np.bool_)
 
     def _contig_array(self, path: Path, contig: str) -> NDArray[Any]:
         if contig not in self.manifest.contigs:

@@ -1,0 +1,166 @@
+"""Model files: a text configuration and safetensors, nothing that can run code.
+
+``model/config.yaml`` names the registry model, its settings, what it was trained on, and the
+SHA-256 of ``model/model.safetensors``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from seq2exp.core.config import bind, dump_yaml, load_yaml
+from seq2exp.core.errors import ConfigError, FormatError, facts
+from seq2exp.core.files import atomic_directory, sha256
+from seq2exp.dataset.samples import SampleConfig
+from seq2exp.models.registry import build_model
+
+__all__ = ["ModelCard", "load_model", "save_model"]
+
+MODEL_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a trained model is, and which data it understands."""
+
+    model: dict[str, Any]
+    """Registry name and resolved settings."""
+    data: SampleConfig
+    """Windows the model reads."""
+    tracks: list[str]
+    """Track order, the contact profile included."""
+    features: list[str]
+    """Scalar feature order."""
+    samples: list[str]
+    """Label order."""
+    assembly: str
+    """Assembly of the training dataset."""
+    expression_unit: str
+    """Unit of the labels before their transform."""
+    expression_transform: str
+    """Transform of the labels."""
+    dataset_checksum: str
+    """Checksum of the training dataset."""
+    train_contigs: list[str]
+    """Contigs with training genes."""
+    dataset_bin_size: int = 0
+    """Bin size of the training dataset's tracks."""
+    track_transforms: dict[str, str] = field(default_factory=dict)
+    """Transform with which each track was stored."""
+    weights_sha256: str = ""
+    """Checksum of model.safetensors."""
+    package_version: str = ""
+    """seq2exp version that wrote the model."""
+    model_format: int = MODEL_FORMAT
+    """Layout version of the model folder."""
+
+
+def save_model(model: nn.Module, card: ModelCard, folder: Path) -> None:
+    """Write ``config.yaml`` and ``model.safetensors``; the folder appears whole or not at all."""
+    with atomic_directory(folder, overwrite=True) as partial:
+        weights = partial / "model.safetensors"
+        state = {
+            name: value.detach().cpu().clone().contiguous()
+            for name, value in model.state_dict().items()
+        }
+        save_file(state, weights)
+        values = {**asdict(card), "weights_sha256": sha256(weights)}
+        dump_yaml(_without_tuples(values), partial / "config.yaml")
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
+    """Rebuild a saved model in evaluation mode.
+
+    Raises
+    ------
+    FormatError
+        A file is missing, damaged or altered, or holds other parameters than the configuration
+        says.
+    ConfigError
+        The configuration is not one this package understands.
+    """
+    folder = Path(folder)
+    card = bind(ModelCard, load_yaml(folder / "config.yaml"), where=str(folder / "config.yaml"))
+    if card.model_format > MODEL_FORMAT:
+        raise ConfigError(
+            facts(
+                str(folder),
+                found=f"model_format {card.model_format}",
+                expected=f"at most {MODEL_FORMAT}",
+                fix="update seq2exp",
+            )
+        )
+    state = _read_weights(folder / "model.safetensors", card.weights_sha256)
+    model = build_model(
+        str(card.model["name"]), {k: v for k, v in card.model.items() if k != "name"}
+    )
+    _load_strictly(model, state, folder)
+    return model.eval(), card
+
+
+def _read_weights(path: Path, checksum: str) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise FormatError(
+            facts(str(path), found="no such file", expected="weights", fix="copy the whole folder")
+        )
+    found = sha256(path)
+    if checksum and found != checksum:
+        raise FormatError(
+            facts(
+                str(path),
+                found=f"sha256 {found[:12]}...",
+                expected=f"{checksum[:12]}...",
+                fix="the file was damaged or changed; copy it again",
+            )
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise FormatError(
+            facts(str(path), found=str(error), expected="safetensors", fix="copy it again")
+        ) from error
+
+
+def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
+    own = model.state_dict()
+    missing = sorted(set(own) - set(state))
+    extra = sorted(set(state) - set(own))
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    infinite = [name for name, value in state.items() if not torch.isfinite(value.float()).all()]
+    problems = (
+        [f"missing {name}" for name in missing]
+        + [f"unexpected {name}" for name in extra]
+        + shapes
+        + [f"{name} holds NaN or Inf" for name in infinite]
+    )
+    if problems:
+        raise FormatError(
+            facts(
+                str(folder),
+                found="weights of another architecture, or damaged ones",
+                expected="the parameters that config.yaml describes",
+                fix="use the config.yaml that was saved with these weights",
+                count=len(problems),
+                examples=problems,
+            )
+        )
+    model.load_state_dict(state)
+
+
+def _without_tuples(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {key: _without_tuples(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_tuples(item) for item in value]
+    return value

@@ -1,0 +1,197 @@
+"""The training step: loss, optimiser and schedule around any model of the registry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from seq2exp.core.errors import Seq2ExpError, facts
+from seq2exp.dataset.samples import Batch
+from seq2exp.training.config import OptimConfig
+from seq2exp.training.losses import masked_loss
+
+__all__ = [
+    "ExpressionModule",
+    "NumericsError",
+    "forward_batch",
+    "learning_rate",
+    "parameter_groups",
+]
+
+# Parameters that weight decay would pull towards a meaningless zero.
+_NO_DECAY = ("bias", "A_log", "D", "D_E", "norm", "position")
+
+
+class NumericsError(Seq2ExpError):
+    """Training produced a loss or gradient that is not a number."""
+
+
+def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
+    """Return the learning rate of a step: linear warm-up, then cosine decay.
+
+    With the published settings (1e-5 -> 5e-4 over 5,000 of 50,000 steps, then to 1e-4) the values
+    at steps 0, 2,500, 5,000, 27,500 and 50,000 are 1e-5, 2.55e-4, 5e-4, 3e-4 and 1e-4.
+    """
+    warmup = round(total_steps * config.warmup_fraction)
+    if step < warmup:
+        return config.start_lr + (config.lr - config.start_lr) * step / warmup
+    progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+    cosine = (1 + math.cos(math.pi * progress)) / 2
+    return config.final_lr + (config.lr - config.final_lr) * cosine
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split trainable parameters into those with and those without weight decay."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts = name.split(".")
+            exempt = parameter.ndim < 2 or any(
+                part.startswith(word) if len(word) > 2 else part == word
+                for part in parts
+                for word in _NO_DECAY
+            )
+            groups[not exempt].append(parameter)
+    return [
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
+    ]
+
+
+def forward_batch(model: nn.Module, batch: Batch, **options: Any) -> Any:  # noqa: ANN401
+    """Run a model on a batch; bins outside the contig are masked like excluded ones."""
+    return model(
+        batch.codes_BL,
+        batch.signal_BNT,
+        batch.features_BF,
+        blacklist_BN=batch.blacklist_BN | ~batch.valid_BN,
+        **options,
+    )
+
+
+class ExpressionModule(pl.LightningModule):
+    """Train a model of the registry on expression.
+
+    Parameters
+    ----------
+    model : Module
+        Returns ``expression_BK``, ``mask_BN`` and ``kl_B``; ``model.config.kl_weight`` weighs the
+        information bottleneck.
+    config : OptimConfig
+    total_steps : int
+        Number of optimiser steps of the whole run.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimConfig, *, total_steps: int) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        self.total_steps = total_steps
+        self.history: dict[str, float] = {}
+        self._sums: dict[str, float] = {}
+        self._seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def on_train_epoch_start(self) -> None:
+        """Reset the running means."""
+        self._sums = {"genes": 0.0, "train_loss": 0.0, "train_kl": 0.0}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """Return prediction loss + weighted KL of one batch."""
+        output = forward_batch(self.model, batch)
+        loss = masked_loss(output.expression_BK, batch.expression_BK, kind=self.config.loss)
+        kl = output.kl_B.mean()
+        total = loss + self.model.config.kl_weight * kl  # type: ignore[union-attr, operator]
+        if not torch.isfinite(total):
+            self._refuse(batch, float(loss.detach()), float(kl.detach()))
+        size = len(batch)
+        self._sums["genes"] += size
+        self._sums["train_loss"] += float(loss.detach()) * size
+        self._sums["train_kl"] += float(kl.detach()) * size
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the previous epoch's predictions."""
+        self._seen = {}
+        self._mask_sum, self._mask_genes = 0.0, 0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect predictions by gene, so that a gene seen twice (DDP padding) counts once."""
+        output = forward_batch(self.model, batch)
+        for row, gene in enumerate(batch.index_B.tolist()):
+            self._seen[gene] = (output.expression_BK[row].float(), batch.expression_BK[row].float())
+        self._mask_sum += float(output.mask_BN.float().mean(dim=1).sum())
+        self._mask_genes += len(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute loss, MSE, Pearson across genes and the mask ratio."""
+        predicted, observed = self._gathered()
+        known = torch.isfinite(observed)
+        difference = (predicted - torch.where(known, observed, predicted))[known]
+        losses = masked_loss(predicted, observed, kind=self.config.loss)
+        genes = max(self._sums.get("genes", 0.0), 1.0)
+        self.history = {
+            "train_loss": self._sums.get("train_loss", math.nan) / genes,
+            "train_kl": self._sums.get("train_kl", math.nan) / genes,
+            "valid_loss": float(losses),
+            "valid_mse": float((difference**2).mean()),
+            "valid_pearson": _mean_pearson(predicted, observed),
+            "mask_ratio": self._mask_sum / max(self._mask_genes, 1),
+            "lr": learning_rate(self.global_step, self.total_steps, self.config),
+        }
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
+        """Return AdamW and the per-step schedule."""
+        groups = parameter_groups(self.model, self.config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=self.config.betas)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate(step, self.total_steps, self.config)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _gathered(self) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = self._seen
+        if self.trainer.world_size > 1:
+            parts: list[dict[int, tuple[torch.Tensor, torch.Tensor]]] = [
+                {}
+            ] * self.trainer.world_size
+            cpu = {gene: (a.cpu(), b.cpu()) for gene, (a, b) in seen.items()}
+            torch.distributed.all_gather_object(parts, cpu)
+            seen = {gene: pair for part in parts for gene, pair in part.items()}
+        pairs = [seen[gene] for gene in sorted(seen)]
+        return torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])
+
+    def _refuse(self, batch: Batch, loss: float, kl: float) -> None:
+        place = self.trainer.default_root_dir
+        path = f"{place}/debug_batch_step_{self.global_step}.pt"
+        torch.save({name: getattr(batch, name) for name in batch.__dataclass_fields__}, path)
+        raise NumericsError(
+            facts(
+                f"training step {self.global_step}",
+                found=f"loss {loss}, KL {kl}",
+                expected="finite numbers",
+                fix=f"lower optim.lr or optim.clip_norm; the batch is saved as {path}",
+                count=len(batch),
+                examples=[f"gene row {row}" for row in batch.index_B.tolist()],
+            )
+        )
+
+
+def _mean_pearson(predicted_GK: torch.Tensor, observed_GK: torch.Tensor) -> float:
+    """Return the Pearson correlation across genes, averaged over labels where it is defined."""
+    from seq2exp.training.metrics import pearson
+
+    values = []
+    for k in range(observed_GK.shape[1]):
+        known = torch.isfinite(observed_GK[:, k])
+        if known.sum() > 1:
+            pair = observed_GK[known, k], predicted_GK[known, k]
+            values.append(pearson(*(side.double().cpu().numpy() for side in pair)))
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan

@@ -1,0 +1,142 @@
+"""The run folder: what was asked, what it was done with, and the trained members.
+
+::
+
+    RUN/config.yaml     resolved configuration
+    RUN/manifest.json   versions, dataset and its checksum, device, state
+    RUN/metrics.csv     one row per epoch
+    RUN/checkpoints/    last.ckpt (resume), best.pt
+    RUN/model/          config.yaml + model.safetensors
+    RUN/members/seed_S/ the three above for each member, when ``fit.seeds`` is larger than one
+    RUN/controls/NAME/  a run folder for each trained control
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import seq2exp
+from seq2exp.core.errors import ConfigError, InputError, facts
+from seq2exp.core.files import read_json
+from seq2exp.dataset.store import Dataset
+from seq2exp.training.checkpoint import ModelCard, load_model
+
+__all__ = ["TrainedRun", "describe_machine", "open_run"]
+
+
+class TrainedRun:
+    """A finished run: its members share one card and are averaged.
+
+    Attributes
+    ----------
+    folder : Path
+    models : list of Module
+        Members in evaluation mode.
+    card : ModelCard
+        What the members read and predict.
+    """
+
+    def __init__(self, folder: Path, models: list[nn.Module], card: ModelCard) -> None:
+        self.folder = folder
+        self.models = models
+        self.card = card
+
+    def dataset_path(self) -> Path:
+        """Return the dataset the run was trained on, as recorded in its manifest."""
+        return Path(read_json(self.folder / "manifest.json")["dataset"]["path"])
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Raise unless the models can read this dataset.
+
+        Raises
+        ------
+        ConfigError
+            Assembly, tracks, features, labels or transforms differ; all differences are listed.
+        """
+        manifest = dataset.manifest
+        known = {track.name: track for track in manifest.tracks}
+        differences = []
+        if manifest.assembly != self.card.assembly:
+            differences.append(f"assembly {manifest.assembly} instead of {self.card.assembly}")
+        for name in self.card.tracks:
+            if name != "contact" and name not in known:
+                differences.append(f"no track {name}")
+            elif name in self.card.track_transforms:
+                stored, wanted = known[name].transform, self.card.track_transforms[name]
+                if stored != wanted:
+                    differences.append(f"track {name} stored as {stored} instead of {wanted}")
+        if self.card.data.contacts and not manifest.contacts.num_bins:
+            differences.append("no contacts")
+        features = {feature.name for feature in manifest.features}
+        differences += [f"no feature {name}" for name in self.card.features if name not in features]
+        if manifest.bin_size != self.card.dataset_bin_size:
+            differences.append(
+                f"bin_size {manifest.bin_size} instead of {self.card.dataset_bin_size}"
+            )
+        if differences:
+            raise ConfigError(
+                facts(
+                    f"dataset {dataset.root}",
+                    found="another layout than the model was trained on",
+                    expected=f"what {self.folder / 'model'} reads",
+                    fix="prepare the dataset with the configuration of the training data",
+                    count=len(differences),
+                    examples=["; ".join(differences)],
+                )
+            )
+
+
+def open_run(folder: Path) -> TrainedRun:
+    """Load every member of a finished run.
+
+    Raises
+    ------
+    InputError
+        The folder holds no finished run.
+    """
+    folder = Path(folder)
+    places = sorted(folder.glob("members/*/model")) or [folder / "model"]
+    if not (folder / "manifest.json").is_file() or not all(
+        (place / "config.yaml").is_file() for place in places
+    ):
+        raise InputError(
+            facts(
+                str(folder),
+                found="no trained model",
+                expected="the folder of a finished `seq2exp train`",
+                fix="check the path, or run `seq2exp train` again to finish it",
+            )
+        )
+    loaded = [load_model(place) for place in places]
+    return TrainedRun(folder, [model for model, _ in loaded], loaded[0][1])
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return versions and hardware for the run manifest."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "seq2exp": seq2exp.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str | None:
+    """Return the git commit when the package runs from a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    done = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None

@@ -1,0 +1,328 @@
+"""`seq2exp train`: from a configuration and a dataset to a run folder, resumable at any moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+import seq2exp
+from seq2exp.core.config import dump_yaml, load_yaml, to_dict
+from seq2exp.core.errors import ConfigError, InputError, facts
+from seq2exp.core.files import file_lock, read_json, write_json
+from seq2exp.dataset.datamodule import GeneDataModule
+from seq2exp.dataset.samples import GeneSamples, collate
+from seq2exp.dataset.store import Dataset
+from seq2exp.models.registry import build_model
+from seq2exp.training.callbacks import AveragedWeights, Checkpoints, EpochSeed, MetricsTable
+from seq2exp.training.checkpoint import ModelCard, save_model
+from seq2exp.training.config import TrainConfig
+from seq2exp.training.module import ExpressionModule
+from seq2exp.training.run import describe_machine
+
+__all__ = ["RESUME_MODES", "control_config", "train"]
+
+logger = logging.getLogger(__name__)
+
+RESUME_MODES = ("auto", "never")
+# Enough genes for stable means and deviations of the tracks.
+_SCALING_GENES = 1024
+
+
+def train(config: TrainConfig, data: Path, out: Path, *, resume: str = "auto") -> None:
+    """Train every member and control of a configuration; continue where a killed run stopped.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    data : Path
+        Dataset directory.
+    out : Path
+        Run folder.
+    resume : {"auto", "never"}
+        ``auto`` continues an unfinished run of the same configuration and dataset; ``never``
+        refuses a folder that holds anything.
+
+    Raises
+    ------
+    InputError
+        The folder holds another run, is in use, or the dataset has no labelled genes.
+    ConfigError
+        The configuration does not fit the dataset.
+    """
+    dataset = Dataset(data)
+    out = Path(out).absolute()
+    occupied = out.is_dir() and any(path.name != ".lock" for path in out.iterdir())
+    if resume == "never" and occupied:
+        raise InputError(
+            facts(
+                str(out),
+                found="an existing folder",
+                expected="a free path with --resume never",
+                fix="choose another --out, delete the folder, or use --resume auto",
+            )
+        )
+    with file_lock(out / ".lock", what=f"run {out}"):
+        _claim(config, dataset, out)
+        for seed, folder in _members(config, out):
+            _train_member(config, dataset, folder, seed=seed)
+        for name in config.controls:
+            folder = out / "controls" / name
+            control = control_config(config, dataset, name)
+            folder.mkdir(parents=True, exist_ok=True)
+            _claim(control, dataset, folder)
+            for seed, place in _members(control, folder):
+                _train_member(control, dataset, place, seed=seed, label=f"control {name}")
+            _finish(folder)
+        _finish(out)
+
+
+def control_config(config: TrainConfig, dataset: Dataset, name: str) -> TrainConfig:
+    """Return the configuration of a trained control: same model, same steps, less information.
+
+    ``sequence_only`` sees no track and no track-derived feature. ``shuffled_tracks`` sees the
+    tracks, contacts and track-derived features of another gene of its split.
+    """
+    if name == "shuffled_tracks":
+        data = dataclasses.replace(config.data, shuffle_tracks=True)
+        return dataclasses.replace(config, data=data, controls=[])
+    chosen = config.data.features
+    features = [
+        feature.name
+        for feature in dataset.manifest.features
+        if feature.source != "track" and (chosen is None or feature.name in chosen)
+    ]
+    data = dataclasses.replace(config.data, tracks=[], contacts=False, features=features)
+    return dataclasses.replace(config, data=data, controls=[])
+
+
+def _members(config: TrainConfig, out: Path) -> list[tuple[int, Path]]:
+    if config.fit.seeds == 1:
+        return [(config.seed, out)]
+    return [
+        (config.seed + i, out / "members" / f"seed_{config.seed + i}")
+        for i in range(config.fit.seeds)
+    ]
+
+
+def _claim(config: TrainConfig, dataset: Dataset, out: Path) -> None:
+    """Write config and manifest into a new run; refuse a folder of another run."""
+    values = to_dict(config)
+    manifest = out / "manifest.json"
+    if manifest.is_file():
+        old, state = load_yaml(out / "config.yaml"), read_json(manifest)
+        differences = _differences(old, values)
+        if state["dataset"]["checksum"] != dataset.manifest.checksum:
+            differences.append("dataset checksum")
+        if differences:
+            raise InputError(
+                facts(
+                    str(out),
+                    found="a run of another configuration or dataset",
+                    expected="the same one to continue, or a free folder",
+                    fix="choose another --out, or delete the folder",
+                    count=len(differences),
+                    examples=differences,
+                )
+            )
+        return
+    dump_yaml(values, out / "config.yaml")
+    write_json(
+        {
+            "state": "running",
+            "dataset": {"path": str(dataset.root), "checksum": dataset.manifest.checksum},
+            "seed": config.seed,
+            "machine": describe_machine(),
+        },
+        manifest,
+    )
+
+
+def _finish(out: Path) -> None:
+    state = read_json(out / "manifest.json")
+    write_json({**state, "state": "finished"}, out / "manifest.json")
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted({*old, *new})
+            for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")
+        ]
+    return [] if old == new else [f"{prefix.rstrip('.')} {old!r} -> {new!r}"]
+
+
+def _train_member(
+    config: TrainConfig, dataset: Dataset, folder: Path, *, seed: int, label: str = "train"
+) -> None:
+    if (folder / "model" / "config.yaml").is_file():
+        logger.info("%s: %s is already finished", label, folder)
+        return
+    _settle(config, seed)
+    module_data = GeneDataModule(
+        dataset,
+        config.data,
+        batch_size=config.fit.batch_size,
+        workers=config.fit.workers,
+        seed=seed,
+    )
+    params = model_params(config, module_data.train)
+    model = build_model(str(params["name"]), {k: v for k, v in params.items() if k != "name"})
+    _set_scaling(model, module_data.train)
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    for orphan in checkpoints.glob(".*"):
+        orphan.unlink()
+    _fit(config, model, module_data, folder, seed=seed, label=label)
+    best = checkpoints / "best.pt"
+    if not best.is_file():
+        raise InputError(
+            facts(
+                str(folder),
+                found="no epoch with a finite validation loss",
+                expected="at least one",
+                fix="lower optim.lr and look at metrics.csv",
+            )
+        )
+    model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+    save_model(model, _card(config, params, module_data.train), folder / "model")
+
+
+def _settle(config: TrainConfig, seed: int) -> None:
+    if config.fit.threads:
+        torch.set_num_threads(config.fit.threads)
+    torch.manual_seed(seed)
+    if config.fit.deterministic:
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+
+
+def model_params(config: TrainConfig, samples: GeneSamples) -> dict[str, Any]:
+    """Return the model's settings with what the dataset decides filled in.
+
+    Raises
+    ------
+    ConfigError
+        The configuration sets one of those itself, to another value.
+    """
+    decided: dict[str, Any] = {
+        "window_bp": config.data.window_bp,
+        "bin_size": config.data.bin_size,
+        "tracks": samples.track_names,
+        "num_features": len(samples.feature_names),
+        "num_outputs": len(samples.sample_names),
+    }
+    for key, value in decided.items():
+        if config.model.get(key, value) != value:
+            raise ConfigError(
+                facts(
+                    f"model.{key}",
+                    found=config.model[key],
+                    expected=f"{value}, from the dataset and the data section",
+                    fix=f"leave model.{key} out",
+                )
+            )
+    return {**config.model, "name": config.model.get("name", "seq2exp"), **decided}
+
+
+def _set_scaling(model: nn.Module, samples: GeneSamples) -> None:
+    """Standardise tracks, features and labels by the training genes only."""
+    rows = np.linspace(0, len(samples) - 1, min(len(samples), _SCALING_GENES)).astype(int)
+    batch = collate([samples[int(row)] for row in rows])
+    dataset = samples.dataset
+    features = dataset.features[np.ix_(samples.rows, samples.feature_index)]
+    labels = dataset.expression[np.ix_(samples.rows, samples.label_index)]
+    model.set_scaling(  # type: ignore[operator]
+        signal_BNT=batch.signal_BNT,
+        features_BF=torch.from_numpy(features),
+        expression_BK=torch.from_numpy(labels),
+    )
+
+
+def _fit(
+    config: TrainConfig,
+    model: nn.Module,
+    data: GeneDataModule,
+    folder: Path,
+    *,
+    seed: int,
+    label: str,
+) -> None:
+    fit = config.fit
+    per_epoch = math.ceil(len(data.train) / (fit.batch_size * fit.devices * fit.num_nodes))
+    total_steps = math.ceil(per_epoch / fit.accumulate) * fit.max_epochs
+    module = ExpressionModule(model, config.optim, total_steps=total_steps)
+    callbacks: list[pl.Callback] = [
+        EpochSeed(seed),
+        Checkpoints(folder / "checkpoints", patience=fit.patience),
+    ]
+    if fit.ema_decay:
+        callbacks.append(AveragedWeights(fit.ema_decay))
+    callbacks.append(MetricsTable(folder / "metrics.csv", label=label))
+    last = folder / "checkpoints" / "last.ckpt"
+    with warnings.catch_warnings():
+        # Lightning advises more loader workers and a logger; both are choices made here.
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        trainer = pl.Trainer(
+            default_root_dir=folder,
+            max_epochs=fit.max_epochs,
+            accelerator=fit.accelerator,
+            devices=fit.devices,
+            num_nodes=fit.num_nodes,
+            precision=_precision(fit.precision),
+            accumulate_grad_batches=fit.accumulate,
+            gradient_clip_val=config.optim.clip_norm,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+        )
+        trainer.fit(
+            module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _precision(wanted: str) -> Any:  # noqa: ANN401
+    if wanted != "auto":
+        return wanted
+    return (
+        "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    )
+
+
+def _card(config: TrainConfig, params: dict[str, Any], samples: GeneSamples) -> ModelCard:
+    manifest = samples.dataset.manifest
+    contigs = samples.dataset.genes["contig"].iloc[samples.rows]
+    return ModelCard(
+        model=params,
+        data=dataclasses.replace(
+            config.data,
+            tracks=[samples.dataset.track_names[i] for i in samples.track_index],
+            samples=samples.sample_names,
+            features=samples.feature_names,
+        ),
+        tracks=samples.track_names,
+        features=samples.feature_names,
+        samples=samples.sample_names,
+        assembly=manifest.assembly,
+        expression_unit=manifest.expression.unit,
+        expression_transform=manifest.expression.transform,
+        dataset_checksum=manifest.checksum,
+        train_contigs=sorted(set(contigs.astype(str))),
+        dataset_bin_size=manifest.bin_size,
+        track_transforms={track.name: track.transform for track in manifest.tracks},
+        package_version=seq2exp.__version__,
+    )
