@@ -278,7 +278,7 @@ def _shuffled_within_splits(dataset: Dataset) -> NDArray[np.int64]:
     """Return, for each gene, another gene of its split; fixed by the dataset alone."""
     random = np.random.default_rng(0)
     donor = np.arange(len(dataset.genes), dtype=np.int64)
-    for _, rows in dataset.genes.groupby("split").indices.items():
+    for rows in dataset.genes.groupby("split").indices.values():
         order = random.permutation(np.asarray(rows))
         donor[order] = np.roll(order, 1)
     return donor
