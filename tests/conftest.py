@@ -1,0 +1,1 @@
+"""Makes ``tests.toys`` importable from every room, however pytest is started."""
