@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from seq2exp.encoders.registry import register_encoder
-from seq2exp.nn.mamba import BiMambaBlock, RMSNorm
+from seq2exp.nn.mamba import BiMambaBlock
+from seq2exp.nn.norm import RMSNorm
 
 __all__ = ["BiMambaEncoder"]
 

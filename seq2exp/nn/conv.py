@@ -1,6 +1,7 @@
-"""Depthwise convolution along a sequence, causal or anti-causal, without moving the channels.
+"""Convolutions along a sequence with the channels innermost.
 
-Shapes: B batch, L positions, E channels, W taps.
+Shapes: B batch, L positions, E channels, W taps; M rows of S positions with C channels, O output
+channels, P positions after pooling.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["depthwise_conv"]
+__all__ = ["conv_max_pool", "depthwise_conv", "windows"]
+
+# Rows of about this many numbers are unfolded at once, so that they stay in the cache.
+_UNFOLDED_NUMBERS = 1 << 18
 
 
 def depthwise_conv(
@@ -88,3 +92,102 @@ def _shifts(
         out_span, in_span = (behind, ahead) if reverse else (ahead, behind)
         pairs.append((out_BLE[:, out_span], in_BLE[:, in_span], taps_WE[-1 - shift]))
     return pairs
+
+
+def windows(x: Tensor, width: int) -> Tensor:
+    """Lay every run of `width` positions side by side.
+
+    Parameters
+    ----------
+    x : tensor, shape (..., positions, channels)
+
+    Returns
+    -------
+    tensor, shape (..., positions - width + 1, width * channels)
+        Taps outermost, channels innermost.
+    """
+    x = x.contiguous()
+    count, channels = x.shape[-2] - width + 1, x.shape[-1]
+    strides = (*x.stride()[:-2], channels, 1)
+    return x.as_strided((*x.shape[:-2], count, width * channels), strides)
+
+
+def conv_max_pool(x_MSC: Tensor, weight_OW: Tensor, bias_O: Tensor, *, pool: int) -> Tensor:
+    """Convolution without padding, then the largest of every `pool` neighbouring positions.
+
+    Runs as matrix products over a few rows at a time and never holds the whole unpooled result.
+
+    Parameters
+    ----------
+    x_MSC : float tensor, shape (rows, positions, channels)
+    weight_OW : float tensor, shape (out_channels, width * channels)
+        Taps outermost, as in `windows`.
+    bias_O : float tensor, shape (out_channels,)
+    pool : int
+        Divides positions - width + 1.
+
+    Returns
+    -------
+    tensor, shape (rows, (positions - width + 1) / pool, out_channels)
+    """
+    device = x_MSC.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_MSC.dtype
+    run: Callable[..., Tensor] = _ConvMaxPool.apply
+    return run(x_MSC.to(dtype), weight_OW.to(dtype), bias_O.to(dtype), pool)
+
+
+class _ConvMaxPool(torch.autograd.Function):
+    """Keeps the place of every maximum, one byte each, and unfolds the input again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        x_MSC: Tensor,
+        weight_OW: Tensor,
+        bias_O: Tensor,
+        pool: int,
+    ) -> Tensor:
+        width = weight_OW.shape[1] // x_MSC.shape[2]
+        num_pooled = (x_MSC.shape[1] - width + 1) // pool
+        shape = (x_MSC.shape[0], num_pooled, weight_OW.shape[0])
+        out_MPO = x_MSC.new_empty(shape)
+        place_MPO = torch.zeros(shape, dtype=torch.uint8, device=x_MSC.device)
+        for rows in _row_blocks(x_MSC, weight_OW):
+            full = windows(x_MSC[rows], width).flatten(0, 1) @ weight_OW.t()
+            steps = full.view(-1, num_pooled, pool, shape[2]).unbind(2)
+            best, place = steps[0], place_MPO[rows]
+            for i, step in enumerate(steps[1:], start=1):
+                place.masked_fill_(step > best, i)
+                best = torch.maximum(best, step)
+            torch.add(best, bias_O, out=out_MPO[rows])
+        ctx.save_for_backward(x_MSC, weight_OW, place_MPO)
+        ctx.pool = pool
+        return out_MPO
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        grad_MPO: Tensor,
+    ) -> tuple[Tensor | None, Tensor, Tensor, None]:
+        x_MSC, weight_OW, place_MPO = ctx.saved_tensors
+        num_out, channels = weight_OW.shape[0], x_MSC.shape[2]
+        width = weight_OW.shape[1] // channels
+        grad_x_MSC = torch.zeros_like(x_MSC) if ctx.needs_input_grad[0] else None
+        grad_weight_OW = torch.zeros_like(weight_OW)
+        places = torch.arange(ctx.pool, device=x_MSC.device, dtype=torch.uint8)[:, None]
+        for rows in _row_blocks(x_MSC, weight_OW):
+            hit = place_MPO[rows].unsqueeze(2) == places
+            full = torch.where(hit, grad_MPO[rows].unsqueeze(2), 0.0).view(-1, num_out)
+            grad_weight_OW.addmm_(full.t(), windows(x_MSC[rows], width).flatten(0, 1))
+            if grad_x_MSC is not None:
+                taps = (full @ weight_OW).view(len(grad_x_MSC[rows]), -1, width, channels)
+                for tap in range(width):
+                    grad_x_MSC[rows, tap : tap + taps.shape[1]] += taps[:, :, tap]
+        return grad_x_MSC, grad_weight_OW, grad_MPO.sum((0, 1)), None
+
+
+def _row_blocks(x_MSC: Tensor, weight_OW: Tensor) -> list[slice]:
+    numbers = x_MSC.shape[1] * max(weight_OW.shape)
+    size = max(1, _UNFOLDED_NUMBERS // max(1, numbers))
+    return [slice(start, start + size) for start in range(0, x_MSC.shape[0], size)]

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2exp.nn.conv import depthwise_conv
+from seq2exp.nn.norm import RMSNorm
 from seq2exp.nn.scan import selective_scan
 
-__all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "RMSNorm", "dt_rank"]
+__all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "dt_rank"]
 
 _STEP_MIN, _STEP_MAX, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -27,29 +28,6 @@ _STEP_MIN, _STEP_MAX, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
 def dt_rank(d_model: int) -> int:
     """Rank of the step-size projection, ``ceil(d_model / 16)``."""
     return math.ceil(d_model / 16)
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last axis; the statistics are float32 or wider.
-
-    Parameters
-    ----------
-    width : int
-        Size of the last axis.
-    eps : float
-        Added to the mean square.
-    """
-
-    def __init__(self, width: int, *, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise; the result has the dtype of `x`."""
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale).to(x.dtype) * self.weight.to(x.dtype)
 
 
 class MambaDirection(nn.Module):

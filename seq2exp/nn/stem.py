@@ -6,8 +6,8 @@ the edges of its neighbours; `SequenceStem.forward` can weigh what crosses a bin
 mask of the bin it comes from, so that a bin with mask 0 is invisible to all others while a bin
 still reads itself in full.
 
-Shapes: B batch, L base pairs, N bins, M = B * N, T tracks, C channels, S positions of one bin,
-H positions read beyond a bin border, W taps, D model width.
+Shapes: B batch, L base pairs, N bins, T tracks, C channels, S positions of one bin, H queries,
+D model width.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.nn.conv import conv_max_pool, windows
+from seq2exp.nn.norm import rms_norm
 from seq2exp.nn.sequence import one_hot
 
 __all__ = [
-    "BorderConv",
     "ConvStem",
     "LinearStem",
     "StemConfig",
+    "StemLayer",
+    "StemScan",
     "TrackEmbedding",
     "TrackTransform",
     "build_stem",
 ]
 
-_EPS = 1e-5
-
 Pooling = Literal["mean", "max", "attention"]
+StemScan = tuple[Tensor, ...]
+"""What a stem computes once for all masks."""
 TrackTransform = Literal["none", "log1p", "arcsinh"]
 
 
@@ -53,7 +56,9 @@ class StemConfig:
     inner_pool: int = 4
     """Positions that are max-pooled to one after the first convolution; divides the bin size."""
     pool: Pooling = "attention"
-    """How the positions of a bin become one: mean, max or softmax attention per channel."""
+    """How the positions of a bin become one: mean, max, or attention with learned queries."""
+    num_queries: int = 4
+    """Queries of the attention pool."""
     dropout: float = 0.0
     """Dropout on the pooled channels."""
 
@@ -69,16 +74,16 @@ class StemConfig:
                         fix="use an odd number so that the taps are centred",
                     )
                 )
-        if self.channels < 1 or self.num_layers < 1 or self.inner_pool < 1:
-            raise ConfigError(
-                facts(
-                    "stem",
-                    found=f"channels {self.channels}, num_layers {self.num_layers}, "
-                    f"inner_pool {self.inner_pool}",
-                    expected="at least 1 each",
-                    fix="give positive numbers",
+        for name in ("channels", "num_layers", "inner_pool", "num_queries"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    facts(
+                        f"stem.{name}",
+                        found=getattr(self, name),
+                        expected="at least 1",
+                        fix="give a positive number",
+                    )
                 )
-            )
         if self.pool not in get_args(Pooling):
             raise ConfigError(
                 facts(
@@ -110,79 +115,102 @@ class LinearStem(nn.Module):
         super().__init__()
         self.proj = nn.Linear(4, d_model)
 
-    def scan_bases(self, codes_BL: Tensor) -> Tensor:
-        """Embed the bases; what is computed once for every mask, shape (batch, bins, width)."""
-        hidden_BND: Tensor = self.proj(one_hot(codes_BL, dtype=self.proj.weight.dtype))
-        return hidden_BND
+    def scan_bases(self, codes_BL: Tensor) -> StemScan:
+        """Embed the bases; what is computed once for every mask."""
+        return (self.proj(one_hot(codes_BL, dtype=self.proj.weight.dtype)),)
 
-    def forward(self, scanned: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+    def forward(self, scan: StemScan, mask_BN: Tensor | None = None) -> Tensor:
         """Return the embedding; a base reads no neighbours, so the mask changes nothing."""
         del mask_BN
-        return scanned
+        return scan[0]
 
 
-class BorderConv(nn.Module):
-    """Convolution over the positions of each bin that keeps apart what crosses a bin border.
+class StemLayer(nn.Module):
+    """Convolution inside bins, max pool, norm over channels and GELU.
 
-    The output of a bin is its own part, plus what comes from the left and from the right bin, each
-    times the weight of the bin it comes from. With all weights 1 this is the ordinary convolution of the whole sequence with zero padding.
+    What crosses a bin border is computed apart: the first and last positions of a bin are the sum
+    of what the bin sees of itself and, times the weight of the neighbour, of what it sees of the
+    neighbour. With all weights 1 this is the ordinary convolution with zero padding.
 
     Parameters
     ----------
     in_channels, out_channels : int
         Channels.
     width : int
-        Taps, odd; ``width // 2`` may not exceed the positions of a bin.
+        Taps, odd.
+    pool : int
+        Positions that are max-pooled to one.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, width: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, width: int, pool: int) -> None:
         super().__init__()
+        self.width, self.pool = width, pool
         self.reach = width // 2
-        self.conv = nn.Conv1d(in_channels, out_channels, width)
+        # Positions whose pooled value can depend on a neighbour, at each end of a bin.
+        self.edge = -(-self.reach // pool) * pool
+        self.conv = nn.Linear(width * in_channels, out_channels)
+        self.scale = nn.Parameter(torch.ones(out_channels))
 
-    def parts(self, x_BNCS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Own, left and right contributions.
+    def scan(self, x_BNSC: Tensor) -> StemScan:
+        """Compute everything that does not depend on a mask.
 
         Returns
         -------
-        own_BNCS : tensor, shape (batch, bins, channels, positions)
-            The convolution inside the bin, with the bias.
-        left_BNCH, right_BNCH : tensor, shape (batch, bins, channels, width // 2)
-            What the bin to the left adds to the first positions of this bin, and the bin to the
-            right to the last ones; zero at the ends of the window.
+        tuple of tensors
+            The finished middle of each bin; the own part of its left edge and what the left
+            neighbour adds there; the same for the right edge.
         """
-        reach, weight = self.reach, self.conv.weight
-        batch, num_bins, channels, _ = x_BNCS.shape
+        edge, reach, size = self.edge, self.reach, x_BNSC.shape[2]
+        batch, num_bins = x_BNSC.shape[:2]
+        middle = conv_max_pool(
+            x_BNSC[:, :, edge - reach : size - edge + reach].flatten(0, 1),
+            self.conv.weight,
+            self.conv.bias,
+            pool=self.pool,
+        )
+        middle_BNSC = self._activate(middle.view(batch, num_bins, -1, middle.shape[-1]))
+        if edge == 0:
+            return (middle_BNSC,)
+        left = F.pad(x_BNSC[:, :, : edge + reach], (0, 0, reach, 0))
+        right = F.pad(x_BNSC[:, :, size - edge - reach :], (0, 0, 0, reach))
+        # The last positions of the bin before, and the first ones of the bin after.
+        before = F.pad(x_BNSC[:, :-1, size - reach :], (0, 0, 0, edge + reach, 1, 0))
+        after = F.pad(x_BNSC[:, 1:, :reach], (0, 0, edge + reach, 0, 0, 1))
+        weight, bias = self.conv.weight, self.conv.bias
+        return (
+            middle_BNSC,
+            F.linear(windows(left, self.width), weight, bias),
+            F.linear(windows(before, self.width), weight),
+            F.linear(windows(right, self.width), weight, bias),
+            F.linear(windows(after, self.width), weight),
+        )
 
-        def convolve(x: Tensor, pad: tuple[int, int], bias: Tensor | None) -> Tensor:
-            flat = F.pad(x.reshape(batch * num_bins, channels, -1), pad)
-            out: Tensor = F.conv1d(flat, weight, bias)
-            return out.view(batch, num_bins, *out.shape[1:])
+    def finish(self, scan: StemScan, mask_BN: Tensor | None = None) -> Tensor:
+        """Join middle and edges, shape (batch, bins, positions / pool, channels).
 
-        own_BNCS = convolve(x_BNCS, (reach, reach), self.conv.bias)
-        if reach == 0:
-            empty = own_BNCS[..., :0]
-            return own_BNCS, empty, empty
-        # The last positions of a bin act on the first ones of the next bin, and the other way.
-        rightwards = convolve(x_BNCS[..., -reach:], (0, 2 * reach), None)[..., :reach]
-        leftwards = convolve(x_BNCS[..., :reach], (2 * reach, 0), None)[..., -reach:]
-        left_BNCH = F.pad(rightwards[:, :-1], (0, 0, 0, 0, 1, 0))
-        right_BNCH = F.pad(leftwards[:, 1:], (0, 0, 0, 0, 0, 1))
-        return own_BNCS, left_BNCH, right_BNCH
-
-    def join(self, parts: tuple[Tensor, Tensor, Tensor], mask_BN: Tensor | None = None) -> Tensor:
-        """Add the parts, those from neighbours weighted by the neighbour's mask."""
-        own_BNCS, left_BNCH, right_BNCH = parts
-        if self.reach == 0:
-            return own_BNCS
+        Parameters
+        ----------
+        scan : tuple of tensors
+            What `scan` returned.
+        mask_BN : float tensor, shape (batch, bins), optional
+            Weight of what each bin shows to its neighbours; 1 everywhere when left out.
+        """
+        if len(scan) == 1:
+            return scan[0]
+        middle, left, before, right, after = scan
         if mask_BN is not None:
-            mask_BN11 = mask_BN.to(own_BNCS.dtype)[..., None, None]
-            left_BNCH = left_BNCH[:, 1:] * mask_BN11[:, :-1]
-            left_BNCH = F.pad(left_BNCH, (0, 0, 0, 0, 1, 0))
-            right_BNCH = right_BNCH[:, :-1] * mask_BN11[:, 1:]
-            right_BNCH = F.pad(right_BNCH, (0, 0, 0, 0, 0, 1))
-        inner = own_BNCS.shape[-1] - self.reach
-        return own_BNCS + F.pad(left_BNCH, (0, inner)) + F.pad(right_BNCH, (inner, 0))
+            mask_BN11 = mask_BN.to(before.dtype)[..., None, None]
+            before = before * F.pad(mask_BN11[:, :-1], (0, 0, 0, 0, 1, 0))
+            after = after * F.pad(mask_BN11[:, 1:], (0, 0, 0, 0, 0, 1))
+        edges = [self._activate(self._max_pool(x)) for x in (left + before, right + after)]
+        return torch.cat([edges[0], middle, edges[1]], dim=2)
+
+    def _max_pool(self, x_BNSC: Tensor) -> Tensor:
+        shape = (*x_BNSC.shape[:2], -1, self.pool, x_BNSC.shape[-1])
+        return x_BNSC.view(shape).amax(3) if self.pool > 1 else x_BNSC
+
+    def _activate(self, x_BNSC: Tensor) -> Tensor:
+        return F.gelu(rms_norm(x_BNSC, self.scale))
 
 
 class ConvStem(nn.Module):
@@ -201,84 +229,63 @@ class ConvStem(nn.Module):
     def __init__(self, d_model: int, *, bin_size: int, config: StemConfig) -> None:
         super().__init__()
         self.bin_size, self.config = bin_size, config
-        self._check_reach()
         channels = config.channels
-        self.first = BorderConv(4, channels, width=config.width)
-        self.scales = nn.ParameterList(
-            nn.Parameter(torch.ones(channels)) for _ in range(config.num_layers)
-        )
+        self.first = StemLayer(4, channels, width=config.width, pool=config.inner_pool)
         self.inner = nn.ModuleList(
-            BorderConv(channels, channels, width=config.inner_width)
+            StemLayer(channels, channels, width=config.inner_width, pool=1)
             for _ in range(config.num_layers - 1)
         )
-        self.attention = (
-            nn.Conv1d(channels, channels, 1, bias=False) if config.pool == "attention" else None
-        )
+        num_pooled = 1
+        self.queries = None
+        if config.pool == "attention":
+            num_pooled = config.num_queries
+            self.queries = nn.Linear(channels, num_pooled, bias=False)
         self.dropout = nn.Dropout(config.dropout)
-        self.proj = nn.Linear(channels, d_model)
+        self.proj = nn.Linear(num_pooled * channels, d_model)
+        self._check_reach()
 
     def _check_reach(self) -> None:
-        config, inner_size = self.config, self.bin_size // self.config.inner_pool
-        fits = config.width // 2 <= self.bin_size and self.bin_size % config.inner_pool == 0
-        if not fits or (config.num_layers > 1 and config.inner_width // 2 > inner_size):
+        config, bin_size = self.config, self.bin_size
+        inner_reach = config.inner_width // 2 if config.num_layers > 1 else 0
+        fits = bin_size % config.inner_pool == 0 and 2 * self.first.edge <= bin_size
+        if not fits or 2 * inner_reach > bin_size // config.inner_pool:
             raise ConfigError(
                 facts(
                     "stem",
                     found=f"width {config.width}, inner_width {config.inner_width}, "
-                    f"inner_pool {config.inner_pool} for bins of {self.bin_size} bp",
-                    expected="widths that reach at most one bin further and a pool that divides it",
+                    f"inner_pool {config.inner_pool} for bins of {bin_size} bp",
+                    expected="widths of at most about one bin, and a pool that divides the bin",
                     fix="use narrower convolutions or larger bins",
                 )
             )
 
-    def scan_bases(self, codes_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the first convolution; its parts serve every mask."""
-        batch, length = codes_BL.shape
+    def scan_bases(self, codes_BL: Tensor) -> StemScan:
+        """Run what the first convolution shares between all masks."""
         onehot_BLC = one_hot(codes_BL, dtype=self.proj.weight.dtype)
-        onehot_BNSC = onehot_BLC.view(batch, length // self.bin_size, self.bin_size, 4)
-        return self.first.parts(onehot_BNSC.transpose(2, 3))
+        return self.first.scan(onehot_BLC.view(len(codes_BL), -1, self.bin_size, 4))
 
-    def forward(
-        self, scanned: tuple[Tensor, Tensor, Tensor], mask_BN: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, scan: StemScan, mask_BN: Tensor | None = None) -> Tensor:
         """Embed every bin, shape (batch, bins, width).
 
         Parameters
         ----------
-        scanned : tuple of tensors
+        scan : tuple of tensors
             What `scan_bases` returned.
         mask_BN : float tensor, shape (batch, bins), optional
             Weight of what each bin shows to its neighbours; 1 everywhere when left out.
         """
-        x_BNCS = self.first.join(scanned, mask_BN)
-        if self.config.inner_pool > 1:
-            # Before the norm and the activation: they then run on far fewer positions.
-            pooled = F.max_pool1d(x_BNCS.flatten(0, 1), self.config.inner_pool)
-            x_BNCS = pooled.view(*x_BNCS.shape[:3], -1)
-        x_BNCS = self._activate(x_BNCS, layer=0)
-        for layer, conv in enumerate(self.inner, start=1):
-            x_BNCS = x_BNCS + self._activate(_border_conv(conv, x_BNCS, mask_BN), layer=layer)
-        embedding_BND: Tensor = self.proj(self.dropout(self._pool(x_BNCS)))
+        x_BNSC = self.first.finish(scan, mask_BN)
+        for layer in self.inner:
+            assert isinstance(layer, StemLayer)
+            x_BNSC = x_BNSC + layer.finish(layer.scan(x_BNSC), mask_BN)
+        embedding_BND: Tensor = self.proj(self.dropout(self._pool(x_BNSC)))
         return embedding_BND
 
-    def _activate(self, x_BNCS: Tensor, *, layer: int) -> Tensor:
-        wide = x_BNCS.to(torch.promote_types(x_BNCS.dtype, torch.float32))
-        scale = torch.rsqrt(wide.square().mean(-2, keepdim=True) + _EPS)
-        return F.gelu((wide * scale).to(x_BNCS.dtype) * self.scales[layer][:, None])
-
-    def _pool(self, x_BNCS: Tensor) -> Tensor:
-        if self.config.pool == "mean":
-            return x_BNCS.mean(-1)
-        if self.attention is None:
-            return x_BNCS.amax(-1)
-        logits_MCS = self.attention(x_BNCS.flatten(0, 1))
-        weights_BNCS = torch.softmax(logits_MCS.view_as(x_BNCS), dim=-1)
-        return (weights_BNCS * x_BNCS).sum(-1)
-
-
-def _border_conv(conv: nn.Module, x_BNCS: Tensor, mask_BN: Tensor | None) -> Tensor:
-    assert isinstance(conv, BorderConv)
-    return conv.join(conv.parts(x_BNCS), mask_BN)
+    def _pool(self, x_BNSC: Tensor) -> Tensor:
+        if self.queries is not None:
+            weights_BNSH = torch.softmax(self.queries(x_BNSC), dim=2)
+            return torch.matmul(weights_BNSH.transpose(2, 3), x_BNSC).flatten(2)
+        return x_BNSC.mean(2) if self.config.pool == "mean" else x_BNSC.amax(2)
 
 
 class TrackEmbedding(nn.Module):
@@ -343,6 +350,7 @@ class TrackEmbedding(nn.Module):
         missing_BNT = torch.isnan(signal_BNT)
         scaled_BNT = (self.apply_transform(signal_BNT) - self.mean_T) / self.std_T
         scaled_BNT = torch.where(missing_BNT, 0.0, scaled_BNT)
+        scaled_BNT = scaled_BNT.to(self.proj.weight.dtype)
         hidden_BND: Tensor = self.proj(scaled_BNT)
         if self.missing is not None:
             hidden_BND = hidden_BND + self.missing(missing_BNT.to(scaled_BNT.dtype))
