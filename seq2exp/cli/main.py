@@ -1,0 +1,120 @@
+"""`seq2exp COMMAND`: parse, run, and turn errors into one line and an exit code.
+
+Exit codes: 0 success, 2 user data or configuration, 1 a bug of ours, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import seq2exp
+from seq2exp.core.errors import Seq2ExpError, Seq2ExpWarning
+
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+COMMANDS = {
+    "doctor": "what this machine can run, and why not the rest",
+    "demo": "the whole engine on simulated data, a few minutes on two CPU cores",
+    "simulate": "a genome with known regulatory truth, written as ordinary files",
+    "prepare": "raw files -> dataset directory",
+    "inspect": "print what a dataset holds",
+    "train": "dataset -> trained run; continues a killed one",
+    "evaluate": "metrics of a run beside its controls, with intervals",
+    "predict": "expression of every gene of a dataset",
+    "elements": "regulatory-element maps: BED, bigWig, BEDPE, plots",
+    "report": "one HTML page about a run",
+}
+
+logger = logging.getLogger("seq2exp")
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; with ``only`` the arguments of a single command are filled in."""
+    parser = argparse.ArgumentParser(
+        prog="seq2exp", description="From DNA and epigenomic tracks to gene expression."
+    )
+    parser.add_argument("--version", action="version", version=f"seq2exp {seq2exp.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=summary, description=summary)
+        if only in (None, name):
+            module = importlib.import_module(f"seq2exp.cli.{name}")
+            sub.description = (module.__doc__ or summary).split("\n\n")[0]
+            module.add_arguments(sub)
+            _common(sub)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("messages")
+    group.add_argument("--log-file", type=Path, metavar="FILE", help="also write the log here")
+    group.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    only = next((word for word in argv if word in COMMANDS), None)
+    args, rest = build_parser(only).parse_known_args(argv)
+    module = importlib.import_module(f"seq2exp.cli.{args.command}")
+    if rest and not getattr(module, "TAKES_OVERRIDES", False):
+        build_parser(only).error(f"unrecognized arguments: {' '.join(rest)}")
+    args.overrides = rest
+    _set_up_logging(args)
+    try:
+        module.run(args)
+    except Seq2ExpError as error:
+        return _user_error(error, show=args.debug)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left; closing stdout quietly is what Unix tools do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _user_error(error, show=args.debug)
+    return 0
+
+
+def _user_error(error: Exception, *, show: bool) -> int:
+    if show:
+        logger.exception("traceback")
+    notes = " ".join(getattr(error, "__notes__", []))
+    print(f"error: {error}{' ' + notes if notes else ''}", file=sys.stderr)
+    return 2
+
+
+def _set_up_logging(args: argparse.Namespace) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if args.log_file:
+        args.log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(args.log_file))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in ("seq2exp", "data_prep"):
+        target = logging.getLogger(name)
+        target.handlers = handlers
+        target.propagate = False
+        target.setLevel(logging.WARNING if args.quiet else logging.INFO)
+    # Library chatter is not for the user of a command; our own warnings are.
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", Seq2ExpWarning)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    logger.warning("warning: %s", message)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+__all__ = ["add_json", "add_loading", "add_overwrite", "add_run", "load", "write_rows"]
+
+
+def add_run(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
+    """Add the run folder, and the dataset when it may differ from the training one."""
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder `train` wrote")
+    if data:
+        parser.add_argument(
+            "--data", type=Path, metavar="DATASET", help="dataset (default: the training one)"
+        )
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Add batch size and loader processes."""
+    parser.add_argument("--batch-size", type=int, default=16, help="genes per batch (%(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="loader processes (%(default)s)")
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add permission to replace an output."""
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add a machine-readable copy of the printed numbers."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON too")
+
+
+def write_rows(
+    args: argparse.Namespace, inputs: dict[str, Any], rows: list[dict[str, Any]]
+) -> None:
+    """Write ``{"command", "inputs", "rows"}`` to ``--json`` when it was given."""
+    from seq2exp.core.files import write_json
+
+    if args.json:
+        write_json({"command": args.command, "inputs": inputs, "rows": rows}, args.json)
+
+
+def load(cls: type[Any], args: argparse.Namespace) -> Any:  # noqa: ANN401
+    """Return the configuration of ``--config`` files and flags."""
+    from seq2exp.core.config import load_config, parse_overrides
+
+    return load_config(cls, args.config, overrides=parse_overrides(args.overrides))

@@ -1,0 +1,38 @@
+"""Train a model on a dataset; run again to continue after a kill.
+
+docs/train.md describes the configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from seq2exp.cli import options
+
+TAKES_OVERRIDES = True
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "--config", action="append", required=True, type=Path, metavar="YAML", help="run settings"
+    )
+    parser.add_argument("--data", required=True, type=Path, metavar="DATASET", help="dataset")
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="run folder")
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        default="auto",
+        help="auto: continue an unfinished run; never: refuse a folder in use (%(default)s)",
+    )
+    parser.epilog = "Any setting may follow as --section.key value, such as --optim.lr 3e-4."
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from seq2exp.training.config import TrainConfig
+    from seq2exp.training.trainer import train
+
+    train(options.load(TrainConfig, args), args.data, args.out, resume=args.resume)
+    print(f"trained model in {args.out / 'model'}; next: seq2exp evaluate {args.out}")
