@@ -1,0 +1,248 @@
+"""Raw files to one dataset on disk: check everything, build in shards, assemble, rename.
+
+The work folder lies beside the output and is named by the configuration and the content of the
+inputs. A killed run therefore continues from its finished shards and ends with the same bytes;
+changed inputs start anew. Nothing is at the final path before the dataset is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from data_prep.assemble import assemble
+from data_prep.config import DataConfig
+from data_prep.preflight import Plan, check_inputs, input_files
+from data_prep.shards import SequenceTask, ShardTask, TrackTask, run_tasks
+from data_prep.tracks import known_intervals
+from data_prep.windows import region_intervals
+from seq2exp import __version__
+from seq2exp.core.config import to_dict
+from seq2exp.core.errors import InputError, Seq2ExpError, facts
+from seq2exp.core.files import (
+    file_lock,
+    refuse_existing,
+    replace_directory,
+    require_space,
+    safe_name,
+    sha256,
+)
+from seq2exp.dataset import format as layout
+from seq2exp.dataset.format import Manifest, SourceFile
+
+__all__ = ["DataConfig", "estimated_bytes", "prepare"]
+
+logger = logging.getLogger(__name__)
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+def prepare(
+    config: DataConfig,
+    *,
+    source: Path,
+    out: Path,
+    workers: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Manifest:
+    """Write the dataset that a configuration describes and return its manifest.
+
+    Parameters
+    ----------
+    config : DataConfig
+    source : Path
+        Folder that the configuration's relative paths start from.
+    out : Path
+        Dataset folder to write (docs/dataset_format.md).
+    workers : int
+        Worker processes; 0 works in this process.
+    overwrite : bool
+        Replace an existing folder, once the new one is whole.
+    progress : bool
+        Show how far the work is.
+
+    Raises
+    ------
+    Seq2ExpError
+        An input is wrong; all problems that can be seen in advance are reported together.
+    InputError
+        The output exists or is being written by another process, the disk is full or the folder
+        cannot be written, or a worker died (the next run continues).
+    """
+    source, out = Path(source).absolute(), Path(out).absolute()
+    refuse_existing(out, overwrite=overwrite)
+    with (
+        _system_errors(out),
+        _terminate_as_interrupt(),
+        file_lock(out.with_name(f".{out.name}.lock"), what=str(out)),
+    ):
+        refuse_existing(out, overwrite=overwrite)
+        sources = _sources(config, source)
+        work = out.with_name(f".{out.name}.{_fingerprint(config, sources)}.work")
+        # We hold the lock, so every other work folder of this output is left from a dead process.
+        _sweep(out, keep=work)
+        try:
+            manifest = _build(config, source, work, sources, workers=workers, progress=progress)
+        except (Seq2ExpError, OSError) as error:
+            if not _can_continue(error):
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        replace_directory(work / "build", out, overwrite=overwrite)
+        _sweep(out, keep=None)
+    return manifest
+
+
+def _build(
+    config: DataConfig,
+    source: Path,
+    work: Path,
+    sources: list[SourceFile],
+    *,
+    workers: int,
+    progress: bool,
+) -> Manifest:
+    work.mkdir(parents=True, exist_ok=True)
+    plan = check_inputs(config, source, cache=work / "cache")
+    require_space(work, estimated_bytes(config, plan))
+    shards = work / "shards"
+    _remove_partial(shards)
+    tasks = _tasks(config, plan, shards)
+    num_done = len(tasks) - run_tasks(tasks, workers=workers, progress=progress)
+    if num_done:
+        logger.info("continued from %d of %d finished shards", num_done, len(tasks))
+    build = work / "build"
+    shutil.rmtree(build, ignore_errors=True)
+    manifest = assemble(config, plan, tasks, sources, build)
+    layout.verify(build, layout.read_manifest(build))
+    return manifest
+
+
+def _tasks(config: DataConfig, plan: Plan, shards: Path) -> list[ShardTask]:
+    tasks: list[ShardTask] = [
+        SequenceTask(plan.genome, contig, shards / f"sequence.{safe_name(contig)}.npy")
+        for contig in plan.contigs
+    ]
+    for number, (setting, file, covered) in enumerate(
+        zip(config.tracks, plan.tracks, plan.covered, strict=True)
+    ):
+        for contig, length in plan.contigs.items():
+            masked = region_intervals(plan.regions, contig)
+            here = None if covered is None else covered.get(contig, ((), ()))
+            known = known_intervals(length, masked, here)  # type: ignore[arg-type]
+            target = shards / f"track{number}.{safe_name(contig)}.npy"
+            tasks.append(
+                TrackTask(
+                    file,
+                    setting,
+                    contig,
+                    length,
+                    config.bin_size,
+                    known,
+                    config.track_dtype,
+                    target,
+                )
+            )
+    return tasks
+
+
+def estimated_bytes(config: DataConfig, plan: Plan) -> int:
+    """Return the disk space that the build needs, shards included (docs/dataset_format.md)."""
+    bases = sum(plan.contigs.values())
+    num_bins = sum(-(-length // config.bin_size) for length in plan.contigs.values())
+    stored = 2 if config.track_dtype == "float16" else 4
+    shards_and_tracks = num_bins * len(config.tracks) * (4 + stored)
+    num_labels = 0 if plan.expression is None else plan.expression.shape[1]
+    per_gene = 4 * (num_labels + config.contacts.num_bins) + 400
+    return bases + shards_and_tracks + len(plan.genes) * per_gene + 1_000_000
+
+
+def _sources(config: DataConfig, source: Path) -> list[SourceFile]:
+    """Describe the inputs that exist; what is missing is for the preflight to report."""
+    return [
+        SourceFile(role, path.name, path.stat().st_size, sha256(path))
+        for role, path in input_files(config, source)
+        if path.is_file()
+    ]
+
+
+def _fingerprint(config: DataConfig, sources: list[SourceFile]) -> str:
+    content = {
+        "config": to_dict(config),
+        "sources": [(file.role, file.size, file.sha256) for file in sources],
+        "version": __version__,
+        "format": layout.FORMAT_VERSION,
+    }
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _remove_partial(shards: Path) -> None:
+    shards.mkdir(exist_ok=True)
+    for path in shards.glob(".*.partial.*"):
+        path.unlink()
+
+
+def _sweep(out: Path, *, keep: Path | None) -> None:
+    """Remove what dead processes left beside the output."""
+    for path in out.parent.glob(f".*{_escaped(out.name)}*"):
+        ours = path.name.startswith(f".{out.name}.") and path.name.endswith(".work")
+        replaced = path.name.endswith(f".old.{out.name}") and keep is None
+        if (ours or replaced) and path != keep and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _can_continue(error: Exception) -> bool:
+    """Return whether finished shards stay useful: only when a worker was killed."""
+    return isinstance(error, InputError) and str(error).startswith("a worker process")
+
+
+@contextmanager
+def _system_errors(out: Path) -> Iterator[None]:
+    """Turn what the file system refuses into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in _FULL_DISK
+        raise InputError(
+            facts(
+                str(error.filename or out),
+                found="a full disk"
+                if full
+                else f"that it cannot be used ({error.strerror or error})",
+                expected="a folder with room" if full else "a folder that can be written",
+                fix="free disk space, or choose another output"
+                if full
+                else "check the path and its permissions, or choose another output",
+            )
+        ) from error
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the work like Ctrl-C: workers are stopped, finished shards stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,239 @@
+"""The data configuration: what ``configs/data/*.yaml`` may say.
+
+Every path is relative to the ``source`` folder that :func:`data_prep.build.prepare` is given, or
+absolute.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from seq2exp.core.errors import ConfigError, facts
+
+__all__ = [
+    "AnnotationConfig",
+    "ContactConfig",
+    "DataConfig",
+    "ExpressionConfig",
+    "FeatureConfig",
+    "RegionConfig",
+    "SplitConfig",
+    "TrackConfig",
+]
+
+_TRACK_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+
+
+@dataclass(frozen=True)
+class AnnotationConfig:
+    """Genes and their transcription start sites."""
+
+    gtf: str
+    """GTF file, plain, gzip or bgzip."""
+    tss: Literal["gene", "transcript"] = "gene"
+    """gene: 5' end of the gene line. transcript: most 5' end of the chosen transcripts."""
+    biotypes: list[str] = field(default_factory=list)
+    """Keep genes of these biotypes only, such as protein_coding; all when empty."""
+    transcript_sources: list[str] = field(default_factory=list)
+    """Choose transcripts whose GTF source column is one of these; all when empty."""
+    transcript_biotypes: list[str] = field(default_factory=list)
+    """Choose transcripts of these biotypes; all when empty."""
+    transcript_tags: list[str] = field(default_factory=list)
+    """Choose transcripts that carry one of these tags, such as MANE_Select; all when empty."""
+    bad_rows: Literal["error", "skip"] = "error"
+    """What to do with rows that cannot be used: stop, or leave them out with a counted warning."""
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """One bigWig."""
+
+    name: str
+    """Unique name: letters, digits and ``_ . + -``."""
+    path: str
+    """bigWig file."""
+    assay: str = ""
+    """Assay, such as DNase or H3K27ac; the name when empty."""
+    biosample: str = ""
+    """Biosample, such as K562."""
+    unit: str = ""
+    """Unit of the values in the file, such as fold change over control."""
+    statistic: Literal["mean", "max"] = "mean"
+    """How the bases of a bin are summarised."""
+    nan: Literal["zero", "missing", "error"] = "zero"
+    """What a base without an entry is: a zero, an unknown value, or an error."""
+    transform: Literal["none", "log1p", "arcsinh"] = "none"
+    """Function applied to the binned values."""
+    covered: str = ""
+    """BED of the intervals that the assay covers; outside, the signal is unknown."""
+    allow_constant: bool = False
+    """Accept a track that has one value everywhere."""
+
+    def __post_init__(self) -> None:
+        if not _TRACK_NAME.match(self.name):
+            raise ConfigError(
+                facts(
+                    "tracks.name",
+                    found=repr(self.name),
+                    expected="letters, digits and _ . + -, the first a letter or digit",
+                    fix="rename the track",
+                )
+            )
+
+
+@dataclass(frozen=True)
+class ExpressionConfig:
+    """The label table: one row per gene, one column per sample."""
+
+    path: str
+    """TSV or CSV (by suffix), plain or gzip, with a header."""
+    columns: list[str] = field(default_factory=list)
+    """Sample columns to use, in this order; every numeric column when empty."""
+    ignore: list[str] = field(default_factory=lambda: ["symbol", "chrom"])
+    """Columns that are no samples."""
+    gene_column: str = "gene_id"
+    """Column that holds the gene ids."""
+    unit: str = ""
+    """Unit of the file, such as TPM."""
+    transform: Literal["none", "log1p", "log2p1", "log10p1"] = "none"
+    """Function applied to the values."""
+
+
+@dataclass(frozen=True)
+class ContactConfig:
+    """The contact profile of each gene."""
+
+    source: Literal["none", "power_law", "table", "hic"] = "power_law"
+    """power_law: distance alone. table: a file of contacts per gene. hic: a .hic file."""
+    path: str = ""
+    """Table or .hic file."""
+    bin_size: int = 5000
+    """Bin width in bases."""
+    num_bins: int = 40
+    """Number of bins around the TSS, even."""
+    gamma: float = 0.87
+    """Exponent of the power law."""
+    scale: float = 5.3181
+    """Natural logarithm of the power law at one base."""
+    normalization: str = "VC"
+    """Normalisation read from a .hic file."""
+
+    def __post_init__(self) -> None:
+        if self.bin_size < 1 or self.num_bins < 2 or self.num_bins % 2:
+            raise ConfigError(
+                facts(
+                    "contacts",
+                    found=f"bin_size {self.bin_size}, num_bins {self.num_bins}",
+                    expected="a positive bin_size and an even, positive num_bins",
+                    fix="change contacts.bin_size or contacts.num_bins",
+                )
+            )
+        if bool(self.path) != (self.source in ("table", "hic")):
+            raise ConfigError(
+                facts(
+                    "contacts.path",
+                    found=f"{self.path!r} with source {self.source}",
+                    expected="a path for table and hic, none otherwise",
+                    fix="set contacts.source and contacts.path together",
+                )
+            )
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Scalar gene features, columns of genes.parquet."""
+
+    lengths: bool = True
+    """log10 lengths of CDS, UTRs, introns and gene, exon number and density."""
+    gc: bool = True
+    """GC fraction of the gene, its CDS, and the bases around the TSS."""
+    promoter: bool = True
+    """Mean of every track around the TSS, and their product where the assays allow."""
+    promoter_bp: int = 500
+    """Bases on either side of the TSS that count as promoter."""
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which genes are held out: whole contigs (``IX``) or regions (``22:43000000-44000000``)."""
+
+    valid: list[str] = field(default_factory=list)
+    """Contigs or 0-based half-open regions of the validation genes."""
+    test: list[str] = field(default_factory=list)
+    """Contigs or regions of the test genes."""
+    train: list[str] = field(default_factory=list)
+    """Contigs or regions of the training genes; everything else when empty."""
+    buffer_bp: int = 0
+    """Genes whose TSS is closer than this to a region of another split are excluded: half of the
+    longest window that the model may see."""
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """Where signal and labels may be trusted."""
+
+    exclude: list[str] = field(default_factory=list)
+    """BED files, whole contigs (``Mito``) and 0-based half-open regions (``XII:451000-491000``)."""
+    include: str = ""
+    """BED of the real bases; everything outside it counts as excluded."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One dataset: genome, genes, tracks, labels, and how they are split."""
+
+    assembly: str
+    """Name of the assembly, recorded with the dataset."""
+    fasta: str
+    """Genome, plain or bgzip FASTA."""
+    annotation: AnnotationConfig
+    """Genes."""
+    tracks: list[TrackConfig] = field(default_factory=list)
+    """Epigenomic tracks, in order; may be empty."""
+    expression: ExpressionConfig | None = None
+    """Labels; may be left out."""
+    contacts: ContactConfig = field(default_factory=ContactConfig)
+    """Contact profiles."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    """Scalar features."""
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    """Train, validation and test genes."""
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    """Excluded and included regions."""
+    contigs: list[str] = field(default_factory=list)
+    """Contigs to store; those with genes when empty."""
+    bin_size: int = 128
+    """Bases per stored bin."""
+    track_dtype: Literal["float16", "float32"] = "float16"
+    """Storage type of the tracks."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.bin_size <= 100_000:
+            raise ConfigError(
+                facts(
+                    "bin_size",
+                    found=self.bin_size,
+                    expected="between 1 and 100000 bases",
+                    fix="use 16, 32, 64 or 128",
+                )
+            )
+        names = [track.name for track in self.tracks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(
+                facts(
+                    "tracks",
+                    found="names used twice",
+                    expected="unique track names",
+                    fix="rename the tracks",
+                    count=len(twice),
+                    examples=twice,
+                )
+            )
+
+    def resolve(self, path: str, source: Path) -> Path:
+        """Return where a path of this configuration lies."""
+        return (source / Path(path).expanduser()).absolute()

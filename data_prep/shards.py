@@ -1,0 +1,225 @@
+"""Independent tasks of the build: one (track, contig) or one contig's sequence, one shard each.
+
+A shard is an array and, written after it, a small JSON file; the JSON says that the array is
+whole. Whoever finds both need not do the task again.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.config import TrackConfig
+from data_prep.genome import Genome, read_contig
+from data_prep.tracks import TrackFile, bin_contig, to_storage
+from seq2exp.core.errors import InputError, facts
+from seq2exp.core.files import atomic_file, read_json, write_json
+from seq2exp.core.progress import track as show_progress
+
+__all__ = ["SequenceTask", "ShardTask", "TrackTask", "run_tasks", "shard_info", "write_array"]
+
+logger = logging.getLogger(__name__)
+
+Intervals = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class SequenceTask:
+    """Encode one contig."""
+
+    genome: Genome
+    contig: str
+    target: Path
+
+    @property
+    def label(self) -> str:
+        """What the task does, for messages."""
+        return f"sequence of contig {self.contig}"
+
+    @property
+    def cost(self) -> int:
+        """Bases to read."""
+        return self.genome.sizes[self.contig]
+
+    def run(self) -> None:
+        """Write the shard: uint8 codes, and how many letters became N."""
+        codes, ambiguous = read_contig(self.genome, self.contig)
+        _write_shard(self.target, codes, {"ambiguous": ambiguous})
+
+
+@dataclass(frozen=True)
+class TrackTask:
+    """Bin one track on one contig."""
+
+    track: TrackFile
+    config: TrackConfig
+    contig: str
+    length: int
+    bin_size: int
+    known: Intervals
+    dtype: str
+    target: Path
+
+    @property
+    def label(self) -> str:
+        """What the task does, for messages."""
+        return f"track {self.config.name} on contig {self.contig}"
+
+    @property
+    def cost(self) -> int:
+        """Bases to read."""
+        return 4 * self.length
+
+    def run(self) -> None:
+        """Write the shard: float32 bins in the file's unit, and the bases that are covered."""
+        binned = bin_contig(
+            self.track,
+            self.contig,
+            length=self.length,
+            bin_size=self.bin_size,
+            config=self.config,
+            known=self.known,
+        )
+        # Values that cannot be stored must stop the build here, not after hours of other tasks.
+        to_storage(binned.values, self.config, contig=self.contig, dtype=self.dtype)
+        info = {"covered": binned.covered_bases, "known": binned.known_bases}
+        _write_shard(self.target, binned.values.astype(np.float32), info)
+
+
+ShardTask = SequenceTask | TrackTask
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as ``.npy``; unlike ``np.save``, a full disk keeps its error number."""
+    flat = np.ascontiguousarray(array)
+    with path.open("wb") as handle:
+        header = np.lib.format.header_data_from_array_1_0(flat)
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(flat.reshape(-1).view(np.uint8).data)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _write_shard(target: Path, array: NDArray[Any], info: dict[str, int]) -> None:
+    with atomic_file(target, overwrite=True) as partial:
+        write_array(partial, array)
+        size = partial.stat().st_size
+    write_json({**info, "size": size}, _info_path(target))
+
+
+def _info_path(target: Path) -> Path:
+    return target.with_name(target.name + ".json")
+
+
+def shard_info(target: Path) -> dict[str, int] | None:
+    """Return what a finished shard says about itself, or None when it has to be made."""
+    path = _info_path(target)
+    if not path.is_file() or not target.is_file():
+        return None
+    info: dict[str, int] = read_json(path)
+    return info if target.stat().st_size == info.get("size") else None
+
+
+def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> int:
+    """Run the tasks whose shard is missing; return how many that were.
+
+    Parameters
+    ----------
+    tasks : sequence
+    workers : int
+        Processes; 0 runs in this one.
+    progress : bool
+        Show how far the work is.
+
+    Raises
+    ------
+    Seq2ExpError
+        What the first failing task raised.
+    InputError
+        A worker process died; its tasks are named, finished shards are kept.
+    """
+    todo = [task for task in tasks if shard_info(task.target) is None]
+    # Long tasks first, so that no worker is left with one at the end; ties keep their order.
+    todo.sort(key=lambda task: -task.cost)
+    done = _in_pool(todo, workers) if workers > 0 and len(todo) > 1 else _here(todo)
+    for label in show_progress(done, total=len(todo), label="prepare", enabled=progress):
+        logger.debug("finished %s", label)
+    return len(todo)
+
+
+def _here(tasks: Sequence[ShardTask]) -> Iterator[str]:
+    for task in tasks:
+        task.run()
+        yield task.label
+
+
+def _in_pool(tasks: Sequence[ShardTask], workers: int) -> Iterator[str]:
+    # spawn: handles of htslib and Rust do not survive a fork.
+    pool = ProcessPoolExecutor(
+        max_workers=min(workers, len(tasks)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+    )
+    waiting = list(reversed(tasks))
+    running: dict[Future[None], ShardTask] = {}
+    try:
+        while waiting or running:
+            # No more than one task per worker is handed out, so a dead worker's task is known.
+            while waiting and len(running) < workers:
+                task = waiting.pop()
+                running[pool.submit(task.run)] = task
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                future.result()
+                yield running.pop(future).label
+    except BrokenProcessPool:
+        raise _dead_worker([task.label for task in running.values()]) from None
+    finally:
+        _stop(pool)
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers now: what they hold is either a finished shard or a temporary file."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(timeout=10)
+
+
+def _dead_worker(labels: list[str]) -> InputError:
+    return InputError(
+        facts(
+            "a worker process",
+            found=f"that it died (killed, or out of memory) while preparing {'; '.join(labels)}",
+            expected="that it finishes",
+            fix="run the command again, it continues; use fewer workers if memory is short",
+        )
+    )
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent is gone, however it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
