@@ -1,0 +1,37 @@
+"""RMS normalisation against its formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seq2exp.nn.norm import RMSNorm, rms_norm
+
+
+def by_formula(x, weight, eps=1e-5):
+    return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 4, 5)])
+def test_value_and_gradient(shape):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(5, generator=generator, dtype=torch.float64).requires_grad_()
+    torch.testing.assert_close(rms_norm(x, weight), by_formula(x, weight), rtol=0, atol=1e-13)
+    assert torch.autograd.gradcheck(rms_norm, (x, weight))
+
+
+def test_row_of_zeros_stays_zero_with_finite_gradient():
+    x = torch.zeros(2, 5, requires_grad=True)
+    out = RMSNorm(5)(x)
+    out.sum().backward()
+    assert out.eq(0).all()
+    # d out / d x at zero is 1 / sqrt(eps).
+    torch.testing.assert_close(x.grad, torch.full((2, 5), 1e-5**-0.5))
+
+
+def test_half_precision_uses_float32_statistics():
+    x = torch.full((1, 256), 300.0, dtype=torch.bfloat16)
+    out = RMSNorm(256).to(torch.bfloat16)(x)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), torch.ones(1, 256), rtol=0.01, atol=0)
