@@ -36,17 +36,19 @@ def length_features(genes: pd.DataFrame) -> tuple[pd.DataFrame, list[FeatureInfo
     DataFrame, list of FeatureInfo
         ``exon_junction_density`` is the number of splice junctions inside the CDS per kb of CDS.
     """
-    columns: dict[str, pd.Series] = {
-        "log_gene_length": np.log10(1.0 + genes["gene_end"] - genes["gene_start"])
-    }
+    columns = {"log_gene_length": _log10_1p(genes["gene_end"] - genes["gene_start"])}
     units = {"log_gene_length": "log10(1 + bp)"}
     for name in _LENGTHS:
-        columns[f"log_{name}"] = np.log10(1.0 + genes[name])
+        columns[f"log_{name}"] = _log10_1p(genes[name])
         units[f"log_{name}"] = "log10(1 + bp)"
     columns["num_exons"] = genes["num_exons"]
     columns["exon_junction_density"] = (genes["num_cds"] - 1) / (genes["cds_length"] / 1000)
     units |= {"num_exons": "exons", "exon_junction_density": "junctions per kb of CDS"}
     return _known(pd.DataFrame(columns), units, "annotation")
+
+
+def _log10_1p(length: pd.Series) -> pd.Series:
+    return pd.Series(np.log10(1.0 + length.to_numpy(dtype=np.float64)), index=length.index)
 
 
 def sequence_features(
