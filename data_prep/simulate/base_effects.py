@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_prep.simulate.design import pad_sequences
+from data_prep.simulate.batching import batches
 from data_prep.simulate.effects import Substitutions, substitution_channels
 from data_prep.simulate.grammar import DISTAL, PROMOTER, C, distal_activity, promoter_response
 from data_prep.simulate.layout import PROMOTER_UP, promoter_interval
@@ -20,7 +20,6 @@ __all__ = ["NEGLIGIBLE", "base_effects", "merge_over_genes"]
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 NEGLIGIBLE = 1e-4
-_CHUNK = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +80,7 @@ def _larger(low: Array, high: Array) -> Array:
     return np.where(np.abs(low) > np.abs(high), low, high)
 
 
-def _extremes(found: Substitutions, change: Array, first: int) -> _Extremes:
+def _extremes(found: Substitutions, change: Array, members: Ints) -> _Extremes:
     """Reduce substitutions (ordered by element and position) to one row per base."""
     if len(found.element) == 0:
         nothing = np.zeros(0, dtype=np.int64)
@@ -90,20 +89,19 @@ def _extremes(found: Substitutions, change: Array, first: int) -> _Extremes:
     starts = np.concatenate([[0], np.flatnonzero(new) + 1])
     low = np.minimum(np.minimum.reduceat(change, starts), 0.0)
     high = np.maximum(np.maximum.reduceat(change, starts), 0.0)
-    return _Extremes(found.element[starts] + first, found.position[starts], low, high)
+    return _Extremes(members[found.element[starts]], found.position[starts], low, high)
 
 
 def _promoter(world: World, state: State) -> tuple[Ints, Ints, Array]:
     sequences = promoter_codes(world)
     parts = []
-    for first in range(0, len(sequences), _CHUNK):
-        batch = pad_sequences(sequences[first : first + _CHUNK])
+    for members, batch in batches(sequences):
         anchor = np.full(len(batch), PROMOTER_UP, dtype=np.int64)
         found = substitution_channels(PROMOTER, batch, anchor_E=anchor)
-        rows = found.element + first
+        rows = members[found.element]
         strength, response = promoter_response(state.promoter_z[rows] + found.change)
         changed = log_expression(strength, response, state.input_sum[rows])
-        parts.append(_extremes(found, changed - state.expression[rows], first))
+        parts.append(_extremes(found, changed - state.expression[rows], members))
     gene = np.concatenate([part.element for part in parts])
     offset = np.concatenate([part.position for part in parts])
     effect = np.concatenate([_larger(part.low, part.high) for part in parts])
@@ -137,19 +135,21 @@ def _distal(world: World, state: State) -> tuple[Ints, Ints, Array]:
 def _distal_extremes(world: World, state: State) -> _Extremes:
     sequences = distal_codes(world)
     parts = []
-    for first in range(0, len(sequences), _CHUNK):
-        batch = pad_sequences(sequences[first : first + _CHUNK])
+    for members, batch in batches(sequences):
         found = substitution_channels(DISTAL, batch)
-        rows = found.element + first
+        rows = members[found.element]
         changed = distal_activity(state.distal_z[rows] + found.change)
-        part = _extremes(found, changed - state.activity[rows], first)
+        part = _extremes(found, changed - state.activity[rows], members)
         moved = (np.abs(part.low) + np.abs(part.high)).max(axis=1) > 1e-9
         parts.append(
             _Extremes(part.element[moved], part.position[moved], part.low[moved], part.high[moved])
         )
+    element = np.concatenate([part.element for part in parts])
+    order = np.argsort(element, kind="stable")  # batches come by length, callers want element order
     return _Extremes(
+        element[order],
         *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("element", "position", "low", "high")
-        )
+            np.concatenate([getattr(part, name) for part in parts])[order]
+            for name in ("position", "low", "high")
+        ),
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_prep.simulate.batching import channels_of
 from data_prep.simulate.genome import cpg_island
 from data_prep.simulate.grammar import (
     DISTAL,
@@ -20,18 +21,16 @@ from data_prep.simulate.grammar import (
     OCCUPANCY_MARGIN,
     PAIR_RULES,
     C,
-    channels,
     distal_activity,
     openness,
 )
 from data_prep.simulate.layout import PROMOTER_UP
 from data_prep.simulate.motifs import CELL_TYPES, MOTIF_INDEX, MOTIFS
-from seq2exp.core.sequence import N_CODE, reverse_complement
+from seq2exp.core.sequence import reverse_complement
 
 __all__ = [
     "DECOY_DRIVE_LIMIT",
     "SiteSampler",
-    "pad_sequences",
     "write_distal",
     "write_promoters",
 ]
@@ -144,18 +143,9 @@ def _decoy_units(subkind: str, sampler: SiteSampler) -> list[Codes]:
     return [_unit((name,), sampler, spaced=False) for name in names]
 
 
-def pad_sequences(sequences: list[Codes], *, length: int | None = None) -> Codes:
-    """Return sequences as rows, shape (E, L), right-padded with N."""
-    longest = max((len(s) for s in sequences), default=1) if length is None else length
-    padded = np.full((len(sequences), longest), N_CODE, dtype=np.uint8)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return padded
-
-
-def _keeps_promise(elements: pd.DataFrame, codes_EL: Codes) -> NDArray[np.bool_]:
+def _keeps_promise(elements: pd.DataFrame, sequences: list[Codes]) -> NDArray[np.bool_]:
     """Tell which elements do what their kind says, shape (E,)."""
-    z = channels(DISTAL, codes_EL)
+    z = channels_of(DISTAL, sequences)
     activity, is_open = distal_activity(z), openness(z)
     drive = z[:, C : 2 * C] * np.exp(-z[:, 2 * C : 3 * C])
     decoy = (elements["kind"] == "decoy").to_numpy()
@@ -200,7 +190,7 @@ def write_distal(
             recipe = _enhancer_units if rows[index][3] == "enhancer" else _decoy_units
             _plant(draft, recipe(str(rows[index][4]), sampler), rng)
             drafts.append(draft)
-        fine = _keeps_promise(elements.iloc[todo], pad_sequences(drafts))
+        fine = _keeps_promise(elements.iloc[todo], drafts)
         for index, draft, good in zip(todo, drafts, fine, strict=True):
             if good:
                 genome[str(rows[index][0])][rows[index][1] : rows[index][2]] = draft

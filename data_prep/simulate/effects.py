@@ -20,7 +20,7 @@ from data_prep.simulate.grammar import (
     occupancy,
     partner_field,
     position_weight,
-    scan,
+    scan_all,
     site_occupancies,
 )
 from data_prep.simulate.motifs import MOTIF_INDEX, MOTIFS
@@ -72,10 +72,11 @@ def substitution_channels(
         Ordered by element, position and base.
     """
     length = codes_EL.shape[1]
-    stranded = site_occupancies(grammar, codes_EL)
+    scores = scan_all(grammar, codes_EL)
+    stranded = site_occupancies(scores)
     keys, changes = [], []
     for index in grammar.motifs:
-        sites = _changed_sites(codes_EL, index)
+        sites = _changed_sites(codes_EL, index, scores[index])
         if grammar.positioned:
             if anchor_E is None:
                 raise TypeError("a promoter grammar needs anchor_E")
@@ -111,9 +112,9 @@ class _Sites:
     best: Float
 
 
-def _changed_sites(codes_EL: Codes, index: int) -> _Sites:
+def _changed_sites(codes_EL: Codes, index: int, strands: tuple[Float, Float]) -> _Sites:
     motif = MOTIFS[index]
-    forward, reverse = scan(codes_EL, index)
+    forward, reverse = strands
     table = motif.log_odds
     gain = float((table[:, :4].max(axis=1) - table[:, :4].min(axis=1)).max())
     floor = motif.max_score - OCCUPANCY_MARGIN - 3.0 * OCCUPANCY_WIDTH
@@ -121,14 +122,14 @@ def _changed_sites(codes_EL: Codes, index: int) -> _Sites:
     element, start = np.nonzero(np.maximum(forward, reverse) > floor - gain)
     column = np.arange(motif.width)
     old_MW = codes_EL[element[:, None], start[:, None] + column]
-    scores = []
+    shifted = []
     for score, lookup in ((forward, table), (reverse, table[::-1][:, [3, 2, 1, 0, 4]])):
         delta = lookup[None, :, :4] - lookup[column[None, :], old_MW][:, :, None]
-        scores.append((score[element, start][:, None, None], delta))
+        shifted.append((score[element, start][:, None, None], delta))
     values = []
-    for before, delta in scores:
+    for before, delta in shifted:
         values.append(occupancy(before + delta, motif) - occupancy(before, motif))
-    old = [occupancy(before, motif) for before, _ in scores]
+    old = [occupancy(before, motif) for before, _ in shifted]
     best = np.maximum(old[0] + values[0], old[1] + values[1]) - np.maximum(old[0], old[1])
     if motif.stranded:
         best = values[0]

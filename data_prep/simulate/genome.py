@@ -32,7 +32,7 @@ def transition_matrix(gc: float, *, cpg_ratio: float) -> NDArray[np.float64]:
     """
     base: NDArray[np.float64] = np.array([(1 - gc) / 2, gc / 2, gc / 2, (1 - gc) / 2])
     # A base repeats itself a little more often than chance, as in poly-A and poly-T tracts.
-    matrix: NDArray[np.float64] = np.tile(base, (4, 1)) * (1 + 0.15 * np.eye(4))
+    matrix = np.tile(base, (4, 1)) * (1 + 0.15 * np.eye(4))
     matrix[1, 2] *= cpg_ratio
     matrix[2, 0] *= 1.1
     return np.asarray(matrix / matrix.sum(axis=1, keepdims=True))
@@ -46,7 +46,7 @@ def _chains(cumulative: NDArray[np.float64], length: int, rng: np.random.Generat
     index = np.arange(rows)
     for step in range(length):
         draw = rng.random(rows)
-        state = (draw[:, None] > cumulative[index, state, :3]).sum(axis=1)
+        state = np.count_nonzero(draw[:, None] > cumulative[index, state, :3], axis=1)
         codes[step] = state
     return codes.T
 

@@ -40,6 +40,7 @@ __all__ = [
     "position_weight",
     "promoter_response",
     "scan",
+    "scan_all",
     "site_occupancies",
     "triplets",
 ]
@@ -298,7 +299,7 @@ def channels(
     float64 array, shape (E, K)
     """
     total_EK = np.zeros((codes_EL.shape[0], grammar.linear.shape[1]))
-    stranded = site_occupancies(grammar, codes_EL)
+    stranded = site_occupancies(scan_all(grammar, codes_EL))
     for index, (forward, reverse) in stranded.items():
         best = forward if MOTIFS[index].stranded else np.maximum(forward, reverse)
         if grammar.positioned:
@@ -317,14 +318,18 @@ def channels(
     return total_EK
 
 
-def site_occupancies(grammar: Grammar, codes_EL: Codes) -> dict[int, tuple[Float, Float]]:
-    """Return the occupancies of every motif the grammar reads, on both strands."""
-    found = {}
+def scan_all(grammar: Grammar, codes_EL: Codes) -> dict[int, tuple[Float, Float]]:
+    """Return the scores of every motif the grammar reads, on both strands."""
     coded = triplets(codes_EL)
-    for index in grammar.motifs:
-        forward, reverse = _scan(coded, codes_EL.shape[1], index)
-        found[index] = (occupancy(forward, MOTIFS[index]), occupancy(reverse, MOTIFS[index]))
-    return found
+    return {index: _scan(coded, codes_EL.shape[1], index) for index in grammar.motifs}
+
+
+def site_occupancies(scores: dict[int, tuple[Float, Float]]) -> dict[int, tuple[Float, Float]]:
+    """Return occupancies in place of the scores of ``scan_all``."""
+    return {
+        index: (occupancy(forward, MOTIFS[index]), occupancy(reverse, MOTIFS[index]))
+        for index, (forward, reverse) in scores.items()
+    }
 
 
 def partner_field(

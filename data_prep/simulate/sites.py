@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_prep.simulate.design import pad_sequences
-from data_prep.simulate.grammar import DISTAL, PROMOTER, Grammar, occupancy, scan
+from data_prep.simulate.batching import batches
+from data_prep.simulate.grammar import DISTAL, PROMOTER, Grammar, occupancy, scan_all
 from data_prep.simulate.motifs import MOTIFS
 from data_prep.simulate.truth import genome_order, promoter_frame
 from data_prep.simulate.world import World, distal_codes, promoter_codes
@@ -15,7 +15,6 @@ from data_prep.simulate.world import World, distal_codes, promoter_codes
 __all__ = ["MIN_OCCUPANCY", "site_table"]
 
 MIN_OCCUPANCY = 0.05
-_CHUNK = 500
 
 
 def site_table(world: World) -> pd.DataFrame:
@@ -40,11 +39,9 @@ def _sites(
 ) -> list[pd.DataFrame]:
     """Scan sequences read along ``places.strand`` and return sites in genome coordinates."""
     found = []
-    for first in range(0, len(sequences), _CHUNK):
-        batch = pad_sequences(sequences[first : first + _CHUNK])
-        chunk = places.iloc[first : first + _CHUNK]
-        for index in grammar.motifs:
-            forward, reverse = scan(batch, index)
+    for rows, batch in batches(sequences):
+        chunk = places.iloc[rows]
+        for index, (forward, reverse) in scan_all(grammar, batch).items():
             found.append(_hits(forward, chunk, index, minus=False))
             if not MOTIFS[index].stranded:
                 found.append(_hits(reverse, chunk, index, minus=True))

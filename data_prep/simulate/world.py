@@ -16,12 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from data_prep.simulate.batching import channels_of
 from data_prep.simulate.config import SimulationConfig
-from data_prep.simulate.design import pad_sequences
 from data_prep.simulate.grammar import (
     DISTAL,
     PROMOTER,
-    channels,
     distal_activity,
     promoter_response,
 )
@@ -44,7 +43,6 @@ __all__ = [
 Codes = NDArray[np.uint8]
 Array = NDArray[np.float64]
 DISTAL_GAIN = 4.0
-_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -146,32 +144,11 @@ def promoter_codes(world: World, rows: NDArray[np.int64] | None = None) -> list[
     return found
 
 
-def distal_channels(sequences: list[Codes]) -> Array:
-    """Return channels of distal sequences, in chunks of bounded memory, shape (E, 4 C)."""
-    parts = [
-        channels(DISTAL, pad_sequences(sequences[i : i + _CHUNK]))
-        for i in range(0, len(sequences), _CHUNK)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, DISTAL.linear.shape[1]))
-
-
-def promoter_channels(sequences: list[Codes], anchors: NDArray[np.int64] | None = None) -> Array:
-    """Return channels of promoters, shape (G, C + 1); ``anchors`` are the indices of the TSS."""
-    if anchors is None:
-        anchors = np.full(len(sequences), PROMOTER_UP, dtype=np.int64)
-    parts = [
-        channels(
-            PROMOTER, pad_sequences(sequences[i : i + _CHUNK]), anchor_E=anchors[i : i + _CHUNK]
-        )
-        for i in range(0, len(sequences), _CHUNK)
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, PROMOTER.linear.shape[1]))
-
-
 def evaluate(world: World) -> State:
     """Return the model's state for the reference genome of a world."""
-    distal_z = distal_channels(distal_codes(world))
-    promoter_z = promoter_channels(promoter_codes(world))
+    distal_z = channels_of(DISTAL, distal_codes(world))
+    anchors = np.full(len(world.genes), PROMOTER_UP, dtype=np.int64)
+    promoter_z = channels_of(PROMOTER, promoter_codes(world), anchors=anchors)
     return _state(world, distal_z, promoter_z)
 
 
@@ -220,7 +197,7 @@ def expression_of(world: World, edits: Sequence[Edit], *, reference: State | Non
                 apply_edits(world.genome[chrom], s, e, found)[0]
                 for s, e in zip(table["start"].iloc[rows], table["end"].iloc[rows], strict=True)
             ]
-            distal_z[rows] = distal_channels(pieces)
+            distal_z[rows] = channels_of(DISTAL, pieces)
         _update_promoters(world, chrom, found, promoter_z)
     return _state(world, distal_z, promoter_z).expression
 
@@ -241,7 +218,7 @@ def _update_promoters(world: World, chrom: str, edits: list[Edit], promoter_z: A
         pieces.append(piece)
         anchors.append(anchor)
     if pieces:
-        promoter_z[rows] = promoter_channels(pieces, np.array(anchors, dtype=np.int64))
+        promoter_z[rows] = channels_of(PROMOTER, pieces, anchors=np.array(anchors, dtype=np.int64))
 
 
 def _sorted_edits(world: World, edits: Sequence[Edit]) -> dict[str, list[Edit]]:
