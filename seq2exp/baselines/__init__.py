@@ -1,0 +1,1 @@
+"""Controls that every result is printed beside, and the evaluation that prints them."""
