@@ -1,0 +1,1 @@
+"""Element maps: masks in genome coordinates, called elements, exports and comparisons."""

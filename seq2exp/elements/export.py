@@ -1,0 +1,380 @@
+"""Write element maps as files that IGV, UCSC, bedtools and pandas open.
+
+::
+
+    OUT/elements.bed.gz, .tbi    per gene: BED6 + mean_mask max_mask summit gene_id symbol
+                                 distance element_class
+    OUT/union.bed.gz, .tbi       union over genes: BED6 + mean_mask max_mask num_genes genes class
+    OUT/links.bedpe.gz, .tbi     element - TSS of its gene
+    OUT/mask.bw                  per base, largest learned mask over genes; no forced promoters
+    OUT/mask_mean.bw             per base, mean learned mask over genes
+    OUT/mask_full.bw             per base, largest mask as the predictor saw it
+    OUT/genes/<gene_id>.bw       the mask of one gene, for the genes asked for
+    OUT/masks/                   masks of all genes (seq2exp.elements.masks)
+    OUT/summary.json             settings, counts, column names
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyBigWig
+from numpy.typing import NDArray
+
+from seq2exp.core.bed import write_bed
+from seq2exp.core.errors import InputError, facts
+from seq2exp.core.files import atomic_directory, safe_name, write_json
+from seq2exp.dataset.format import SPLITS
+from seq2exp.dataset.store import Dataset
+from seq2exp.elements.calling import CallConfig, call_elements, merge_elements
+from seq2exp.elements.masks import FREE, GeneMasks, gene_masks, load_masks
+from seq2exp.elements.merged import merged_mask, run_lengths
+from seq2exp.training.run import TrainedRun, open_run
+
+__all__ = [
+    "LINK_COLUMNS",
+    "ElementMap",
+    "export_elements",
+    "links_table",
+    "write_bigwig",
+    "write_map",
+]
+
+logger = logging.getLogger(__name__)
+
+LINK_COLUMNS = (
+    "chrom1",
+    "start1",
+    "end1",
+    "chrom2",
+    "start2",
+    "end2",
+    "name",
+    "score",
+    "strand1",
+    "strand2",
+    "gene_id",
+    "symbol",
+    "distance",
+    "element_class",
+    "mean_mask",
+)
+_CHUNK = 500_000
+_BANDS = (0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+
+
+@dataclass(frozen=True, eq=False)
+class ElementMap:
+    """What :func:`export_elements` made.
+
+    Attributes
+    ----------
+    folder : Path
+    masks : GeneMasks
+    elements : DataFrame
+        Columns of :data:`seq2exp.elements.calling.ELEMENT_COLUMNS`.
+    summary : dict
+        Content of summary.json.
+    """
+
+    folder: Path
+    masks: GeneMasks
+    elements: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def export_elements(
+    run_folder: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    splits: Sequence[str] = SPLITS,
+    config: CallConfig | None = None,
+    genes: Sequence[str] = (),
+    batch_size: int = 16,
+    workers: int = 0,
+    progress: bool = False,
+    overwrite: bool = False,
+) -> ElementMap:
+    """Write the element map of a run; the folder appears whole or not at all.
+
+    Parameters
+    ----------
+    run_folder : Path
+        Folder of a finished run.
+    out : Path
+        Folder to write.
+    data : Path, optional
+        Dataset; the one of the training when not given.
+    splits : sequence of str
+        Splits whose genes are mapped; all by default.
+    config : CallConfig, optional
+        How elements are called.
+    genes : sequence of str
+        Ids or symbols of genes that get a bigWig of their own.
+    batch_size, workers, progress
+        As in :func:`seq2exp.elements.masks.gene_masks`.
+    overwrite : bool
+        Replace an existing folder.
+
+    Raises
+    ------
+    InputError
+        No gene in the splits, an unknown gene, or an existing ``out``.
+    ConfigError
+        The dataset does not fit the run.
+    """
+    run = open_run(run_folder)
+    dataset = Dataset(data or run.dataset_path())
+    rows = dataset.gene_rows(tuple(splits))
+    _require_genes(rows, splits, dataset)
+    with atomic_directory(Path(out), overwrite=overwrite) as partial:
+        masks = gene_masks(
+            run,
+            dataset,
+            rows,
+            out=partial / "masks",
+            batch_size=batch_size,
+            workers=workers,
+            progress=progress,
+        )
+        elements, summary = write_map(
+            masks,
+            partial,
+            contigs=dataset.manifest.contigs,
+            config=config,
+            genes=genes,
+            extra=_origin(run, dataset, splits),
+        )
+    folder = Path(out).absolute()
+    return ElementMap(folder, load_masks(folder / "masks"), elements, summary)
+
+
+def _require_genes(rows: NDArray[np.int64], splits: Sequence[str], dataset: Dataset) -> None:
+    if rows.size == 0:
+        raise InputError(
+            facts(
+                f"dataset {dataset.root}",
+                found=f"no gene in split {', '.join(splits)}",
+                expected="at least one",
+                fix="choose other splits",
+            )
+        )
+
+
+def _origin(run: TrainedRun, dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
+    return {
+        "run": str(run.folder),
+        "dataset": str(dataset.root),
+        "dataset_checksum": dataset.manifest.checksum,
+        "model_sha256": run.card.weights_sha256,
+        "tracks": list(run.card.tracks),
+        "samples": list(run.card.samples),
+        "window_bp": run.card.data.window_bp,
+        "splits": list(splits),
+    }
+
+
+def write_map(
+    masks: GeneMasks,
+    folder: Path,
+    *,
+    contigs: Mapping[str, int],
+    config: CallConfig | None = None,
+    genes: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Call elements and write every file except the masks themselves into an existing folder.
+
+    Parameters
+    ----------
+    masks : GeneMasks
+    folder : Path
+    contigs : mapping of str to int
+        Lengths, in the order of the bigWig headers.
+    config : CallConfig, optional
+    genes : sequence of str
+        Genes that get a bigWig of their own.
+    extra : mapping, optional
+        Further entries of summary.json.
+    """
+    config = config or CallConfig()
+    elements, threshold = call_elements(masks, config)
+    write_bed(elements, folder / "elements.bed.gz")
+    union = merge_elements(elements)
+    write_bed(union, folder / "union.bed.gz")
+    links = links_table(elements, masks)
+    write_bed(
+        links.rename(columns={"chrom1": "chrom", "start1": "start", "end1": "end"}),
+        folder / "links.bedpe.gz",
+    )
+    _write_merged(masks, folder, contigs)
+    for gene in genes:
+        row = masks.index(gene)
+        (folder / "genes").mkdir(exist_ok=True)
+        name = safe_name(str(masks.genes["gene_id"].iloc[row]))
+        with write_bigwig(folder / "genes" / f"{name}.bw", contigs) as writer:
+            writer.add(str(masks.genes["contig"].iloc[row]), *_gene_runs(masks, row))
+    summary = _summary(masks, elements, union, threshold, config) | dict(extra or {})
+    write_json(summary, folder / "summary.json")
+    return elements, summary
+
+
+def links_table(elements: pd.DataFrame, masks: GeneMasks) -> pd.DataFrame:
+    """Return one row per element and gene: the element, and the base of the gene's TSS."""
+    tss = masks.genes.set_index("gene_id")["tss"].loc[elements["gene_id"]].to_numpy(np.int64)
+    table = {
+        "chrom1": elements["chrom"],
+        "start1": elements["start"],
+        "end1": elements["end"],
+        "chrom2": elements["chrom"],
+        "start2": tss,
+        "end2": tss + 1,
+        "name": elements["name"],
+        "score": elements["score"],
+        "strand1": ".",
+        "strand2": elements["strand"],
+        "gene_id": elements["gene_id"],
+        "symbol": elements["symbol"],
+        "distance": elements["distance"],
+        "element_class": elements["element_class"],
+        "mean_mask": elements["mean_mask"],
+    }
+    return pd.DataFrame(table, columns=list(LINK_COLUMNS))
+
+
+class BigWigWriter:
+    """Adds stretches to an open bigWig in large pieces."""
+
+    def __init__(self, handle: Any) -> None:  # noqa: ANN401
+        self.handle = handle
+
+    def add(
+        self,
+        contig: str,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        values: NDArray[np.float64],
+    ) -> None:
+        """Add sorted, disjoint stretches; contigs must come in the order of the header."""
+        for first in range(0, len(starts), _CHUNK):
+            piece = slice(first, first + _CHUNK)
+            # Plain lists: the numpy path of some pyBigWig builds refuses int64.
+            self.handle.addEntries(
+                [contig] * len(starts[piece]),
+                starts[piece].tolist(),
+                ends=ends[piece].tolist(),
+                values=values[piece].tolist(),
+            )
+
+
+@contextmanager
+def write_bigwig(path: Path, contigs: Mapping[str, int]) -> Iterator[BigWigWriter]:
+    """Open a bigWig for writing with a header of all contigs, and close it.
+
+    Parameters
+    ----------
+    path : Path
+    contigs : mapping of str to int
+        Contig lengths in header order.
+    """
+    handle = pyBigWig.open(str(path), "w")
+    try:
+        handle.addHeader([(name, int(length)) for name, length in contigs.items()])
+        yield BigWigWriter(handle)
+    finally:
+        handle.close()
+
+
+def _write_merged(masks: GeneMasks, folder: Path, contigs: Mapping[str, int]) -> None:
+    with (
+        write_bigwig(folder / "mask.bw", contigs) as learned,
+        write_bigwig(folder / "mask_mean.bw", contigs) as mean,
+        write_bigwig(folder / "mask_full.bw", contigs) as full,
+    ):
+        for contig in contigs:
+            for stretch in merged_mask(masks, contig):
+                learned.add(contig, *run_lengths(stretch.learned, start=stretch.start))
+                mean.add(contig, *run_lengths(stretch.mean, start=stretch.start))
+                full.add(contig, *run_lengths(stretch.full, start=stretch.start))
+
+
+def _gene_runs(
+    masks: GeneMasks, gene: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    starts, ends = masks.intervals(gene)
+    inside = ends > starts
+    return starts[inside], ends[inside], np.asarray(masks.mask[gene], dtype=np.float64)[inside]
+
+
+def _summary(
+    masks: GeneMasks,
+    elements: pd.DataFrame,
+    union: pd.DataFrame,
+    threshold: float,
+    config: CallConfig,
+) -> dict[str, Any]:
+    distal = elements[elements["element_class"] == "distal"]
+    per_gene = distal["gene_id"].value_counts().reindex(masks.genes["gene_id"], fill_value=0)
+    learned, called = 0, 0
+    for genes in masks.chunks():
+        free = np.asarray(masks.forced[genes]) == FREE
+        learned += int(free.sum())
+        called += int((free & (np.asarray(masks.mask[genes]) >= threshold)).sum())
+    length = (distal["end"] - distal["start"]).to_numpy()
+    return {
+        "assembly": masks.info["assembly"],
+        "num_members": masks.info["num_members"],
+        "promoter_bp": masks.info["promoter_bp"],
+        "bin_size": masks.bin_size,
+        "calling": config.to_dict(),
+        "threshold": threshold,
+        "genes": len(masks),
+        "genes_by_split": _counts(masks.genes["split"]),
+        "elements": _counts(elements["element_class"]),
+        "union_elements": _counts(union["element_class"]),
+        "union_bases": int((union["end"] - union["start"]).sum()),
+        "learned_bins": learned,
+        "called_bins": called,
+        "called_fraction": called / learned if learned else 0.0,
+        "distal_per_gene": {
+            "mean": float(per_gene.mean()),
+            "median": float(per_gene.median()),
+            "max": int(per_gene.max()),
+            "genes_without": int((per_gene == 0).sum()),
+        },
+        "distal_length_bp": _quartiles(length),
+        "distal_by_distance": _by_distance(distal["distance"].to_numpy()),
+        "columns": {
+            "elements.bed.gz": list(elements.columns),
+            "union.bed.gz": list(union.columns),
+            "links.bedpe.gz": list(LINK_COLUMNS),
+        },
+    }
+
+
+def _counts(values: Iterable[object]) -> dict[str, int]:
+    found = pd.Series(list(values), dtype=object).value_counts()
+    return {str(name): int(count) for name, count in found.items()}
+
+
+def _quartiles(values: NDArray[np.int64]) -> dict[str, float]:
+    if values.size == 0:
+        return {}
+    found = np.quantile(values, [0.25, 0.5, 0.75])
+    return dict(zip(("q25", "median", "q75"), map(float, found), strict=True))
+
+
+def _by_distance(distance: NDArray[np.int64]) -> dict[str, int]:
+    edges = [*_BANDS, np.inf]
+    counts = np.histogram(np.abs(distance), bins=edges)[0]
+    names = [f"{low}-{high:g}" for low, high in itertools.pairwise(edges)]
+    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}

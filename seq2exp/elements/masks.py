@@ -1,0 +1,363 @@
+"""Per-gene masks in genome direction, streamed from a run to memory or to a folder.
+
+Window bins need not lie on the genome grid: bin ``i`` of a gene covers
+``[start + i * bin_size, start + (i + 1) * bin_size)``, clipped to the contig. Bins of minus-strand
+genes are flipped back, so index 0 is always the lowest position.
+
+Folder::
+
+    genes.parquet   one row per gene: identity, window start, contig length
+    mask.npy        float16, shape (num_genes, num_bins)
+    alpha.npy       float16, the same shape; absent when the model has no Beta
+    beta.npy        float16, the same shape
+    forced.npy      uint8, the same shape; see FREE, PROMOTER, EXCLUDED
+    masks.json      bin size, promoter width, member count, assembly
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.files import atomic_directory, read_json, write_json
+from seq2exp.dataset.format import load_array, read_table, write_table
+from seq2exp.dataset.samples import Batch, gene_window
+from seq2exp.dataset.store import Dataset
+from seq2exp.models.masking import central_span
+from seq2exp.training.predict import iterate
+from seq2exp.training.run import TrainedRun
+
+__all__ = ["EXCLUDED", "FREE", "PROMOTER", "GeneMasks", "gene_masks", "load_masks"]
+
+FREE = 0
+"""The mask of the bin was learned."""
+PROMOTER = 1
+"""The mask of the bin is 1 by construction."""
+EXCLUDED = 2
+"""The mask of the bin is 0 by construction: excluded region, or outside the contig."""
+
+_FORMAT = 1
+_COLUMNS = ["gene_id", "symbol", "contig", "tss", "strand", "split"]
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneMasks:
+    """Masks of genes in genome direction.
+
+    Attributes
+    ----------
+    genes : DataFrame
+        One row per gene: row (of the dataset's gene table), gene_id, symbol, contig, tss, strand,
+        split, start (of the window, 0-based, may be negative), contig_length.
+    mask : float16 array, shape (num_genes, num_bins)
+        Mean of the mask over the run's members. Where nothing is forced it is the mean of the
+        Beta, also for models that round their mask to 0 or 1: rounding would tie the ranks.
+    forced : uint8 array, shape (num_genes, num_bins)
+        ``FREE``, ``PROMOTER`` or ``EXCLUDED``. A forced value is no evidence.
+    alpha, beta : float16 arrays, shape (num_genes, num_bins), or None
+        Parameters of the Beta before anything is forced, averaged over members.
+    bin_size : int
+        Bases per bin.
+    info : dict
+        assembly, num_members, promoter_bp.
+    """
+
+    genes: pd.DataFrame
+    mask: NDArray[np.float16]
+    forced: NDArray[np.uint8]
+    alpha: NDArray[np.float16] | None
+    beta: NDArray[np.float16] | None
+    bin_size: int
+    info: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    @property
+    def num_bins(self) -> int:
+        """Bins per window."""
+        return int(self.mask.shape[1])
+
+    def intervals(self, gene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return starts and ends of a gene's bins, clipped to the contig.
+
+        Bins outside the contig have equal start and end.
+        """
+        starts, ends = self.intervals_of(np.array([gene]))
+        return starts[0], ends[0]
+
+    def intervals_of(
+        self, genes: NDArray[np.int64] | slice
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return clipped starts and ends for several genes, shape (num_chosen, num_bins)."""
+        first = self.genes["start"].to_numpy(np.int64)[genes, None]
+        length = self.genes["contig_length"].to_numpy(np.int64)[genes, None]
+        starts = first + np.arange(self.num_bins, dtype=np.int64) * self.bin_size
+        return starts.clip(0, length), (starts + self.bin_size).clip(0, length)
+
+    def index(self, gene: str) -> int:
+        """Return the row of a gene given by id or symbol.
+
+        Raises
+        ------
+        InputError
+            No such gene, or a symbol that several genes share.
+        """
+        for column in ("gene_id", "symbol"):
+            hits = np.flatnonzero(self.genes[column].to_numpy() == gene)
+            if hits.size == 1:
+                return int(hits[0])
+        raise InputError(
+            facts(
+                f"gene {gene!r}",
+                found="no gene, or several, of this id or symbol",
+                expected=f"one of the {len(self)} genes with a mask",
+                fix="give the gene id of genes.parquet",
+                count=int(hits.size),
+            )
+        )
+
+    def chunks(self, *, size: int = 256) -> Iterator[NDArray[np.int64]]:
+        """Yield row numbers in pieces, so that memory stays bounded."""
+        for first in range(0, len(self), size):
+            yield np.arange(first, min(first + size, len(self)), dtype=np.int64)
+
+
+class _Arrays:
+    """Arrays to fill, in memory or memory-mapped in a folder."""
+
+    def __init__(self, shape: tuple[int, int], *, folder: Path | None, posterior: bool) -> None:
+        names = {"mask": np.float16, "forced": np.uint8}
+        if posterior:
+            names |= {"alpha": np.float16, "beta": np.float16}
+        self.values: dict[str, NDArray[Any]] = {
+            name: np.zeros(shape, dtype)
+            if folder is None
+            else np.lib.format.open_memmap(
+                folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape
+            )
+            for name, dtype in names.items()
+        }
+
+    def finish(self) -> None:
+        for array in self.values.values():
+            if isinstance(array, np.memmap):
+                array.flush()
+
+
+def gene_masks(
+    run: TrainedRun,
+    dataset: Dataset,
+    rows: Sequence[int] | NDArray[np.int64],
+    *,
+    out: Path | None = None,
+    batch_size: int = 16,
+    workers: int = 0,
+    progress: bool = False,
+    overwrite: bool = False,
+) -> GeneMasks:
+    """Return the masks of genes in genome direction; nothing is sampled.
+
+    Parameters
+    ----------
+    run : TrainedRun
+    dataset : Dataset
+        Must fit the run.
+    rows : int array, shape (num_genes,)
+        Rows of the gene table; the masks keep this order.
+    out : Path, optional
+        Folder to write; the arrays then stay on disk and memory use does not grow with the number
+        of genes. Without it they are kept in memory.
+    batch_size, workers
+        Change speed, not numbers.
+    progress : bool
+        Show progress.
+    overwrite : bool
+        Replace an existing folder.
+
+    Raises
+    ------
+    InputError
+        No gene was asked for, or the model makes no mask.
+    ConfigError
+        The dataset does not fit the run.
+    """
+    chosen = np.asarray(rows, dtype=np.int64)
+    if chosen.size == 0:
+        raise InputError(
+            facts("masks", found="no gene", expected="at least one", fix="choose other splits")
+        )
+    stream = iterate(
+        run, dataset, chosen, batch_size=batch_size, workers=workers, progress=progress
+    )
+    if out is None:
+        arrays, info = _fill(stream, run, dataset, chosen, folder=None)
+        return _assemble(run, dataset, chosen, arrays, info)
+    with atomic_directory(Path(out), overwrite=overwrite) as partial:
+        arrays, info = _fill(stream, run, dataset, chosen, folder=partial)
+        arrays.finish()
+        masks = _assemble(run, dataset, chosen, arrays, info)
+        write_table(masks.genes, partial / "genes.parquet")
+        write_json({**info, "bin_size": masks.bin_size, "format": _FORMAT}, partial / "masks.json")
+        del arrays, masks
+    return load_masks(Path(out))
+
+
+def load_masks(folder: Path) -> GeneMasks:
+    """Open a folder that :func:`gene_masks` wrote; the arrays are memory-mapped.
+
+    Raises
+    ------
+    FormatError
+        A file is missing, damaged, or of another shape than the gene table says.
+    """
+    folder = Path(folder)
+    if not (folder / "masks.json").is_file():
+        raise FormatError(
+            facts(
+                str(folder),
+                found="no masks.json",
+                expected="a masks folder",
+                fix="give the `masks` folder that `seq2exp elements` wrote",
+            )
+        )
+    info = read_json(folder / "masks.json")
+    genes = read_table(folder / "genes.parquet")
+    arrays = {
+        name: load_array(folder / f"{name}.npy")
+        for name in ("mask", "forced", "alpha", "beta")
+        if name in ("mask", "forced") or (folder / f"{name}.npy").is_file()
+    }
+    shape = (len(genes), arrays["mask"].shape[-1])
+    wrong = [f"{name} {array.shape}" for name, array in arrays.items() if array.shape != shape]
+    if wrong or info.get("format") != _FORMAT:
+        raise FormatError(
+            facts(
+                str(folder),
+                found=f"arrays {', '.join(wrong) or 'of an unknown format'}",
+                expected=f"format {_FORMAT}, shape {shape}",
+                fix="run `seq2exp elements` again",
+            )
+        )
+    return GeneMasks(
+        genes=genes,
+        mask=arrays["mask"],
+        forced=arrays["forced"],
+        alpha=arrays.get("alpha"),
+        beta=arrays.get("beta"),
+        bin_size=int(info["bin_size"]),
+        info={key: info[key] for key in ("assembly", "num_members", "promoter_bp")},
+    )
+
+
+def _fill(
+    stream: Iterator[tuple[Batch, list[Any]]],
+    run: TrainedRun,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    *,
+    folder: Path | None,
+) -> tuple[_Arrays, dict[str, Any]]:
+    """Write every batch to its place."""
+    arrays: _Arrays | None = None
+    promoter, promoter_bp = _promoter_span(run)
+    done = 0
+    for batch, outputs in stream:
+        values = _average(batch, outputs, promoter)
+        if arrays is None:
+            shape = (rows.size, values["mask"].shape[1])
+            arrays = _Arrays(shape, folder=folder, posterior="alpha" in values)
+        here = rows[done : done + len(batch)]
+        flip = np.array([gene_window(dataset, int(g), run.card.data).reverse for g in here])
+        for name, array in arrays.values.items():
+            value = values[name]
+            value[flip] = value[flip, ::-1]
+            array[done : done + len(here)] = value
+        done += len(here)
+    if arrays is None:
+        raise InputError(
+            facts("masks", found="no gene", expected="at least one", fix="choose other splits")
+        )
+    info = {
+        "assembly": dataset.manifest.assembly,
+        "num_members": len(run.models),
+        "promoter_bp": promoter_bp,
+    }
+    return arrays, info
+
+
+def _promoter_span(run: TrainedRun) -> tuple[tuple[int, int], int]:
+    """Return the forced bins of the model and their width; models without a mask have none."""
+    config = getattr(run.models[0], "config", None)
+    width = int(getattr(config, "promoter_bp", 0))
+    data = run.card.data
+    span = central_span(data.window_bp // data.bin_size, bin_size=data.bin_size, central_bp=width)
+    return span, width
+
+
+def _average(batch: Batch, outputs: list[Any], promoter: tuple[int, int]) -> dict[str, Any]:
+    """Average members; bins in model direction."""
+    _require_mask(outputs)
+    excluded = (batch.blacklist_BN | ~batch.valid_BN).cpu().numpy()
+    forced = np.where(excluded, np.uint8(EXCLUDED), np.uint8(FREE))
+    forced[:, slice(*promoter)] = PROMOTER
+    # The promoter wins over exclusion inside the model, but nothing lies outside the contig.
+    forced[~batch.valid_BN.cpu().numpy()] = EXCLUDED
+    mean = _member_mean(outputs, "mean_BN")
+    mask = np.select([forced == PROMOTER, forced == EXCLUDED], [1.0, 0.0], default=mean)
+    values = {"mask": mask.astype(np.float16), "forced": forced}
+    for name in ("alpha", "beta"):
+        if getattr(outputs[0], f"{name}_BN") is not None:
+            found = _member_mean(outputs, f"{name}_BN")
+            values[name] = found.clip(0, _LARGEST).astype(np.float16)
+    return values
+
+
+def _member_mean(outputs: list[Any], name: str) -> NDArray[np.float32]:
+    stacked = torch.stack([getattr(output, name).float() for output in outputs])
+    mean: NDArray[np.float32] = stacked.mean(dim=0).cpu().numpy()
+    return mean
+
+
+def _require_mask(outputs: list[Any]) -> None:
+    if any(getattr(output, "alpha_BN", None) is None for output in outputs):
+        raise InputError(
+            facts(
+                "run",
+                found="a model without a learned mask",
+                expected="a model with mask: soft or hard",
+                fix="train a model that learns a mask",
+            )
+        )
+
+
+def _assemble(
+    run: TrainedRun,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    arrays: _Arrays,
+    info: dict[str, Any],
+) -> GeneMasks:
+    windows = [gene_window(dataset, int(row), run.card.data) for row in rows]
+    genes = dataset.genes.iloc[rows][_COLUMNS].reset_index(drop=True)
+    genes.insert(0, "row", rows)
+    genes["start"] = np.array([window.start for window in windows], dtype=np.int64)
+    genes["contig_length"] = np.array([w.contig_length for w in windows], dtype=np.int64)
+    return GeneMasks(
+        genes=genes,
+        mask=arrays.values["mask"],
+        forced=arrays.values["forced"],
+        alpha=arrays.values.get("alpha"),
+        beta=arrays.values.get("beta"),
+        bin_size=run.card.data.bin_size,
+        info=info,
+    )
