@@ -41,13 +41,16 @@ def transition_matrix(gc: float, *, cpg_ratio: float) -> NDArray[np.float64]:
 def _chains(cumulative: NDArray[np.float64], length: int, rng: np.random.Generator) -> Codes:
     """Grow one chain per row of ``cumulative`` (rows, 4, 4); return (rows, length)."""
     rows = cumulative.shape[0]
+    # One flat threshold table per base: thresholds[k][4 * row + state].
+    thresholds = [np.ascontiguousarray(cumulative[:, :, k], np.float32).ravel() for k in range(3)]
     codes = np.empty((length, rows), dtype=np.uint8)
+    first = 4 * np.arange(rows)
     state = rng.integers(0, 4, rows)
-    index = np.arange(rows)
     for step in range(length):
-        draw = rng.random(rows)
-        state = np.count_nonzero(draw[:, None] > cumulative[index, state, :3], axis=1)
-        codes[step] = state
+        draw = rng.random(rows, dtype=np.float32)
+        at = first + state
+        codes[step] = sum((draw > np.take(row, at)).view(np.uint8) for row in thresholds)
+        state = codes[step].astype(np.int64)
     return codes.T
 
 
