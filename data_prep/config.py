@@ -24,7 +24,7 @@ __all__ = [
     "TrackConfig",
 ]
 
-_TRACK_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+_TRACK_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*\Z")
 
 
 @dataclass(frozen=True)
