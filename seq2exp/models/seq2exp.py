@@ -257,7 +257,7 @@ class Seq2ExpOutput:
     mask_BN : float tensor, shape (batch, bins)
         Mask the predictor saw, after forcing.
     mean_BN : float tensor, shape (batch, bins)
-        Mean of the Beta before forcing; ones without a learned mask.
+        Mean of the Beta before forcing; the given mask, else ones, without a learned one.
     alpha_BN, beta_BN : float tensor, shape (batch, bins), or None
         Parameters of the Beta; None without a learned mask.
     kl_B : float tensor, shape (batch,)
@@ -391,7 +391,8 @@ class Seq2Exp(nn.Module):
         valid_BN : bool tensor, shape (batch, bins), optional
             False for bins outside the contig.
         mask_BN : float tensor, shape (batch, bins), optional
-            Use this mask in place of the drawn one; it is forced like any other.
+            Use this mask in place of a learned one; it is forced like any other. The generator
+            does not run.
         sample : bool, optional
             Draw the mask instead of taking its mean; as in training when left out.
         force_promoter : bool
@@ -440,7 +441,9 @@ class Seq2Exp(nn.Module):
         tracks_BND = None
         if self.track_embedding is not None and signal_BNT is not None:
             tracks_BND = self.track_embedding(signal_BNT)
-        q_BM = self._posterior(scanned, tracks_BND, signal_BNT)
+        q_BM = None
+        if call.mask_BN is None:
+            q_BM = self._posterior(scanned, tracks_BND, signal_BNT)
         mask_BN, free_BN = self._mask(call, q_BM, sample=sample)
         pooled_BD = self.readout(self._predict(scanned, tracks_BND, mask_BN))
         features_BF = call.features_BF if self.config.num_features else None
@@ -448,12 +451,17 @@ class Seq2Exp(nn.Module):
         return Seq2ExpOutput(
             expression_BK=self.head(pooled_BD, features_BF),
             mask_BN=ones_BN if mask_BN is None else mask_BN,
-            mean_BN=ones_BN if q_BM is None else self._to_bins(q_BM.mean()),
+            mean_BN=self._mean(call, q_BM),
             alpha_BN=None if q_BM is None else self._to_bins(q_BM.alpha_BN),
             beta_BN=None if q_BM is None else self._to_bins(q_BM.beta_BN),
             kl_B=ones_BN.new_zeros(len(ones_BN)) if q_BM is None else self._kl(q_BM, free_BN),
             embedding_BD=pooled_BD,
         )
+
+    def _mean(self, call: _Call, q_BM: BetaParameters | None) -> Tensor:
+        if q_BM is not None:
+            return self._to_bins(q_BM.mean())
+        return self._ones(call) if call.mask_BN is None else call.mask_BN
 
     def _ones(self, call: _Call) -> Tensor:
         shape = (len(call.codes_BL), self.config.num_bins)
@@ -528,8 +536,9 @@ class Seq2Exp(nn.Module):
 
     def _to_mask_bins(self, values: Tensor) -> Tensor:
         """Group bins by mask bin: (batch, mask bins, bins per mask bin, columns)."""
+        batch, num_bins, num_columns = values.shape
         per_mask = (self.config.mask_bin_size or self.config.bin_size) // self.config.bin_size
-        return values.reshape(values.shape[0], -1, per_mask, values.shape[-1])
+        return values.reshape(batch, num_bins // per_mask, per_mask, num_columns)
 
     def _to_bins(self, values_BM: Tensor) -> Tensor:
         """Repeat one value per mask bin to the bins it covers."""
@@ -540,7 +549,7 @@ class Seq2Exp(nn.Module):
         kl_BM = self.prior.kl(q_BM)
         if free_BN is None or not self.config.kl_excludes_forced:
             return kl_BM.mean(1)
-        free_BM = free_BN.view(*kl_BM.shape, -1).any(-1).to(kl_BM.dtype)
+        free_BM = self._to_mask_bins(free_BN[..., None]).any(2)[..., 0].to(kl_BM.dtype)
         return (kl_BM * free_BM).sum(1) / free_BM.sum(1).clamp(min=1)
 
     @torch.no_grad()

@@ -152,12 +152,14 @@ class _ConvMaxPool(torch.autograd.Function):
         shape = (x_MSC.shape[0], num_pooled, weight_OW.shape[0])
         out_MPO = x_MSC.new_empty(shape)
         place_MPO = torch.zeros(shape, dtype=torch.uint8, device=x_MSC.device)
+        keeps_places = any(ctx.needs_input_grad)
         for rows in _row_blocks(x_MSC, weight_OW):
             full = windows(x_MSC[rows], width).flatten(0, 1) @ weight_OW.t()
             steps = full.view(-1, num_pooled, pool, shape[2]).unbind(2)
             best, place = steps[0], place_MPO[rows]
             for i, step in enumerate(steps[1:], start=1):
-                place.masked_fill_(step > best, i)
+                if keeps_places:
+                    place.masked_fill_(step > best, i)
                 best = torch.maximum(best, step)
             torch.add(best, bias_O, out=out_MPO[rows])
         ctx.save_for_backward(x_MSC, weight_OW, place_MPO)

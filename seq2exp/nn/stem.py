@@ -168,7 +168,7 @@ class StemLayer(nn.Module):
             self.conv.bias,
             pool=self.pool,
         )
-        middle_BNSC = self._activate(middle.view(batch, num_bins, -1, middle.shape[-1]))
+        middle_BNSC = self._activate(middle.view(batch, num_bins, *middle.shape[1:]))
         if edge == 0:
             return (middle_BNSC,)
         left = F.pad(x_BNSC[:, :, : edge + reach], (0, 0, reach, 0))
@@ -206,7 +206,8 @@ class StemLayer(nn.Module):
         return torch.cat([edges[0], middle, edges[1]], dim=2)
 
     def _max_pool(self, x_BNSC: Tensor) -> Tensor:
-        shape = (*x_BNSC.shape[:2], -1, self.pool, x_BNSC.shape[-1])
+        batch, num_bins, size, channels = x_BNSC.shape
+        shape = (batch, num_bins, size // self.pool, self.pool, channels)
         return x_BNSC.view(shape).amax(3) if self.pool > 1 else x_BNSC
 
     def _activate(self, x_BNSC: Tensor) -> Tensor:
@@ -262,7 +263,8 @@ class ConvStem(nn.Module):
     def scan_bases(self, codes_BL: Tensor) -> StemScan:
         """Run what the first convolution shares between all masks."""
         onehot_BLC = one_hot(codes_BL, dtype=self.proj.weight.dtype)
-        return self.first.scan(onehot_BLC.view(len(codes_BL), -1, self.bin_size, 4))
+        batch, length = codes_BL.shape
+        return self.first.scan(onehot_BLC.view(batch, length // self.bin_size, self.bin_size, 4))
 
     def forward(self, scan: StemScan, mask_BN: Tensor | None = None) -> Tensor:
         """Embed every bin, shape (batch, bins, width).

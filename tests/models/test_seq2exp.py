@@ -621,3 +621,21 @@ def test_track_values_are_found_by_name():
         SMALL, tracks=("ATAC", "DNase", "H3K27ac"), track_betas={"ATAC": 0.5}
     )
     assert config.track_beta_values() == ([0.5, 0.2, 1.5], [1.0, 2.0, 2.0])
+
+
+def test_given_mask_replaces_the_learned_one():
+    model, batch = make(), make_batch()
+    learned = model(*batch)
+    given = model(*batch, mask_BN=learned.mask_BN)
+    assert torch.equal(given.expression_BK, learned.expression_BK)
+    assert given.alpha_BN is None
+    assert given.kl_B.eq(0).all()
+    without = learned.mask_BN.clone()
+    without[:, 4] = 0
+    assert not torch.equal(model(*batch, mask_BN=without).expression_BK, learned.expression_BK)
+
+
+def test_empty_batch_gives_empty_output():
+    out = make()(*make_batch(batch=0))
+    assert out.expression_BK.shape == (0, 2)
+    assert out.mask_BN.shape == (0, SMALL.num_bins)
