@@ -11,7 +11,7 @@ __all__ = ["background", "cpg_island", "insert_gaps", "insert_repeats", "transit
 
 Codes = NDArray[np.uint8]
 _CHAIN = 500  # bp; chains of one isochore grow side by side
-_CPG_RATIO = 0.25  # observed over expected CpG outside islands
+_CPG_RATIO = 0.20  # observed over expected CpG outside islands
 _ISOCHORE_GC = (0.36, 0.39, 0.42, 0.46, 0.51)
 
 
@@ -88,7 +88,7 @@ def _families(rng: np.random.Generator) -> list[Codes]:
     gcs = (0.60, 0.58, 0.45, 0.42, 0.40, 0.42)
     families = []
     for length, gc in zip(lengths, gcs, strict=True):
-        cumulative = transition_matrix(gc, cpg_ratio=0.5).cumsum(axis=1)[None]
+        cumulative = transition_matrix(gc, cpg_ratio=_CPG_RATIO).cumsum(axis=1)[None]
         families.append(_chains(cumulative, length, rng)[0])
     return families
 

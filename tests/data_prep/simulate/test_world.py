@@ -227,9 +227,7 @@ def test_edits_of_one_haplotype_combine(world, state):
         Edit(r.chrom, r.start, r.end, np.full(r.end - r.start, 4, dtype=np.uint8)) for r in rows
     ]
     both = expression_of(world, edits, reference=state) - state.expression
-    apart = sum(
-        expression_of(world, [edit], reference=state) - state.expression for edit in edits
-    )
+    apart = sum(expression_of(world, [edit], reference=state) - state.expression for edit in edits)
     np.testing.assert_allclose(both, apart, atol=1e-12)
 
 
