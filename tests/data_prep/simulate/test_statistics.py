@@ -176,7 +176,7 @@ def test_bases_that_matter_are_few_and_in_elements(big):
 
 
 def test_some_genes_have_many_enhancers_and_some_none(big):
-    _, world, state, _ = big
+    world = big[1]
     home = world.elements[world.elements["kind"] == "enhancer"]["home"]
     counts = np.bincount(home, minlength=len(world.genes))
     assert counts.var() > 1.2 * counts.mean()
