@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from seq2exp.core.errors import ConfigError, InputError, facts
+from seq2exp.core.errors import ConfigError, facts
 from seq2exp.encoders import build_encoder
 from seq2exp.models.heads import ExpressionHead, Readout, ReadoutKind
 from seq2exp.models.masking import MaskMode, central_span, draw_mask, force_mask
+from seq2exp.models.output import ModelCall, Seq2ExpOutput, expect_shape, mean_with_mirrored
 from seq2exp.models.scaling import ColumnMoments
 from seq2exp.nn.beta import (
     PUBLISHED_TRACK_BETAS,
@@ -32,7 +33,6 @@ from seq2exp.nn.beta import (
     fuse,
     sequence_beta,
 )
-from seq2exp.nn.sequence import flip_bins, reverse_complement
 from seq2exp.nn.stem import StemConfig, StemScan, TrackEmbedding, TrackTransform, build_stem
 
 __all__ = ["Seq2Exp", "Seq2ExpConfig", "Seq2ExpOutput"]
@@ -246,35 +246,6 @@ class Seq2ExpConfig:
         return cls(**(settings | changes))
 
 
-@dataclass(frozen=True)
-class Seq2ExpOutput:
-    """What one forward pass gives; bins run along the oriented window.
-
-    Attributes
-    ----------
-    expression_BK : float tensor, shape (batch, outputs)
-        Prediction in the unit of the labels.
-    mask_BN : float tensor, shape (batch, bins)
-        Mask the predictor saw, after forcing.
-    mean_BN : float tensor, shape (batch, bins)
-        Mean of the Beta before forcing; the given mask, else ones, without a learned one.
-    alpha_BN, beta_BN : float tensor, shape (batch, bins), or None
-        Parameters of the Beta; None without a learned mask.
-    kl_B : float tensor, shape (batch,)
-        KL to the prior, mean over bins, in nats; zeros without a learned mask.
-    embedding_BD : float tensor, shape (batch, width of the read-out)
-        Pooled predictor state.
-    """
-
-    expression_BK: Tensor
-    mask_BN: Tensor
-    mean_BN: Tensor
-    alpha_BN: Tensor | None
-    beta_BN: Tensor | None
-    kl_B: Tensor
-    embedding_BD: Tensor
-
-
 class Seq2Exp(nn.Module):
     """Predicts expression through a learned mask of regulatory elements.
 
@@ -403,14 +374,14 @@ class Seq2Exp(nn.Module):
         InputError
             A tensor that does not have the shape the configuration asks for.
         """
-        call = _Call(
+        call = ModelCall(
             codes_BL, signal_BNT, features_BF, blacklist_BN, valid_BN, mask_BN, force_promoter
         )
         self._check(call)
         out = self._forward_one(call, sample=self.training if sample is None else sample)
         if self.training or not self.config.rc_average:
             return out
-        return _mean_with_mirrored(out, self._forward_one(call.mirrored(), sample=False))
+        return mean_with_mirrored(out, self._forward_one(call.mirrored(), sample=False))
 
     def forward_rc_averaged(
         self,
@@ -427,15 +398,15 @@ class Seq2Exp(nn.Module):
 
         The arguments are those of `forward`. Masks come back in the order of the given window.
         """
-        call = _Call(
+        call = ModelCall(
             codes_BL, signal_BNT, features_BF, blacklist_BN, valid_BN, mask_BN, force_promoter
         )
         self._check(call)
-        return _mean_with_mirrored(
+        return mean_with_mirrored(
             self._forward_one(call, sample=False), self._forward_one(call.mirrored(), sample=False)
         )
 
-    def _forward_one(self, call: _Call, *, sample: bool) -> Seq2ExpOutput:
+    def _forward_one(self, call: ModelCall, *, sample: bool) -> Seq2ExpOutput:
         scanned = None if self.stem is None else self.stem.scan_bases(call.codes_BL)
         signal_BNT = call.signal_BNT if self.config.tracks else None
         tracks_BND = None
@@ -458,17 +429,17 @@ class Seq2Exp(nn.Module):
             embedding_BD=pooled_BD,
         )
 
-    def _mean(self, call: _Call, q_BM: BetaParameters | None) -> Tensor:
+    def _mean(self, call: ModelCall, q_BM: BetaParameters | None) -> Tensor:
         if q_BM is not None:
             return self._to_bins(q_BM.mean())
         return self._ones(call) if call.mask_BN is None else call.mask_BN
 
-    def _ones(self, call: _Call) -> Tensor:
+    def _ones(self, call: ModelCall) -> Tensor:
         shape = (len(call.codes_BL), self.config.num_bins)
         return torch.ones(shape, device=call.codes_BL.device, dtype=self.prior.alpha.dtype)
 
     def _mask(
-        self, call: _Call, q_BM: BetaParameters | None, *, sample: bool
+        self, call: ModelCall, q_BM: BetaParameters | None, *, sample: bool
     ) -> tuple[Tensor | None, Tensor | None]:
         """Mask after forcing and the bins that were free; None where nothing is masked."""
         if call.mask_BN is not None:
@@ -590,72 +561,16 @@ class Seq2Exp(nn.Module):
         usable_K = torch.isfinite(std_K) & (std_K > 0)
         self.head.output_std_K.copy_(torch.where(usable_K, std_K, 1.0))
 
-    def _check(self, call: _Call) -> None:
+    def _check(self, call: ModelCall) -> None:
         """Refuse tensors of the wrong shape."""
         config = self.config
-        _expect("codes", call.codes_BL, (None, config.window_bp))
+        expect_shape("codes", call.codes_BL, (None, config.window_bp))
         batch = len(call.codes_BL)
         if config.tracks:
-            _expect("signal", call.signal_BNT, (batch, config.num_bins, len(config.tracks)))
+            expect_shape("signal", call.signal_BNT, (batch, config.num_bins, len(config.tracks)))
         if config.num_features:
-            _expect("features", call.features_BF, (batch, config.num_features))
+            expect_shape("features", call.features_BF, (batch, config.num_features))
         for name in ("blacklist_BN", "valid_BN", "mask_BN"):
             values_BN = getattr(call, name)
             if values_BN is not None:
-                _expect(name, values_BN, (batch, config.num_bins))
-
-
-class _Call(NamedTuple):
-    """The tensors of one forward pass."""
-
-    codes_BL: Tensor
-    signal_BNT: Tensor | None
-    features_BF: Tensor | None
-    blacklist_BN: Tensor | None
-    valid_BN: Tensor | None
-    mask_BN: Tensor | None
-    force_promoter: bool
-
-    def mirrored(self) -> _Call:
-        """Give the same windows as seen from the other strand."""
-
-        def flip(values: Tensor | None) -> Tensor | None:
-            return None if values is None else flip_bins(values)
-
-        return self._replace(
-            codes_BL=reverse_complement(self.codes_BL),
-            signal_BNT=flip(self.signal_BNT),
-            blacklist_BN=flip(self.blacklist_BN),
-            valid_BN=flip(self.valid_BN),
-            mask_BN=flip(self.mask_BN),
-        )
-
-
-def _mean_with_mirrored(out: Seq2ExpOutput, other: Seq2ExpOutput) -> Seq2ExpOutput:
-    """Average two outputs, the second of which comes from the mirrored window."""
-    averaged: dict[str, Any] = {}
-    for item in fields(Seq2ExpOutput):
-        mine, theirs = getattr(out, item.name), getattr(other, item.name)
-        if mine is not None:
-            theirs = flip_bins(theirs) if item.name.endswith("_BN") else theirs
-            averaged[item.name] = (mine + theirs) / 2
-    return replace(out, **averaged)
-
-
-def _expect(name: str, tensor: Tensor | None, shape: tuple[int | None, ...]) -> None:
-    found = None if tensor is None else tuple(tensor.shape)
-    fits = found is not None and len(found) == len(shape)
-    if (
-        found is None
-        or not fits
-        or any(w not in (None, f) for f, w in zip(found, shape, strict=True))
-    ):
-        wanted = "(" + ", ".join("batch" if n is None else str(n) for n in shape) + ")"
-        raise InputError(
-            facts(
-                f"model input {name}",
-                found="nothing" if found is None else f"shape {found}",
-                expected=f"shape {wanted}",
-                fix="prepare the batch with the window, bins, tracks and features of the model",
-            )
-        )
+                expect_shape(name, values_BN, (batch, config.num_bins))

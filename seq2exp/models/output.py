@@ -1,0 +1,102 @@
+"""What goes into a model and what comes out of it, on both strands.
+
+Shapes: B batch, L base pairs, N bins, T tracks, F scalar features, D read-out width, K outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from seq2exp.core.errors import InputError, facts
+from seq2exp.nn.sequence import flip_bins, reverse_complement
+
+__all__ = ["ModelCall", "Seq2ExpOutput", "expect_shape", "mean_with_mirrored"]
+
+
+@dataclass(frozen=True)
+class Seq2ExpOutput:
+    """What one forward pass gives; bins run along the oriented window.
+
+    Attributes
+    ----------
+    expression_BK : float tensor, shape (batch, outputs)
+        Prediction in the unit of the labels.
+    mask_BN : float tensor, shape (batch, bins)
+        Mask the predictor saw, after forcing.
+    mean_BN : float tensor, shape (batch, bins)
+        Mean of the Beta before forcing; the given mask, else ones, without a learned one.
+    alpha_BN, beta_BN : float tensor, shape (batch, bins), or None
+        Parameters of the Beta; None without a learned mask.
+    kl_B : float tensor, shape (batch,)
+        KL to the prior, mean over bins, in nats; zeros without a learned mask.
+    embedding_BD : float tensor, shape (batch, width of the read-out)
+        Pooled predictor state.
+    """
+
+    expression_BK: Tensor
+    mask_BN: Tensor
+    mean_BN: Tensor
+    alpha_BN: Tensor | None
+    beta_BN: Tensor | None
+    kl_B: Tensor
+    embedding_BD: Tensor
+
+
+class ModelCall(NamedTuple):
+    """The tensors of one forward pass."""
+
+    codes_BL: Tensor
+    signal_BNT: Tensor | None
+    features_BF: Tensor | None
+    blacklist_BN: Tensor | None
+    valid_BN: Tensor | None
+    mask_BN: Tensor | None
+    force_promoter: bool
+
+    def mirrored(self) -> ModelCall:
+        """Give the same windows as seen from the other strand."""
+
+        def flip(values: Tensor | None) -> Tensor | None:
+            return None if values is None else flip_bins(values)
+
+        return self._replace(
+            codes_BL=reverse_complement(self.codes_BL),
+            signal_BNT=flip(self.signal_BNT),
+            blacklist_BN=flip(self.blacklist_BN),
+            valid_BN=flip(self.valid_BN),
+            mask_BN=flip(self.mask_BN),
+        )
+
+
+def mean_with_mirrored(out: Seq2ExpOutput, other: Seq2ExpOutput) -> Seq2ExpOutput:
+    """Average two outputs, the second of which comes from the mirrored window."""
+    averaged: dict[str, Any] = {}
+    for item in fields(Seq2ExpOutput):
+        mine, theirs = getattr(out, item.name), getattr(other, item.name)
+        if mine is not None:
+            theirs = flip_bins(theirs) if item.name.endswith("_BN") else theirs
+            averaged[item.name] = (mine + theirs) / 2
+    return replace(out, **averaged)
+
+
+def expect_shape(name: str, tensor: Tensor | None, shape: tuple[int | None, ...]) -> None:
+    """Raise InputError unless a tensor is there and has the shape; None fits every size."""
+    found = None if tensor is None else tuple(tensor.shape)
+    fits = found is not None and len(found) == len(shape)
+    if (
+        found is None
+        or not fits
+        or any(w not in (None, f) for f, w in zip(found, shape, strict=True))
+    ):
+        wanted = "(" + ", ".join("batch" if n is None else str(n) for n in shape) + ")"
+        raise InputError(
+            facts(
+                f"model input {name}",
+                found="nothing" if found is None else f"shape {found}",
+                expected=f"shape {wanted}",
+                fix="prepare the batch with the window, bins, tracks and features of the model",
+            )
+        )
