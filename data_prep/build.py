@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 import signal
 import threading
@@ -124,6 +125,7 @@ def _build(
     shutil.rmtree(build, ignore_errors=True)
     manifest = assemble(config, plan, tasks, sources, build)
     layout.verify(build, layout.read_manifest(build))
+    _sync(build)
     return manifest
 
 
@@ -186,9 +188,17 @@ def _fingerprint(config: DataConfig, sources: list[SourceFile]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _sync(root: Path) -> None:
+    """Have everything on the disk before the rename says that it is there."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
 def _remove_partial(shards: Path) -> None:
     shards.mkdir(exist_ok=True)
-    for path in shards.glob(".*.partial.*"):
+    for path in shards.glob(".partial.*"):
         path.unlink()
 
 

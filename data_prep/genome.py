@@ -149,8 +149,11 @@ def index_problem(rows: list[_Row], text: FastaText) -> str:
     position = 0
     for row in sorted(rows, key=lambda row: row.offset):
         if row.offset > text.size or row.end > text.size:
-            if row.offset <= text.size and _header_problem(row, position, text):
-                return f"wrong offset of {row.name}"
+            inside = row.offset <= text.size
+            # A wrong index is told from a cut file by what still stands before the cut.
+            problem = _header_problem(row, position, text) or _line_problem(row, text)
+            if inside and problem:
+                return problem
             message = f"{text.size:,} bytes of text where {row.name} ends at byte {row.end:,}"
             raise _TruncatedError(message)
         problem = _header_problem(row, position, text) or _line_problem(row, text)
@@ -192,12 +195,12 @@ def _rebuild(path: Path, text: FastaText, cache: Path, reason: str) -> Genome:
     extra = ["--gzi-idx", str(block)] if block else []
     try:
         pysam.faidx(str(path), "--fai-idx", str(index), *extra)
-    except pysam.utils.SamtoolsError as error:
+    except pysam.utils.SamtoolsError:
         raise FormatError(
             facts(
                 str(path),
-                found=_indexing_problem(str(error)),
-                expected="a FASTA whose lines have one length within each record",
+                found="lines of different length within a record, or blank lines",
+                expected="lines of one length within each record",
                 fix="rewrap it, for example with `seqkit seq -w 60`",
             )
         ) from None
@@ -215,10 +218,6 @@ def _rebuild(path: Path, text: FastaText, cache: Path, reason: str) -> Genome:
             stacklevel=2,
         )
     return Genome(path, index, block, _sizes(rows), "" if reason == "no index" else reason)
-
-
-def _indexing_problem(message: str) -> str:
-    return message.split("stderr=", 1)[-1].strip("[]'\\n ") or "text that cannot be indexed"
 
 
 def _refuse_odd_records(path: Path, rows: list[_Row], text: FastaText) -> None:

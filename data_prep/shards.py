@@ -6,11 +6,13 @@ whole. Whoever finds both need not do the task again.
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
 import signal
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -25,12 +27,21 @@ from data_prep.config import TrackConfig
 from data_prep.genome import Genome, read_contig
 from data_prep.tracks import TrackFile, bin_contig, to_storage
 from seq2exp.core.errors import InputError, facts
-from seq2exp.core.files import atomic_file, read_json, write_json
 from seq2exp.core.progress import track as show_progress
 
-__all__ = ["SequenceTask", "ShardTask", "TrackTask", "run_tasks", "shard_info", "write_array"]
+__all__ = [
+    "SequenceTask",
+    "ShardTask",
+    "TrackTask",
+    "is_finished",
+    "run_tasks",
+    "shard_info",
+    "write_array",
+]
 
 logger = logging.getLogger(__name__)
+
+_BLOCK = 1 << 20
 
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -108,28 +119,52 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         header = np.lib.format.header_data_from_array_1_0(flat)
         np.lib.format.write_array_header_1_0(handle, header)
         handle.write(flat.reshape(-1).view(np.uint8).data)
-        handle.flush()
-        os.fsync(handle.fileno())
 
 
 def _write_shard(target: Path, array: NDArray[Any], info: dict[str, int]) -> None:
-    with atomic_file(target, overwrite=True) as partial:
-        write_array(partial, array)
-        size = partial.stat().st_size
-    write_json({**info, "size": size}, _info_path(target))
+    """Write the array, then what proves it whole.
+
+    Shards are not synced to the disk: a power cut that loses blocks shows in the checksum.
+    """
+    partial = target.with_name(f".partial.{target.name}")
+    write_array(partial, array)
+    checksum = _checksum(partial)
+    partial.replace(target)
+    partial = _info_path(partial)
+    partial.write_text(json.dumps({**info, "crc32": checksum}), encoding="ascii")
+    partial.replace(_info_path(target))
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with path.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            value = zlib.crc32(block, value)
+    return value
 
 
 def _info_path(target: Path) -> Path:
     return target.with_name(target.name + ".json")
 
 
-def shard_info(target: Path) -> dict[str, int] | None:
-    """Return what a finished shard says about itself, or None when it has to be made."""
-    path = _info_path(target)
-    if not path.is_file() or not target.is_file():
-        return None
-    info: dict[str, int] = read_json(path)
-    return info if target.stat().st_size == info.get("size") else None
+def shard_info(target: Path) -> dict[str, int]:
+    """Return what a finished shard says about itself.
+
+    Raises
+    ------
+    FileNotFoundError
+        The shard is not finished.
+    """
+    info: dict[str, int] = json.loads(_info_path(target).read_text(encoding="ascii"))
+    return info
+
+
+def is_finished(target: Path) -> bool:
+    """Return whether a shard is there and whole; reads all of it."""
+    try:
+        return shard_info(target)["crc32"] == _checksum(target)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> int:
@@ -150,7 +185,7 @@ def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> in
     InputError
         A worker process died; its tasks are named, finished shards are kept.
     """
-    todo = [task for task in tasks if shard_info(task.target) is None]
+    todo = [task for task in tasks if not is_finished(task.target)]
     # Long tasks first, so that no worker is left with one at the end; ties keep their order.
     todo.sort(key=lambda task: -task.cost)
     done = _in_pool(todo, workers) if workers > 0 and len(todo) > 1 else _here(todo)

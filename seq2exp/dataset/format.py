@@ -7,10 +7,11 @@ reader opens through it, so the two cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seq2exp.core.config import bind
-from seq2exp.core.errors import ConfigError, FormatError, facts
+from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.files import read_json, safe_name, sha256, write_json
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+T = TypeVar("T")
 SPLITS = ("train", "valid", "test", "excluded")
 GENE_COLUMNS = ("gene_id", "symbol", "contig", "tss", "strand", "biotype", "split")
 
@@ -299,9 +300,39 @@ def read_manifest(root: Path) -> Manifest:
             )
         )
     try:
-        return bind(Manifest, values, where=str(path))
-    except ConfigError as error:
+        return _bind(Manifest, values)
+    except (TypeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def _bind(cls: type[T], values: Any) -> T:  # noqa: ANN401
+    """Build a dataclass from JSON values, nested ones included.
+
+    The configuration binder copies the whole value for each list item: minutes for a hundred
+    tracks. A manifest is written by this package, so plain types are all there is to check.
+    """
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - hints.keys()) if isinstance(values, dict) else [repr(values)]
+    if unknown:
+        message = f"unknown entry {unknown[0]} in {cls.__name__}"
+        raise ValueError(message)
+    return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:  # noqa: ANN401
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _bind(typing.cast("type", hint), value)
+    if origin is list and isinstance(value, list):
+        return [_typed(inner[0], item) for item in value]
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _typed(inner[1], item) for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or (hint in (int, float, str) and type(value) is hint):
+        return value
+    message = f"{value!r} instead of {hint}"
+    raise TypeError(message)
 
 
 def verify(root: Path, manifest: Manifest, *, checksums: bool = False) -> None:

@@ -161,7 +161,12 @@ def write_raw(folder: Path) -> Raw:
         f"{gene}\t{gene.upper()}\t{value}\t{value / 2}\n" for gene, value in labels.items()
     )
     (folder / "labels.tsv").write_text("gene_id\tsymbol\tcell_a\tcell_b\n" + rows)
-    config = DataConfig(
+    return Raw(folder, toy_config(), labels)
+
+
+def toy_config() -> DataConfig:
+    """Return the configuration of the toy inputs."""
+    return DataConfig(
         assembly="toy",
         fasta="genome.fa",
         annotation=AnnotationConfig(gtf="genes.gtf.gz"),
@@ -171,4 +176,3 @@ def write_raw(folder: Path) -> Raw:
         splits=SplitConfig(test=["chr2"]),
         bin_size=BIN,
     )
-    return Raw(folder, config, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from data_prep.build import estimated_bytes, prepare
 from data_prep.config import ContactConfig, RegionConfig, SplitConfig, TrackConfig
 from data_prep.contacts import power_law, pseudocount
 from data_prep.preflight import check_inputs
-from data_prep.shards import shard_info
-from seq2exp.core.errors import InputError
+from data_prep.shards import is_finished, shard_info
+from seq2exp.core.errors import FormatError, InputError
 from seq2exp.core.sequence import decode
 from seq2exp.dataset import format as layout
 from tests.data_prep import raw
@@ -210,11 +211,18 @@ def test_shard_counts_only_when_whole(tmp_path):
     from data_prep.shards import _write_shard
 
     target = tmp_path / "s.npy"
-    assert shard_info(target) is None
+    assert not is_finished(target)
     _write_shard(target, np.arange(5), {"covered": 3})
+    assert is_finished(target)
     assert shard_info(target)["covered"] == 3
-    target.write_bytes(target.read_bytes()[:-1])
-    assert shard_info(target) is None
+    whole = target.read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + b"x", b""):
+        target.write_bytes(damaged)
+        assert not is_finished(target)
+    target.write_bytes(whole)
+    assert is_finished(target)
+    (tmp_path / "s.npy.json").write_text("{")
+    assert not is_finished(target)
 
 
 def test_tables_open_in_pandas(made):
@@ -222,3 +230,22 @@ def test_tables_open_in_pandas(made):
     frame = pd.read_parquet(root / "genes.parquet")
     assert frame["tss"].dtype == np.int64
     assert list(frame.columns[:7]) == list(layout.GENE_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bin_size": "16"},
+        {"bin_size": True},
+        {"colour": "red"},
+        {"tracks": [{"name": "t", "colour": "red"}]},
+        {"tracks": {"name": "t"}},
+        {"contigs": {"chr1": "long"}},
+        {"contigs": None},
+    ],
+)
+def test_manifest_of_wrong_types_is_refused(made, tmp_path, change):
+    values = json.loads((made[1] / "manifest.json").read_text()) | change
+    (tmp_path / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(FormatError, match=r"manifest\.json"):
+        layout.read_manifest(tmp_path)
