@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 __all__ = ["ExpressionHead", "Readout", "ReadoutKind"]
 
-ReadoutKind = Literal["mean", "split", "max", "attention", "flatten"]
+ReadoutKind = Literal["mean", "split", "max", "attention", "flatten", "context"]
 _ATTENTION_HEADS = 4
 
 
@@ -27,7 +27,9 @@ class Readout(nn.Module):
     kind : str
         "mean" over the bins; "split": mean of the upstream half and of the downstream half, side by
         side; "max"; "attention": learned softmax weights over the bins, for four groups of
-        channels; "flatten": every bin keeps its place, narrowed to `width` channels.
+        channels; "flatten": every bin keeps its place, narrowed to `width` channels; "context":
+        the mean, and beside it the mask-weighted mean over the whole window, so that elements far
+        away reach the head directly and a bin with mask 0 does not.
     span : tuple of int
         Half-open span of bins that are read.
     width : int
@@ -42,10 +44,14 @@ class Readout(nn.Module):
         num_read = span[1] - span[0]
         self.weights = nn.Linear(d_model, _ATTENTION_HEADS) if kind == "attention" else None
         self.narrow = nn.Linear(d_model, width) if kind == "flatten" else None
-        self.out_dim = {"split": 2 * d_model, "flatten": num_read * width}.get(kind, d_model)
+        self.out_dim = {
+            "split": 2 * d_model,
+            "context": 2 * d_model,
+            "flatten": num_read * width,
+        }.get(kind, d_model)
 
-    def forward(self, hidden_BND: Tensor) -> Tensor:
-        """Pool, shape (batch, out_dim)."""
+    def forward(self, hidden_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Pool, shape (batch, out_dim); the mask (1 when left out) only weighs "context"."""
         read_BRD = hidden_BND[:, self.span[0] : self.span[1]]
         if self.weights is not None:
             weights_BRH = torch.softmax(self.weights(read_BRD), dim=1)
@@ -54,6 +60,12 @@ class Readout(nn.Module):
             return pooled
         if self.narrow is not None:
             return F.gelu(self.narrow(read_BRD)).flatten(1)
+        if self.kind == "context":
+            # Not divided by the sum of the mask: a mask that shrinks everywhere must hide more.
+            weighted_BND = hidden_BND
+            if mask_BN is not None:
+                weighted_BND = hidden_BND * mask_BN[..., None].to(hidden_BND.dtype)
+            return torch.cat([read_BRD.mean(1), weighted_BND.mean(1)], dim=-1)
         if self.kind == "split":
             # With an odd number of bins the middle one belongs to both halves.
             num_read = read_BRD.shape[1]

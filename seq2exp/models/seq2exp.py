@@ -416,7 +416,7 @@ class Seq2Exp(nn.Module):
         if call.mask_BN is None:
             q_BM = self._posterior(scanned, tracks_BND, signal_BNT)
         mask_BN, free_BN = self._mask(call, q_BM, sample=sample)
-        pooled_BD = self.readout(self._predict(scanned, tracks_BND, mask_BN))
+        pooled_BD = self.readout(self._predict(scanned, tracks_BND, mask_BN), mask_BN)
         features_BF = call.features_BF if self.config.num_features else None
         ones_BN = self._ones(call)
         return Seq2ExpOutput(

@@ -187,10 +187,11 @@ def test_wider_mask_bins_share_one_beta():
 # What the mask hides -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("readout", ["mean", "context"])
 @pytest.mark.parametrize("bin_size", [1, 16])
-def test_delta_gate_removes_all_dependence_on_masked_bins(bin_size):
+def test_delta_gate_removes_all_dependence_on_masked_bins(bin_size, readout):
     """F2 corrected: with the mask held fixed, masked bins may change at will."""
-    changes = {"bin_size": bin_size, "gate": "delta"}
+    changes = {"bin_size": bin_size, "gate": "delta", "readout": readout}
     config = dataclasses.replace(SMALL, **changes)
     model = make(**changes)
     codes, signal, features = make_batch(config)
@@ -345,7 +346,7 @@ def test_two_test_runs_are_identical_and_training_samples():
     assert torch.equal(model(*batch, sample=False).mask_BN, model(*batch, sample=False).mask_BN)
 
 
-@pytest.mark.parametrize("readout", ["mean", "split", "max", "attention", "flatten"])
+@pytest.mark.parametrize("readout", ["mean", "split", "max", "attention", "flatten", "context"])
 @pytest.mark.parametrize("position_embedding", [False, True])
 def test_averaged_output_is_the_same_for_both_strands(readout, position_embedding):
     changes = {"readout": readout, "position_embedding": position_embedding, "rc_average": True}
@@ -529,6 +530,18 @@ def test_readouts(readout, width):
         torch.testing.assert_close(pooled, halves)
     if readout == "max":
         torch.testing.assert_close(pooled, hidden[:, 8:12].amax(1))
+
+
+def test_context_readout_weighs_the_whole_window_by_the_mask():
+    model = make(readout="context")
+    hidden, mask = torch.randn(2, 20, 12, dtype=torch.float64), make_mask(batch=2)
+    expected = torch.stack(
+        [sum(mask[b, i] * hidden[b, i] for i in range(20)) / 20 for b in range(2)]
+    )
+    pooled = model.readout(hidden, mask)
+    torch.testing.assert_close(pooled[:, 12:], expected)
+    torch.testing.assert_close(pooled[:, :12], hidden[:, 8:12].mean(1))
+    torch.testing.assert_close(model.readout(hidden)[:, 12:], hidden.mean(1))
 
 
 # Scaling -----------------------------------------------------------------------------------------
