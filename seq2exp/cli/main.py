@@ -108,8 +108,7 @@ def _set_up_logging(args: argparse.Namespace) -> None:
     # Library chatter is not for the user of a command; our own warnings are.
     warnings.simplefilter("ignore")
     warnings.simplefilter("always", Seq2ExpWarning)
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.showwarning = _show_warning
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

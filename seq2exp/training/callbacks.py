@@ -149,7 +149,7 @@ class MetricsTable(Callback):
         self.label = label
         self._start = time.monotonic()
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop rows of epochs that come again."""
         if trainer.is_global_zero and self.path.is_file():
             with self.path.open(newline="") as handle:

@@ -63,12 +63,13 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def forward_batch(model: nn.Module, batch: Batch, **options: Any) -> Any:  # noqa: ANN401
-    """Run a model on a batch; bins outside the contig are masked like excluded ones."""
+    """Run a model on a batch; ``options`` go to the model."""
     return model(
         batch.codes_BL,
         batch.signal_BNT,
         batch.features_BF,
-        blacklist_BN=batch.blacklist_BN | ~batch.valid_BN,
+        blacklist_BN=batch.blacklist_BN,
+        valid_BN=batch.valid_BN,
         **options,
     )
 
@@ -104,14 +105,14 @@ class ExpressionModule(pl.LightningModule):
         output = forward_batch(self.model, batch)
         loss = masked_loss(output.expression_BK, batch.expression_BK, kind=self.config.loss)
         kl = output.kl_B.mean()
-        total = loss + self.model.config.kl_weight * kl  # type: ignore[union-attr, operator]
+        total = loss + self.model.config.kl_weight * kl  # type: ignore[union-attr]
         if not torch.isfinite(total):
             self._refuse(batch, float(loss.detach()), float(kl.detach()))
         size = len(batch)
         self._sums["genes"] += size
         self._sums["train_loss"] += float(loss.detach()) * size
         self._sums["train_kl"] += float(kl.detach()) * size
-        return total
+        return torch.as_tensor(total)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the previous epoch's predictions."""

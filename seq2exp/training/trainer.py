@@ -31,6 +31,8 @@ from seq2exp.training.run import describe_machine
 __all__ = ["RESUME_MODES", "control_config", "train"]
 
 logger = logging.getLogger(__name__)
+# Lightning reports its devices and tips at every start; our own lines say what matters.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 RESUME_MODES = ("auto", "never")
 # Enough genes for stable means and deviations of the tracks.
@@ -236,15 +238,17 @@ def model_params(config: TrainConfig, samples: GeneSamples) -> dict[str, Any]:
 def _set_scaling(model: nn.Module, samples: GeneSamples) -> None:
     """Standardise tracks, features and labels by the training genes only."""
     rows = np.linspace(0, len(samples) - 1, min(len(samples), _SCALING_GENES)).astype(int)
-    batch = collate([samples[int(row)] for row in rows])
-    dataset = samples.dataset
-    features = dataset.features[np.ix_(samples.rows, samples.feature_index)]
-    labels = dataset.expression[np.ix_(samples.rows, samples.label_index)]
-    model.set_scaling(  # type: ignore[operator]
-        signal_BNT=batch.signal_BNT,
-        features_BF=torch.from_numpy(features),
-        expression_BK=torch.from_numpy(labels),
+    blocks = np.array_split(rows, math.ceil(len(rows) / 64))
+    batches = (collate([samples[int(row)] for row in block]) for block in blocks)
+    model.fit_scaling(  # type: ignore[operator]
+        (batch.signal_BNT, batch.features_BF) for batch in batches
     )
+    labels = samples.dataset.expression[samples.rows][:, samples.label_index]
+    with warnings.catch_warnings():
+        # A label column without any training gene is all NaN; the model keeps mean 0, std 1.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mean, std = np.nanmean(labels, axis=0), np.nanstd(labels, axis=0)
+    model.set_output_scaling(torch.from_numpy(mean), torch.from_numpy(std))  # type: ignore[operator]
 
 
 def _fit(
@@ -260,13 +264,15 @@ def _fit(
     per_epoch = math.ceil(len(data.train) / (fit.batch_size * fit.devices * fit.num_nodes))
     total_steps = math.ceil(per_epoch / fit.accumulate) * fit.max_epochs
     module = ExpressionModule(model, config.optim, total_steps=total_steps)
+    # The table's row comes before the checkpoint: a kill between them repeats the epoch and its
+    # row, and loses neither. Checkpoints see the averaged weights before they are swapped back.
     callbacks: list[pl.Callback] = [
         EpochSeed(seed),
+        MetricsTable(folder / "metrics.csv", label=label),
         Checkpoints(folder / "checkpoints", patience=fit.patience),
     ]
     if fit.ema_decay:
         callbacks.append(AveragedWeights(fit.ema_decay))
-    callbacks.append(MetricsTable(folder / "metrics.csv", label=label))
     last = folder / "checkpoints" / "last.ckpt"
     with warnings.catch_warnings():
         # Lightning advises more loader workers and a logger; both are choices made here.

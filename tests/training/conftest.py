@@ -1,0 +1,24 @@
+"""A tiny run that the tests of training, prediction and faults share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs import tiny_config
+from tests.toys import toy_dataset
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Path:
+    return toy_dataset(tmp_path_factory.mktemp("toy") / "dataset")
+
+
+@pytest.fixture(scope="session")
+def finished(toy, tmp_path_factory) -> Path:
+    from seq2exp.training.trainer import train
+
+    out = tmp_path_factory.mktemp("run") / "run"
+    train(tiny_config(), toy, out)
+    return out

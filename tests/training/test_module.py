@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from seq2exp.models.registry import build_model
+from seq2exp.training.config import OptimConfig
+from seq2exp.training.module import learning_rate, parameter_groups
+from tests.runs import MODEL
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 1e-5), (2_500, 2.55e-4), (5_000, 5e-4), (27_500, 3e-4), (50_000, 1e-4)],
+)
+def test_schedule_follows_the_published_values(step, expected):
+    # Linear 1e-5 -> 5e-4 over 5,000 steps; cosine to 1e-4: half way it is the mean, 3e-4.
+    assert learning_rate(step, 50_000, OptimConfig()) == pytest.approx(expected)
+
+
+def test_schedule_stays_at_the_end_value_and_works_without_warm_up():
+    config = OptimConfig(warmup_fraction=0.0)
+    assert learning_rate(0, 10, config) == config.lr
+    assert learning_rate(99, 10, config) == pytest.approx(config.final_lr)
+
+
+def test_decay_spares_biases_norms_and_the_state_matrix():
+    params = {k: v for k, v in MODEL.items() if k != "name"}
+    model = build_model(
+        "seq2exp", {**params, "tracks": ["DNase"], "window_bp": 512, "bin_size": 32}
+    )
+    decayed, spared = (
+        {id(p) for p in group["params"]} for group in parameter_groups(model, weight_decay=0.1)
+    )
+    by_name = dict(model.named_parameters())
+    trainable = {name for name, p in by_name.items() if p.requires_grad}
+    assert len(decayed) + len(spared) == len({id(by_name[name]) for name in trainable})
+    states = [name for name in trainable if "A_log" in name]
+    assert states
+    assert all(id(by_name[name]) in spared for name in states)
+    assert all(id(by_name[name]) in spared for name in trainable if name.endswith("bias"))
+    assert all(id(by_name[n]) in decayed for n in trainable if n.endswith("proj.weight"))
+
+
+def test_groups_of_a_plain_layer():
+    first, second = parameter_groups(nn.Linear(2, 3), weight_decay=0.1)
+    assert [tuple(p.shape) for p in first["params"]] == [(3, 2)]
+    assert [tuple(p.shape) for p in second["params"]] == [(3,)]
+    assert (first["weight_decay"], second["weight_decay"]) == (0.1, 0.0)
+    assert isinstance(first["params"][0], torch.Tensor)
