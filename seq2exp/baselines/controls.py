@@ -21,7 +21,7 @@ from seq2exp.baselines.features import (
     kmer_spans,
     track_spans,
 )
-from seq2exp.baselines.ridge import RELATIVE_ALPHAS, Ridge, block_weights, fit_ridge
+from seq2exp.baselines.ridge import COARSE_ALPHAS, RELATIVE_ALPHAS, Ridge, block_weights, fit_ridge
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.core.progress import track
 from seq2exp.dataset.datamodule import labelled_rows
@@ -253,7 +253,7 @@ def _fit_mean(control: Control, data: ControlData) -> FittedControl:
 
 
 def _fit_design(control: Control, data: ControlData, design: Design) -> FittedControl:
-    ridge = _ridge(data, design)
+    ridge = _ridge(data, design, RELATIVE_ALPHAS)
     settings: dict[str, Any] = {"alpha": ridge.alpha.tolist()}
     settings["validation_error_over_mean"] = data.relative_error(ridge.error)
     for part in design:
@@ -270,7 +270,7 @@ def _fit_design(control: Control, data: ControlData, design: Design) -> FittedCo
     )
 
 
-def _ridge(data: ControlData, design: Design) -> Ridge:
+def _ridge(data: ControlData, design: Design, alphas: NDArray[np.float64]) -> Ridge:
     train = [data.matrix(part, "train") for part in design]
     valid = [data.matrix(part, "valid") for part in design]
     weights = block_weights([x.shape[1] for x in train], [part.weight for part in design])
@@ -279,7 +279,7 @@ def _ridge(data: ControlData, design: Design) -> Ridge:
         data.labels["train"],
         valid_columns=np.concatenate(valid, axis=1),
         valid_labels=data.labels["valid"],
-        alphas=RELATIVE_ALPHAS * len(data.rows["train"]),
+        alphas=alphas * len(data.rows["train"]),
         column_weights=weights,
     )
 
@@ -338,5 +338,5 @@ def _is_separate(part: Part) -> bool:
 
 def _score(data: ControlData, design: Design) -> float:
     if design not in data.scores:
-        data.scores[design] = data.relative_error(_ridge(data, design).error)
+        data.scores[design] = data.relative_error(_ridge(data, design, COARSE_ALPHAS).error)
     return data.scores[design]

@@ -12,7 +12,7 @@ __all__ = ["ScalarNetwork", "fit_mlp"]
 
 Matrix = NDArray[np.float64]
 
-_PENALTIES = (0.01, 1.0, 10.0)
+_PENALTIES = (0.001, 0.1, 10.0)
 _HIDDEN = (32,)
 
 

@@ -1,4 +1,4 @@
-"""Ridge regression in closed form: one decomposition, the whole path of penalties.
+"""Ridge regression in closed form, for a path of penalties and several labels at once.
 
 Columns are centred and scaled with the training genes; the intercept is not penalised. The
 penalty is chosen per label on the validation genes, the coefficients come from the training genes
@@ -12,15 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import cho_factor, cho_solve
 
 from seq2exp.core.errors import InputError, facts
 
-__all__ = ["RELATIVE_ALPHAS", "Ridge", "block_weights", "fit_ridge"]
+__all__ = ["COARSE_ALPHAS", "RELATIVE_ALPHAS", "Ridge", "block_weights", "fit_ridge"]
 
 Matrix = NDArray[np.float64]
 
-RELATIVE_ALPHAS = np.logspace(-5, 1, 25)
+RELATIVE_ALPHAS = np.logspace(-5, 1, 13)
 """Penalties per training gene, for blocks weighted by :func:`block_weights`."""
+COARSE_ALPHAS = RELATIVE_ALPHAS[2:11:2]
+"""A short path, enough to compare designs with each other."""
 
 
 @dataclass(frozen=True)
@@ -106,55 +109,48 @@ def fit_ridge(
     _check(y, yv)
     num_labels, num_columns = y.shape[1], x.shape[1]
     centre, scale = np.empty((num_labels, num_columns)), np.empty((num_labels, num_columns))
-    coefficients = np.empty((num_columns, num_labels))
-    solutions: list[tuple[NDArray[np.int64], _Path]] = []
+    paths = np.empty((path.size, num_columns, num_labels))
     errors = np.full((path.size, num_labels), np.nan)
-    # Labels known for the same genes share one decomposition.
+    # Labels known for the same genes share their factorisations.
     for group in _groups(np.isfinite(y).T):
         known = np.isfinite(y[:, group[0]])
         mean, factor = _moments(x[known])
         factor *= weights
         centre[group], scale[group] = mean, factor
-        solution = _Path(_standardise(x[known], mean, factor), y[np.ix_(known, group)])
-        guesses = solution.predict(_standardise(xv, mean, factor), path)
+        paths[:, :, group] = _solve(
+            _standardise(x[known], mean, factor), y[np.ix_(known, group)], path
+        )
+        guesses = _standardise(xv, mean, factor) @ paths[:, :, group] + y[known][:, group].mean(0)
         errors[:, group] = _errors(yv[:, group], guesses)
-        solutions.append((group, solution))
     best = _choose(errors)
-    for group, solution in solutions:
-        coefficients[:, group] = solution.coefficients(path[best[group]])
+    labels = np.arange(num_labels)
     return Ridge(
         centre=centre,
         scale=scale,
-        coefficients=coefficients,
+        coefficients=paths[best, :, labels].T,
         intercept=np.nanmean(y, axis=0),
         alpha=path[best],
-        error=errors[best, np.arange(num_labels)],
+        error=errors[best, labels],
     )
 
 
-class _Path:
-    """The eigendecomposition that serves every penalty; the smaller of X'X and XX' is taken."""
+def _solve(x: Matrix, y: Matrix, alphas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return coefficients for every penalty, shape (num_alphas, num_columns, num_labels).
 
-    def __init__(self, x: Matrix, y: Matrix) -> None:
-        self.mean = y.mean(axis=0)
-        residual = y - self.mean
-        self.primal = x.shape[1] <= x.shape[0]
-        self.x = x
-        values, self.vectors = np.linalg.eigh(x.T @ x if self.primal else x @ x.T)
-        self.values = np.maximum(values, 0.0)
-        self.projected = self.vectors.T @ (x.T @ residual if self.primal else residual)
-
-    def predict(self, x: Matrix, alphas: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return predictions for every penalty, shape (num_alphas, num_genes, num_labels)."""
-        basis: Matrix = (x if self.primal else x @ self.x.T) @ self.vectors
-        shrunk = self.projected / (self.values[None, :, None] + alphas[:, None, None])
-        guesses: NDArray[np.float64] = basis @ shrunk + self.mean
-        return guesses
-
-    def coefficients(self, alpha: NDArray[np.float64]) -> Matrix:
-        """Return coefficients for one penalty per label, shape (num_columns, num_labels)."""
-        inner: Matrix = self.vectors @ (self.projected / (self.values[:, None] + alpha))
-        return inner if self.primal else self.x.T @ inner
+    The smaller of X'X and XX' is factorised. For a short path, one Cholesky factor per penalty is
+    cheaper than the eigendecomposition that would serve them all.
+    """
+    residual = y - y.mean(axis=0)
+    primal = x.shape[1] <= x.shape[0]
+    gram = x.T @ x if primal else x @ x.T
+    right = x.T @ residual if primal else residual
+    out = np.empty((alphas.size, x.shape[1], y.shape[1]))
+    for i, alpha in enumerate(alphas):
+        penalised = gram.copy()
+        penalised[np.diag_indices_from(penalised)] += alpha
+        solved = cho_solve(cho_factor(penalised, overwrite_a=True), right)
+        out[i] = solved if primal else x.T @ solved
+    return out
 
 
 def _moments(x: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
