@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -17,22 +18,31 @@ from pytorch_lightning.callbacks import Callback
 from seq2exp.core.files import atomic_file
 from seq2exp.training.module import ExpressionModule
 
-__all__ = ["AveragedWeights", "Checkpoints", "EpochSeed", "MetricsTable"]
+__all__ = ["AveragedWeights", "BatchSeed", "Checkpoints", "MetricsTable"]
 
 logger = logging.getLogger(__name__)
 
 
-class EpochSeed(Callback):
-    """Seed torch at every epoch, so that a resumed run draws what an unbroken one would have."""
+class BatchSeed(Callback):
+    """Seed torch at every batch, so that a resumed run draws what an unbroken one would have.
+
+    Once per epoch is not enough: loaders draw from the same generator, at other moments when a run
+    resumes.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed this epoch."""
-        torch.manual_seed(
-            (self.seed * 100_003 + trainer.current_epoch) * 1_009 + trainer.global_rank
-        )
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Seed this batch."""
+        place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
 
 class AveragedWeights(Callback):

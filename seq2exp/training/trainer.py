@@ -22,7 +22,7 @@ from seq2exp.dataset.datamodule import GeneDataModule
 from seq2exp.dataset.samples import GeneSamples, collate
 from seq2exp.dataset.store import Dataset
 from seq2exp.models.registry import build_model
-from seq2exp.training.callbacks import AveragedWeights, Checkpoints, EpochSeed, MetricsTable
+from seq2exp.training.callbacks import AveragedWeights, BatchSeed, Checkpoints, MetricsTable
 from seq2exp.training.checkpoint import ModelCard, save_model
 from seq2exp.training.config import TrainConfig
 from seq2exp.training.module import ExpressionModule
@@ -267,7 +267,7 @@ def _fit(
     # The table's row comes before the checkpoint: a kill between them repeats the epoch and its
     # row, and loses neither. Checkpoints see the averaged weights before they are swapped back.
     callbacks: list[pl.Callback] = [
-        EpochSeed(seed),
+        BatchSeed(seed),
         MetricsTable(folder / "metrics.csv", label=label),
         Checkpoints(folder / "checkpoints", patience=fit.patience),
     ]
@@ -294,11 +294,16 @@ def _fit(
             num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
         )
-        trainer.fit(
-            module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(
+                module,
+                datamodule=data,
+                ckpt_path=last if last.is_file() else None,
+                weights_only=True,
+            )
+        except SystemExit:
+            # Lightning turns Ctrl-C into an exit of its own; ours reports 130.
+            raise KeyboardInterrupt from None
 
 
 def _precision(wanted: str) -> Any:  # noqa: ANN401
