@@ -159,7 +159,9 @@ class _ConvMaxPool(torch.autograd.Function):
             best, place = steps[0], place_MPO[rows]
             for i, step in enumerate(steps[1:], start=1):
                 if keeps_places:
-                    place.masked_fill_(step > best, i)
+                    # Later places are larger, so the maximum keeps the last one that won.
+                    won = (step > best).view(torch.uint8).mul_(i)
+                    torch.maximum(place, won, out=place)
                 best = torch.maximum(best, step)
             torch.add(best, bias_O, out=out_MPO[rows])
         ctx.save_for_backward(x_MSC, weight_OW, place_MPO)
@@ -177,10 +179,10 @@ class _ConvMaxPool(torch.autograd.Function):
         width = weight_OW.shape[1] // channels
         grad_x_MSC = torch.zeros_like(x_MSC) if ctx.needs_input_grad[0] else None
         grad_weight_OW = torch.zeros_like(weight_OW)
-        places = torch.arange(ctx.pool, device=x_MSC.device, dtype=torch.uint8)[:, None]
         for rows in _row_blocks(x_MSC, weight_OW):
-            hit = place_MPO[rows].unsqueeze(2) == places
-            full = torch.where(hit, grad_MPO[rows].unsqueeze(2), 0.0).view(-1, num_out)
+            place, grad = place_MPO[rows].long().unsqueeze(2), grad_MPO[rows].unsqueeze(2)
+            full = grad.new_zeros((*grad.shape[:2], ctx.pool, num_out))
+            full = full.scatter_(2, place, grad).view(-1, num_out)
             grad_weight_OW.addmm_(full.t(), windows(x_MSC[rows], width).flatten(0, 1))
             if grad_x_MSC is not None:
                 taps = (full @ weight_OW).view(len(grad_x_MSC[rows]), -1, width, channels)
