@@ -43,6 +43,9 @@ class BigWigHeader:
     """Extremes over the covered bases, by the total summary."""
     num_blocks: dict[str, int]
     """Data blocks of every contig; 0 for a contig without data."""
+    covered: dict[str, int]
+    """Bases with an entry of every contig, by the coarsest zoom level; empty where the levels are
+    missing or contradict the total summary."""
 
 
 class _BrokenError(Exception):
@@ -77,7 +80,7 @@ def check_bigwig(path: Path) -> BigWigHeader:
     try:
         with path.open("rb") as handle:
             return _Reader(handle, path).check()
-    except (_BrokenError, struct.error, zlib.error, UnicodeDecodeError) as error:
+    except (_BrokenError, struct.error, zlib.error, ValueError, IndexError) as error:
         raise FormatError(
             facts(
                 str(path),
@@ -106,10 +109,10 @@ class _Reader:
         if self._unpack("I", self.size - 4) != (_MAGIC,):
             message = "no bigWig mark at the end"
             raise _BrokenError(message)
-        for level in range(zooms):
-            zoom_index = self._unpack("IIQQ", 64 + 24 * level)[3]
-            if self._unpack("I", zoom_index) != (_INDEX_MAGIC,):
-                message = f"no index of zoom level {level}"
+        levels = [self._unpack("IIQQ", 64 + 24 * level) for level in range(zooms)]
+        for number, (_, _, _, at) in enumerate(levels):
+            if self._unpack("I", at) != (_INDEX_MAGIC,):
+                message = f"no index of zoom level {number}"
                 raise _BrokenError(message)
         covered, low, high, _, _ = self._unpack("Qdddd", summary)
         names = self._contigs(chroms)
@@ -123,7 +126,28 @@ class _Reader:
             minimum=low,
             maximum=high,
             num_blocks={name: int(counts[number]) for number, (name, _) in names.items()},
+            covered=self._covered(levels, names, total=covered, compressed=unpacked > 0),
         )
+
+    def _covered(
+        self,
+        levels: list[tuple[int, ...]],
+        names: dict[int, tuple[str, int]],
+        *,
+        total: int,
+        compressed: bool,
+    ) -> dict[str, int]:
+        if not levels:
+            return {}
+        layout = np.dtype([("place", self.order + "u4", 4), ("values", self.order + "f4", 4)])
+        covered = np.zeros(max(names) + 1, dtype=np.int64)
+        for _, _, offset, size in self._blocks(max(levels)[3]).tolist():
+            raw = self._bytes(offset, size)
+            records = np.frombuffer(zlib.decompress(raw) if compressed else raw, dtype=layout)
+            np.add.at(covered, records["place"][:, 0], records["place"][:, 3])
+        if int(covered.sum()) != total:
+            return {}
+        return {name: int(covered[number]) for number, (name, _) in names.items()}
 
     def _contigs(self, at: int) -> dict[int, tuple[str, int]]:
         magic, _, key_size, _, count, _ = self._unpack("IIIIQQ", at)

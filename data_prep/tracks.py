@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,11 +179,10 @@ def bin_contig(
         with _reader(track.path, f"contig {contig}") as handle:
             query = _Query(handle, track.path, name, config)
             for first, last in _whole_pieces(known, bin_size):
-                values[first:last], count = query.bins(first, last, bin_size)
-                covered += count
+                values[first:last] = query.bins(first, last, bin_size)
             for index in _edge_bins(known, bin_size, length):
-                values[index], count = query.edge(index, bin_size, length, known)
-                covered += count
+                values[index] = query.edge(index, bin_size, length, known)
+            covered = query.covered(known, length, track.header.covered.get(name))
     if config.nan == "error" and covered != known_bases:
         raise InputError(
             facts(
@@ -228,28 +227,69 @@ class _Query:
         self.name = name
         self.config = config
 
-    def bins(self, first: int, last: int, bin_size: int) -> tuple[NDArray[np.float64], int]:
+    def bins(self, first: int, last: int, bin_size: int) -> NDArray[np.float64]:
         start, end, num_bins = first * bin_size, last * bin_size, last - first
         zero = 0.0 if self.config.nan == "zero" else None
         values = self._values(start, end, num_bins, self.config.statistic, zero)
-        covered = self._values(start, end, num_bins, "bases_covered", None)
-        covered = np.nan_to_num(covered)
-        bad = ~np.isfinite(values) & (covered > 0) | (np.abs(values) > MAX_SIGNAL)
-        if self.config.statistic == "max":
-            # The maximum skips NaN and hides -1e30; the mean does not.
-            means = self._values(start, end, num_bins, "mean", None)
-            bad |= ~np.isfinite(means) & (covered > 0) | (np.abs(means) > MAX_SIGNAL)
-        if bad.any():
-            index = int(np.argmax(bad))
-            self._refuse(values[index], start + index * bin_size, start + (index + 1) * bin_size)
-        return values, int(covered.sum())
+        wrong = np.abs(values) > MAX_SIGNAL
+        if zero is not None:
+            wrong |= np.isnan(values)
+        if wrong.any() or self._hides_values(start, end):
+            self._refuse_bin(start, end, num_bins, wrong)
+        return values
 
-    def edge(self, index: int, bin_size: int, length: int, known: Intervals) -> tuple[float, int]:
+    def _hides_values(self, start: int, end: int) -> bool:
+        """Return whether the piece holds a NaN that looks like no entry, or a masked -1e30."""
+        if self.config.nan == "zero" and self.config.statistic == "mean":
+            return False  # both would show in the mean
+        if self._whole(start, end, "min") < -MAX_SIGNAL:
+            return True
+        finite = np.isfinite(self._whole(start, end, "sum"))
+        return not finite and self._count(start, end) > 0
+
+    def _refuse_bin(
+        self, start: int, end: int, num_bins: int, wrong: NDArray[np.bool_]
+    ) -> NoReturn:
+        """Find the bin to name; slow, but only once."""
+        means = self._values(start, end, num_bins, "mean", None)
+        covered = np.nan_to_num(self._values(start, end, num_bins, "bases_covered", None))
+        wrong = wrong | (~np.isfinite(means) & (covered > 0)) | (np.abs(means) > MAX_SIGNAL)
+        index, size = int(np.argmax(wrong)), (end - start) // num_bins
+        self._refuse(means[index], start + index * size, start + (index + 1) * size)
+
+    def _whole(self, start: int, end: int, summary: str) -> float:
+        return float(self._values(start, end, 1, summary, None)[0])
+
+    def covered(self, known: Intervals, length: int, total: int | None) -> int:
+        """Return the known bases with an entry.
+
+        Reading all blocks again would cost as much as the bins did. Where the file tells the total
+        of the contig, only the bases that are not known are read, and subtracted.
+        """
+        unknown = complement(*known, length=length)
+        few = (unknown[1] - unknown[0]).sum() < length // 2
+        if total is not None and few and self.config.nan != "error":
+            return total - self._count_all(unknown)
+        return self._count_all(known)
+
+    def _count_all(self, intervals: Intervals) -> int:
+        return sum(
+            self._count(at, min(at + _PIECE, int(end)))
+            for start, end in zip(*intervals, strict=True)
+            for at in range(int(start), int(end), _PIECE)
+        )
+
+    def _count(self, start: int, end: int) -> int:
+        return int(np.nan_to_num(self._whole(start, end, "bases_covered")))
+
+    def edge(self, index: int, bin_size: int, length: int, known: Intervals) -> float:
         start, end = index * bin_size, min((index + 1) * bin_size, length)
         dense = self._values(start, end, None, "mean", None)
         finite = np.isfinite(dense)
-        count = np.nansum(self._values(start, end, 1, "bases_covered", None))
-        if int(count) != int(finite.sum()) or (np.abs(dense[finite]) > MAX_SIGNAL).any():
+        if (
+            self._count(start, end) != int(finite.sum())
+            or (np.abs(dense[finite]) > MAX_SIGNAL).any()
+        ):
             self._refuse(float(np.nanmax(dense)) if finite.any() else np.nan, start, end)
         inside = coverage_mask(*known, start, end)
         if self.config.nan == "zero":
@@ -257,9 +297,9 @@ class _Query:
         else:
             chosen = dense[inside & finite]
         if not chosen.size:
-            return float("nan"), 0
+            return float("nan")
         reduced = chosen.mean() if self.config.statistic == "mean" else chosen.max()
-        return float(reduced), int((inside & finite).sum())
+        return float(reduced)
 
     def _values(
         self, start: int, end: int, bins: int | None, summary: str, uncovered: float | None
@@ -271,7 +311,7 @@ class _Query:
             )
         return values
 
-    def _refuse(self, value: float, start: int, end: int) -> None:
+    def _refuse(self, value: float, start: int, end: int) -> NoReturn:
         raise FormatError(
             facts(
                 f"track {self.config.name} ({self.path}) at {self.name}:{start}-{end}",
@@ -391,13 +431,14 @@ def summarise(
         if not config.allow_constant:
             raise _constant(config.name, path)
         known = known if known.size else np.zeros(1)
+    middle, high = np.quantile(known, [0.5, 0.99])
     return {
         "mean": float(known.mean()),
         "std": float(known.std()),
         "min": float(known.min()),
         "max": float(known.max()),
-        "quantile_50": float(np.quantile(known, 0.5)),
-        "quantile_99": float(np.quantile(known, 0.99)),
+        "quantile_50": float(middle),
+        "quantile_99": float(high),
         "zero_fraction": float((known == 0).mean()),
         "known_fraction": float(np.isfinite(every).mean()),
         "covered_bases": float(covered_bases),
