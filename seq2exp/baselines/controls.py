@@ -18,6 +18,7 @@ from seq2exp.baselines.features import (
     GeneFeatures,
     KmerSpan,
     TrackSpan,
+    codon_spans,
     kmer_spans,
     track_spans,
 )
@@ -35,6 +36,8 @@ Matrix = NDArray[np.float64]
 
 _TRACK_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
 _SCALAR_WEIGHTS = (0.5, 1.0, 2.0)
+# Blocks in the order in which their settings are reconsidered together.
+_ORDER = ("codons", "scalars", "kmers", "tracks")
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,18 @@ class Control:
     title : str
         What it reads, for people.
     blocks : tuple of str
-        Feature blocks: scalars, promoter, tracks, kmers.
+        Feature blocks: scalars, promoter, tracks, kmers, codons.
     kind : str
         mean, ridge or mlp.
+    extra : bool
+        Fitted only when asked for by name.
     """
 
     name: str
     title: str
     blocks: tuple[str, ...] = ()
     kind: str = "ridge"
+    extra: bool = False
 
 
 CONTROLS: tuple[Control, ...] = (
@@ -68,6 +74,13 @@ CONTROLS: tuple[Control, ...] = (
     Control("kmer_ridge", "ridge: stranded 5-mers around the TSS", ("kmers",)),
     Control("track_kmer_ridge", "ridge: tracks + 5-mers", ("tracks", "kmers")),
     Control("all_ridge", "ridge: tracks + 5-mers + scalars", ("tracks", "kmers", "scalars")),
+    # Where the TSS is a start codon (yeast), codon usage is known to follow expression.
+    Control(
+        "codon_ridge",
+        "ridge: tracks + 5-mers + scalars + 3-mers from the TSS on by reading phase",
+        ("tracks", "kmers", "scalars", "codons"),
+        extra=True,
+    ),
 )
 
 
@@ -196,7 +209,7 @@ def fit_controls(
     samples : sequence of str
         Labels to predict.
     names : sequence of str, optional
-        Controls to fit; all when not given.
+        Controls to fit; all but the extra ones when not given.
     progress : bool
         Show progress.
 
@@ -206,9 +219,13 @@ def fit_controls(
         In the order of :data:`CONTROLS`; those that need absent data carry the reason.
     """
     data = ControlData(dataset, config, samples)
-    chosen = [control for control in CONTROLS if names is None or control.name in names]
+    chosen = [control for control in CONTROLS if _wanted(control, names)]
     steps = track(chosen, total=len(chosen), label="controls", enabled=progress)
     return [_fit(control, data) for control in steps]
+
+
+def _wanted(control: Control, names: Sequence[str] | None) -> bool:
+    return not control.extra if names is None else control.name in names
 
 
 def _fit(control: Control, data: ControlData) -> FittedControl:
@@ -296,9 +313,7 @@ def choose_design(data: ControlData, blocks: tuple[str, ...]) -> Design:
     if len(blocks) == 1:
         return min(((part,) for part in _parts(data, blocks[0])), key=lambda d: _score(data, d))
     design = tuple(choose_design(data, (block,))[0] for block in blocks)
-    order = sorted(
-        range(len(blocks)), key=lambda i: ("scalars", "kmers", "tracks").index(blocks[i])
-    )
+    order = sorted(range(len(blocks)), key=lambda i: _ORDER.index(blocks[i]))
     for i in order:
         options = [(*design[:i], part, *design[i + 1 :]) for part in _moves(data, design[i])]
         design = min(options, key=lambda d: _score(data, d))
@@ -309,6 +324,8 @@ def _parts(data: ControlData, block: str) -> list[Part]:
     if block == "tracks":
         spans = track_spans(data.features.window_bp, bin_size=data.bin_size)
         return [Part(block, span) for span in spans]
+    if block == "codons":
+        return [Part(block, span) for span in codon_spans(data.features.window_bp)]
     return [Part(block)]
 
 
@@ -328,7 +345,7 @@ def _moves(data: ControlData, part: Part) -> list[Part]:
     if part.block == "kmers":
         ways = itertools.groupby(sorted(_kmer_parts(data), key=_is_separate), key=_is_separate)
         return [_best_kmers(data, list(group)) for _, group in ways]
-    weights = _SCALAR_WEIGHTS if part.block == "scalars" else _TRACK_WEIGHTS
+    weights = _TRACK_WEIGHTS if part.block == "tracks" else _SCALAR_WEIGHTS
     return [replace(part, weight=weight) for weight in weights]
 
 

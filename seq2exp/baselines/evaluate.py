@@ -100,7 +100,7 @@ def evaluate(
     num_resamples : int
         Bootstrap resamples of genes.
     controls : list of str, optional
-        Fitted controls to include; all when not given.
+        Fitted controls to include; all but the extra ones when not given.
     progress : bool
         Show progress.
 

@@ -20,6 +20,7 @@ __all__ = [
     "GeneFeatures",
     "KmerSpan",
     "TrackSpan",
+    "codon_spans",
     "kmer_counts",
     "kmer_spans",
     "track_spans",
@@ -47,6 +48,9 @@ class KmerSpan:
         Take the square root of the counts, which evens out their variance.
     k : int
         Word length.
+    phased : bool
+        Count words by the distance of their start from the window's start, modulo 3, in columns of
+        their own: codons, where the TSS is a start codon.
     """
 
     upstream: int
@@ -54,6 +58,7 @@ class KmerSpan:
     separate: bool = False
     root: bool = False
     k: int = 5
+    phased: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,12 @@ def kmer_spans(window_bp: int) -> list[KmerSpan]:
     return [KmerSpan(up, down, separate=both) for up, down in sides for both in (False, True)]
 
 
+def codon_spans(window_bp: int) -> list[KmerSpan]:
+    """Return the spans from the TSS on in which 3-mers may be counted by reading phase."""
+    sides = sorted({min(size, window_bp // 2) for size in _KMER_HALVES})
+    return [KmerSpan(0, side, k=3, phased=True) for side in sides]
+
+
 def track_spans(window_bp: int, *, bin_size: int) -> list[TrackSpan]:
     """Return the track extents a control may choose from, the model's whole window included.
 
@@ -90,7 +101,9 @@ def track_spans(window_bp: int, *, bin_size: int) -> list[TrackSpan]:
     return useful or [TrackSpan(half, 2)]
 
 
-def kmer_counts(codes: NDArray[np.uint8], *, k: int = 5) -> NDArray[np.float32]:
+def kmer_counts(
+    codes: NDArray[np.uint8], *, k: int = 5, first: int = 0, step: int = 1
+) -> NDArray[np.float32]:
     """Count the words of length ``k`` in every row, as read; words with N are skipped.
 
     Parameters
@@ -99,6 +112,8 @@ def kmer_counts(codes: NDArray[np.uint8], *, k: int = 5) -> NDArray[np.float32]:
         A0 C1 G2 T3, larger values are N.
     k : int
         Word length, at most 12.
+    first, step : int
+        Count the words that start at ``first``, ``first + step``, ...
 
     Returns
     -------
@@ -111,14 +126,14 @@ def kmer_counts(codes: NDArray[np.uint8], *, k: int = 5) -> NDArray[np.float32]:
     counts = np.zeros((num_genes, 4**k), dtype=np.float32)
     if num_bases < k:
         return counts
-    step = max(_CHUNK // num_bases, 1)
-    for first in range(0, num_genes, step):
-        part = codes[first : first + step]
-        counts[first : first + step] = _count_part(part, k)
+    chunk = max(_CHUNK // num_bases, 1)
+    for start in range(0, num_genes, chunk):
+        part = codes[start : start + chunk]
+        counts[start : start + chunk] = _count_part(part, k, slice(first, None, step))
     return counts
 
 
-def _count_part(codes: NDArray[np.uint8], k: int) -> NDArray[np.float32]:
+def _count_part(codes: NDArray[np.uint8], k: int, starts: slice) -> NDArray[np.float32]:
     num_genes, num_bases = codes.shape
     num_words = num_bases - k + 1
     index = np.zeros((num_genes, num_words), dtype=np.int64)
@@ -129,6 +144,7 @@ def _count_part(codes: NDArray[np.uint8], k: int) -> NDArray[np.float32]:
         index += base
         known &= base < 4
     index += np.arange(num_genes)[:, None] * 4**k
+    index, known = index[:, starts], known[:, starts]
     counts = np.bincount(index[known], minlength=num_genes * 4**k)
     return counts.reshape(num_genes, 4**k).astype(np.float32)
 
@@ -191,11 +207,14 @@ class GeneFeatures:
         return out
 
     def kmers(self, rows: NDArray[np.int64], span: KmerSpan) -> NDArray[np.float32]:
-        """Return word counts: float32, shape (num_genes, 4 ** k or twice that)."""
+        """Return word counts: float32, shape (num_genes, 4 ** k, twice or thrice that)."""
         codes = self.codes(rows, upstream=span.upstream, downstream=span.downstream)
         if span.separate:
             sides = (codes[:, : span.upstream], codes[:, span.upstream :])
             counts = np.concatenate([kmer_counts(side, k=span.k) for side in sides], axis=1)
+        elif span.phased:
+            phases = [kmer_counts(codes, k=span.k, first=phase, step=3) for phase in range(3)]
+            counts = np.concatenate(phases, axis=1)
         else:
             counts = kmer_counts(codes, k=span.k)
         return np.sqrt(counts) if span.root else counts

@@ -62,13 +62,14 @@ def verdict(rows: Sequence[Row]) -> str:
         return (
             f"The model beats all {len(paired)} controls (interval of the MSE difference above 0)."
         )
-    worse = [row for row in open_ if row["high"] is not None and row["high"] < 0]
-    parts = [
-        f"{row['name']} ({'the control is better' if row in worse else 'no clear difference'}: "
-        f"{_interval(row)})"
-        for row in open_
-    ]
-    return f"The model does not beat {len(open_)} of {len(paired)} controls: {'; '.join(parts)}."
+    better = [row["name"] for row in open_ if row["high"] is not None and row["high"] < 0]
+    unclear = [row["name"] for row in open_ if row["name"] not in better]
+    text = f"The model does not beat {len(open_)} of {len(paired)} controls."
+    if better:
+        text += f" Better than the model: {', '.join(better)}."
+    if unclear:
+        text += f" No clear difference: {', '.join(unclear)}."
+    return text
 
 
 def _table(overall: dict[tuple[str, str], Row], names: list[str]) -> list[str]:
