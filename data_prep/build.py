@@ -23,7 +23,7 @@ from types import FrameType
 from data_prep.assemble import assemble
 from data_prep.config import DataConfig
 from data_prep.preflight import Plan, check_inputs, input_files
-from data_prep.shards import SequenceTask, ShardTask, TrackTask, run_tasks
+from data_prep.shards import SequenceTask, ShardTask, TrackTask, run_tasks, sensible_workers
 from data_prep.tracks import known_intervals
 from data_prep.windows import region_intervals
 from seq2exp import __version__
@@ -66,7 +66,7 @@ def prepare(
     out : Path
         Dataset folder to write (docs/dataset_format.md).
     workers : int
-        Worker processes; 0 works in this process.
+        Worker processes; 0 chooses: one per core for large genomes, this process for small ones.
     overwrite : bool
         Replace an existing folder, once the new one is whole.
     progress : bool
@@ -118,6 +118,7 @@ def _build(
     shards = work / "shards"
     _remove_partial(shards)
     tasks = _tasks(config, plan, shards)
+    workers = workers or sensible_workers(tasks)
     num_done = len(tasks) - run_tasks(tasks, workers=workers, progress=progress)
     if num_done:
         logger.info("continued from %d of %d finished shards", num_done, len(tasks))

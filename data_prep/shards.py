@@ -35,6 +35,7 @@ __all__ = [
     "TrackTask",
     "is_finished",
     "run_tasks",
+    "sensible_workers",
     "shard_info",
     "write_array",
 ]
@@ -42,6 +43,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
+_WORTH_A_POOL = 500_000_000
 
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -90,8 +92,8 @@ class TrackTask:
 
     @property
     def cost(self) -> int:
-        """Bases to read."""
-        return 4 * self.length
+        """Bases to read, in units of the time that a base of sequence takes."""
+        return 4 * int((self.known[1] - self.known[0]).sum())
 
     def run(self) -> None:
         """Write the shard: float32 bins in the file's unit, and the bases that are covered."""
@@ -165,6 +167,12 @@ def is_finished(target: Path) -> bool:
         return shard_info(target)["crc32"] == _checksum(target)
     except (OSError, ValueError, KeyError):
         return False
+
+
+def sensible_workers(tasks: Sequence[ShardTask]) -> int:
+    """Return how many processes pay for their start: none for a yeast, one per core for a human."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) if sum(task.cost for task in tasks) > _WORTH_A_POOL else 0
 
 
 def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> int:

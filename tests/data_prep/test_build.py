@@ -13,8 +13,9 @@ import pytest
 from data_prep.build import estimated_bytes, prepare
 from data_prep.config import ContactConfig, RegionConfig, SplitConfig, TrackConfig
 from data_prep.contacts import power_law, pseudocount
+from data_prep.genome import Genome
 from data_prep.preflight import check_inputs
-from data_prep.shards import is_finished, shard_info
+from data_prep.shards import SequenceTask, is_finished, sensible_workers, shard_info
 from seq2exp.core.errors import FormatError, InputError
 from seq2exp.core.sequence import decode
 from seq2exp.dataset import format as layout
@@ -249,3 +250,10 @@ def test_manifest_of_wrong_types_is_refused(made, tmp_path, change):
     (tmp_path / "manifest.json").write_text(json.dumps(values))
     with pytest.raises(FormatError, match=r"manifest\.json"):
         layout.read_manifest(tmp_path)
+
+
+def test_large_genomes_get_a_process_per_core_and_small_ones_none(tmp_path):
+    genome = Genome(tmp_path, tmp_path, None, {"big": 600_000_000, "small": 12_000_000})
+    big, small = (SequenceTask(genome, name, tmp_path) for name in ("big", "small"))
+    assert sensible_workers([small]) == 0
+    assert sensible_workers([small, big]) >= 1

@@ -1,4 +1,4 @@
-"""F01 to F07: reference and annotation (specs of the faults in docs/faults.md)."""
+"""F01 to F07: reference and annotation."""
 
 from __future__ import annotations
 
