@@ -7,6 +7,7 @@ is chosen on the validation split. No other gene is read before :meth:`FittedCon
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from seq2exp.baselines.features import (
     GeneFeatures,
     KmerSpan,
+    ScalarSpan,
     TrackSpan,
     codon_spans,
     kmer_spans,
@@ -31,11 +33,11 @@ from seq2exp.dataset.store import Dataset
 
 __all__ = ["CONTROLS", "Control", "ControlData", "FittedControl", "fit_controls"]
 
-Span = KmerSpan | TrackSpan | None
+Span = KmerSpan | TrackSpan | ScalarSpan | None
 Matrix = NDArray[np.float64]
 
 _TRACK_WEIGHTS = (0.25, 0.5, 1.0, 2.0)
-_SCALAR_WEIGHTS = (0.5, 1.0, 2.0)
+_OTHER_WEIGHTS = (0.5, 1.0, 2.0, 4.0)
 # Blocks in the order in which their settings are reconsidered together.
 _ORDER = ("codons", "scalars", "kmers", "tracks")
 
@@ -164,7 +166,10 @@ class ControlData:
         }
         self.bin_size = dataset.manifest.bin_size
         self.mean = np.nanmean(self.labels["train"], axis=0)
-        self._baseline = np.nanmean((self.labels["valid"] - self.mean) ** 2, axis=0)
+        with warnings.catch_warnings():
+            # A label without validation genes has no say in the choices.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            self._baseline = np.nanmean((self.labels["valid"] - self.mean) ** 2, axis=0)
         self._matrices: dict[tuple[str, Span, str], NDArray[np.float32]] = {}
         self.scores: dict[Design, float] = {}
 
@@ -174,9 +179,23 @@ class ControlData:
             return self.features.kmers(rows, part.span)
         if isinstance(part.span, TrackSpan):
             return self.features.track_bins(rows, part.span)
-        return (
-            self.features.scalars(rows) if part.block == "scalars" else self.features.promoter(rows)
-        )
+        if part.block == "promoter":
+            return self.features.promoter(rows)
+        scalars = self.features.scalars(rows)
+        if isinstance(part.span, ScalarSpan) and part.span.products:
+            return self._with_products(scalars)
+        return scalars
+
+    def _with_products(self, scalars: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return scalars, standardised by the training genes, with their squares and products."""
+        train = self.features.scalars(self.rows["train"])
+        with warnings.catch_warnings():
+            # A column without a known value stays NaN and is left out by the ridge.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            mean, spread = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
+        x = (scalars - mean) / np.where(spread > 0, spread, 1.0)
+        first, second = np.triu_indices(x.shape[1])
+        return np.concatenate((x, x[:, first] * x[:, second]), axis=1)
 
     def matrix(self, part: Part, split: str) -> NDArray[np.float32]:
         """Return the columns of a part for the genes of a split."""
@@ -345,7 +364,10 @@ def _moves(data: ControlData, part: Part) -> list[Part]:
     if part.block == "kmers":
         ways = itertools.groupby(sorted(_kmer_parts(data), key=_is_separate), key=_is_separate)
         return [_best_kmers(data, list(group)) for _, group in ways]
-    weights = _TRACK_WEIGHTS if part.block == "tracks" else _SCALAR_WEIGHTS
+    if part.block == "scalars":
+        spans = (ScalarSpan(), ScalarSpan(products=True))
+        return [replace(part, span=span, weight=w) for span in spans for w in _OTHER_WEIGHTS]
+    weights = _TRACK_WEIGHTS if part.block == "tracks" else _OTHER_WEIGHTS
     return [replace(part, weight=weight) for weight in weights]
 
 

@@ -19,6 +19,7 @@ from seq2exp.dataset.store import Dataset
 __all__ = [
     "GeneFeatures",
     "KmerSpan",
+    "ScalarSpan",
     "TrackSpan",
     "codon_spans",
     "kmer_counts",
@@ -67,6 +68,13 @@ class TrackSpan:
 
     bin_bp: int
     num_bins: int
+
+
+@dataclass(frozen=True)
+class ScalarSpan:
+    """How scalar features enter: as they are, or with their squares and products."""
+
+    products: bool = False
 
 
 def kmer_spans(window_bp: int) -> list[KmerSpan]:

@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from seq2exp.baselines.controls import CONTROLS, fit_controls
+from seq2exp.baselines.controls import CONTROLS, ControlData, Part, fit_controls
+from seq2exp.baselines.features import ScalarSpan
 from seq2exp.baselines.mlp import fit_mlp
 from seq2exp.core.errors import ConfigError
 from seq2exp.dataset import format as layout
@@ -135,6 +136,17 @@ def test_the_strongest_control_takes_what_there_is(tmp_path):
     plain = Dataset(toy_dataset(tmp_path / "plain", ToyPlan(features=False)))
     (control,) = fit_controls(plain, CONFIG, SAMPLES, names=["all_ridge"])
     assert "the same as track_kmer_ridge" in control.reason
+
+
+def test_products_of_scalars_are_standardised_by_training_genes_only(big):
+    data = ControlData(big, CONFIG, SAMPLES)
+    rows = big.gene_rows(("test",))
+    found = data.read(Part("scalars", ScalarSpan(products=True)), rows)
+    train = big.features[data.rows["train"]]
+    x = (big.features[rows] - train.mean(axis=0)) / train.std(axis=0)
+    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
+    expected = np.stack([*x.T, *(x[:, i] * x[:, j] for i, j in pairs)], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
 
 
 def test_extra_controls_are_fitted_when_named(big):
