@@ -89,7 +89,9 @@ def _user_error(error: Exception, *, show: bool) -> int:
     if show:
         logger.exception("traceback")
     notes = " ".join(getattr(error, "__notes__", []))
-    print(f"error: {error}{' ' + notes if notes else ''}", file=sys.stderr)
+    # A preflight reports several problems at once, one per line.
+    message = f"{error}{' ' + notes if notes else ''}"
+    print("\n".join(f"error: {line}" for line in message.splitlines()), file=sys.stderr)
     return 2
 
 
