@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +167,7 @@ def _write_genes(
         codes = {contig: layout.load_array(task.target) for contig, task in sequence.items()}
         _add(sequence_features(plan.genes, plan.cds, codes), frames, infos)
     if wanted.promoter and tasks:
-        bins = {
-            contig: np.stack([_shard(t) for t in tasks if t.contig == contig], axis=1)
-            for contig in plan.contigs
-        }
+        bins = _ContigBins(tasks)
         result = promoter_signal(
             plan.genes, bins, config.tracks, wanted, bin_size=config.bin_size, sizes=plan.contigs
         )
@@ -215,6 +212,26 @@ def _write_contacts(config: DataConfig, plan: Plan, root: Path) -> ContactInfo:
         num_bins=config.contacts.num_bins,
         unit="log10(1 + contact + pseudocount)",
     )
+
+
+class _ContigBins(Mapping[str, NDArray[np.float64]]):
+    """Untransformed bins by contig; holds one contig at a time, because all may not fit."""
+
+    def __init__(self, tasks: Sequence[TrackTask]) -> None:
+        self._tasks = tasks
+        self._held: tuple[str, NDArray[np.float64]] | None = None
+
+    def __getitem__(self, contig: str) -> NDArray[np.float64]:
+        if self._held is None or self._held[0] != contig:
+            columns = [_shard(task) for task in self._tasks if task.contig == contig]
+            self._held = contig, np.stack(columns, axis=1)
+        return self._held[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(task.contig for task in self._tasks))
+
+    def __len__(self) -> int:
+        return len({task.contig for task in self._tasks})
 
 
 def _shard(task: TrackTask) -> NDArray[np.float64]:
