@@ -48,7 +48,7 @@ class Evaluation:
     notes : list of str
         What a reader must know before concluding anything.
     inputs : dict
-        Run, dataset, split, bootstrap.
+        Run, dataset, split, bootstrap, settings of the controls and the notes, as in the JSON file.
     """
 
     rows: list[Row]
@@ -57,22 +57,14 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     inputs: dict[str, Any] = field(default_factory=dict)
 
+    @property
     def text(self) -> str:
         """Return the table for people."""
         return render(self.rows, self.controls, notes=self.notes, split=self.inputs["split"])
 
     def document(self) -> dict[str, Any]:
         """Return the content of the JSON file."""
-        controls = {
-            control.name: (
-                {"not_applicable": control.reason}
-                if control.reason
-                else {"title": control.title, **control.settings}
-            )
-            for control in self.controls
-        }
-        inputs = {**self.inputs, "controls": controls, "notes": self.notes}
-        return {"command": "evaluate", "inputs": inputs, "rows": self.rows}
+        return {"command": "evaluate", "inputs": self.inputs, "rows": self.rows}
 
 
 def evaluate(
@@ -140,11 +132,12 @@ def evaluate(
         if name != MODEL:
             for k, sample in enumerate(samples):
                 genes[f"control:{name}:{sample}"] = values[:, k].astype(np.float32)
+    notes = _notes(run, dataset, observed, split)
     return Evaluation(
         rows=table,
         genes=genes,
         controls=found,
-        notes=_notes(run, dataset, observed, split),
+        notes=notes,
         inputs={
             "run": str(Path(run_folder)),
             "dataset": str(dataset.root),
@@ -153,39 +146,49 @@ def evaluate(
             "samples": samples,
             "num_resamples": num_resamples,
             "level": 0.95,
+            "controls": {control.name: _settings(control) for control in found},
+            "notes": notes,
         },
     )
 
 
-def write_evaluation(
-    evaluation: Evaluation, json_path: Path, *, predictions_path: Path | None = None
-) -> tuple[Path, Path]:
+def write_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, Path]:
     """Write the rows as JSON and the predictions as Parquet, each whole or not at all.
+
+    The test split goes into ``evaluation.json`` and ``predictions.parquet``, another split into
+    ``evaluation.SPLIT.json`` and ``predictions.SPLIT.parquet``. Older files are replaced.
 
     Parameters
     ----------
     evaluation : Evaluation
-    json_path : Path
-    predictions_path : Path, optional
-        ``predictions.parquet`` beside the JSON file when not given.
+    folder : Path
+        Run folder, or any other.
 
     Returns
     -------
     (Path, Path)
-        JSON file, Parquet file. Older ones are replaced.
+        JSON file, Parquet file.
 
     Raises
     ------
     FormatError
         A gene has two rows, or a prediction is not a number.
     """
-    json_path = Path(json_path)
-    target = Path(predictions_path or json_path.with_name("predictions.parquet"))
+    split = evaluation.inputs["split"]
+    part = "" if split == "test" else f".{split}"
+    json_path = Path(folder) / f"evaluation{part}.json"
+    target = Path(folder) / f"predictions{part}.parquet"
     _check_genes(evaluation.genes)
     with atomic_file(target, overwrite=True) as partial:
         write_table(evaluation.genes, partial, metadata={"seq2exp.schema": "predictions/1"})
     write_json(evaluation.document(), json_path)
     return json_path, target
+
+
+def _settings(control: FittedControl) -> dict[str, Any]:
+    if control.reason:
+        return {"not_applicable": control.reason}
+    return {"title": control.title, **control.settings}
 
 
 def _shared_samples(run: TrainedRun, dataset: Dataset) -> list[str]:

@@ -78,13 +78,13 @@ def test_what_is_not_there_is_listed_with_its_reason(evaluation):
     reasons = {control.name: control.reason for control in evaluation.controls if control.reason}
     assert set(reasons) == {"shuffled_tracks"}
     assert "not trained" in reasons["shuffled_tracks"]
-    assert "shuffled_tracks: not trained" in evaluation.text()
+    assert "shuffled_tracks: not trained" in evaluation.text
     document = evaluation.document()
     assert "not trained" in document["inputs"]["controls"]["shuffled_tracks"]["not_applicable"]
 
 
 def test_files_are_written_whole_and_read_back(evaluation, tmp_path):
-    json_path, table_path = write_evaluation(evaluation, tmp_path / "evaluation.json")
+    json_path, table_path = write_evaluation(evaluation, tmp_path)
     document = json.loads(json_path.read_text())
     assert set(document) == {"command", "inputs", "rows"}
     assert document["command"] == "evaluate"
@@ -93,7 +93,7 @@ def test_files_are_written_whole_and_read_back(evaluation, tmp_path):
     assert table_path.name == "predictions.parquet"
     assert table["gene_id"].is_unique
     assert len(table) == 12
-    write_evaluation(evaluation, json_path)
+    write_evaluation(evaluation, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "evaluation.json",
         "predictions.parquet",
@@ -103,10 +103,10 @@ def test_files_are_written_whole_and_read_back(evaluation, tmp_path):
 def test_two_rows_of_a_gene_or_nan_predictions_are_refused(evaluation, tmp_path):
     double = pd.concat([evaluation.genes, evaluation.genes[:1]])
     with pytest.raises(FormatError, match="two rows"):
-        write_evaluation(dataclasses.replace(evaluation, genes=double), tmp_path / "e.json")
+        write_evaluation(dataclasses.replace(evaluation, genes=double), tmp_path)
     broken = evaluation.genes.assign(**{"predicted:cell_a": np.nan})
     with pytest.raises(FormatError, match="not numbers"):
-        write_evaluation(dataclasses.replace(evaluation, genes=broken), tmp_path / "e.json")
+        write_evaluation(dataclasses.replace(evaluation, genes=broken), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -119,7 +119,10 @@ def test_notes_for_small_region_split_and_foreign_datasets(toy_run, tmp_path):
     assert "split by region" not in notes
     valid = evaluate(toy_run, split="valid", num_resamples=20, controls=["mean"])
     assert any("only the test split is held out" in note for note in valid.notes)
-    assert "Note: too few genes" in valid.text()
+    assert "Note: too few genes" in valid.text
+    # Another split does not replace the files of the test split.
+    paths = write_evaluation(valid, tmp_path / "out")
+    assert [path.name for path in paths] == ["evaluation.valid.json", "predictions.valid.parquet"]
 
 
 def test_one_contig_split_by_region_is_said(toy_run, tmp_path):
