@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from seq2exp.training.predict import Prediction, gene_table, predict
 from seq2exp.training.run import TrainedRun, open_run
 
 __all__ = ["Evaluation", "evaluate", "write_evaluation"]
-
-logger = logging.getLogger(__name__)
 
 _FEW_GENES = 10
 _TRAINED_TITLES = {
@@ -274,8 +271,6 @@ def _notes(
             "this is not the dataset the run was trained on; controls were fitted on the train "
             "split of this one"
         )
-    for note in notes:
-        logger.warning(note)
     return notes
 
 
