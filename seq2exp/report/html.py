@@ -174,6 +174,7 @@ def _headline(m: _Material) -> list[str]:
             f"On {own['n']:,} {_genes_of(own['split'])}, predicted and observed expression "
             f"correlate at r = {_number(own)}."
         )
+    sentences += _best_control(m.evaluation)
     found = _find(m.comparison, _MASK, "auprc")
     if found and m.comparison:
         parts = []
@@ -195,6 +196,30 @@ def _headline(m: _Material) -> list[str]:
             f"{m.summary['genes']:,} genes."
         )
     return sentences or ["The run is trained; it has not been evaluated yet."]
+
+
+def _best_control(evaluation: Mapping[str, Any] | None) -> list[str]:
+    """Say whether the model beats the control with the smallest error, judged by pairs."""
+    rows = [
+        row
+        for row in (evaluation or {}).get("rows", [])
+        if row["metric"] == "mse" and row["name"] != _MODEL and row.get("sample") is None
+    ]
+    known = [row for row in rows if row["value"] is not None]
+    if not known:
+        return []
+    name = min(known, key=lambda row: row["value"])["name"]
+    paired = _find(evaluation, name, "mse_difference")
+    if not paired or paired["value"] is None:
+        return []
+    better = (paired["low"] or 0) > 0
+    worse = (paired["high"] or 0) < 0
+    verdict = "better than" if better else "worse than" if worse else "not shown to be better than"
+    sentence = (
+        f"The model is {verdict} its strongest control, {name}: squared error of the control "
+        f"minus that of the model {paired['value']:+.3f} {_range(paired)}."
+    )
+    return [sentence]
 
 
 def _genes_of(split: str) -> str:
@@ -244,8 +269,9 @@ def _metrics_section(m: _Material) -> str:
     own = [number for number, name in enumerate(names) if name == _MODEL]
     parts = [
         (
-            f"<p>Metrics across {page.escape(_genes_of(rows[0]['split']))}. Ranges are 95 % bootstrap "
-            "intervals over genes. A control that does as well as the model explains it.</p>"
+            f"<p>Metrics across {page.escape(_genes_of(rows[0]['split']))}. Ranges are 95 % "
+            "bootstrap intervals over genes. "
+            "A control that does as well as the model explains it.</p>"
         ),
         page.table(["", *metrics], body, own=own),
     ]

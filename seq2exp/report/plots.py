@@ -181,7 +181,9 @@ def plot_bands(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figur
     )
 
 
-def plot_metric(rows: Sequence[Mapping[str, Any]], metric: str, *, title: str = "") -> Figure:
+def plot_metric(
+    rows: Sequence[Mapping[str, Any]], metric: str, *, own: str = "model", title: str = ""
+) -> Figure:
     """Draw one metric for every model and control as points with intervals, best on top.
 
     Parameters
@@ -189,6 +191,8 @@ def plot_metric(rows: Sequence[Mapping[str, Any]], metric: str, *, title: str = 
     rows : sequence of mapping
         ``name, metric, value, low, high``; rows of other metrics and without a value are ignored.
     metric : str
+    own : str
+        Name of the row to stress.
     title : str
     """
     shown = [row for row in rows if row["metric"] == metric and row["value"] is not None]
@@ -196,8 +200,7 @@ def plot_metric(rows: Sequence[Mapping[str, Any]], metric: str, *, title: str = 
     with styled():
         figure, (axis,) = _new(5.6, 0.7 + 0.24 * max(len(shown), 1))
         for place, row in enumerate(shown):
-            own = place == len(shown) - 1
-            colour = COLOURS["blue"] if own else GREY
+            colour = COLOURS["blue"] if row["name"] == own else GREY
             if row.get("low") is not None:
                 axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.6)
             axis.plot(row["value"], place, "o", color=colour, markersize=4.5)

@@ -107,6 +107,23 @@ def test_numbers_and_intervals_stand_on_top(full):
         assert role in head
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 0.3, "better than"), (-0.3, -0.1, "worse than"), (-0.1, 0.1, "not shown to be better")],
+)
+def test_the_strongest_control_is_named(low, high, verdict):
+    """The strongest control is the one with the smallest error, whatever its difference."""
+    rows = [
+        {"name": name, "metric": metric, "sample": None, "value": value, "low": low, "high": high}
+        for metric in ("mse", "mse_difference")
+        for name, value in (("ridge", 0.2), ("mean", 0.9))
+    ]
+    (sentence,) = report._best_control({"rows": rows})
+    assert f"The model is {verdict}" in sentence
+    assert "ridge" in sentence
+    assert report._best_control(None) == []
+
+
 def test_texts_are_escaped(full):
     text = "".join(parse(full[0]).text)
     assert "run <b>&" in text
