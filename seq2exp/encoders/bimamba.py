@@ -1,9 +1,11 @@
-"""A stack of bidirectional Mamba-1 blocks with a final norm.
+"""A stack of bidirectional Mamba-1 blocks.
 
 Shapes: B batch, N positions, D width.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -21,8 +23,8 @@ class BiMambaEncoder(nn.Module):
 
     Parameters
     ----------
-    d_model, d_state, d_conv, expand : int
-        See `seq2exp.nn.mamba.BiMambaMixer`.
+    d_model : int
+        Width of the hidden states.
     num_layers : int
         Blocks; 0 leaves only the final norm.
     init_depth : int, optional
@@ -31,8 +33,12 @@ class BiMambaEncoder(nn.Module):
         Dropout on the output of every mixer.
     recompute : bool
         Keep only the input of each block and run the block again in the backward pass.
-    backend : str
-        Backend of the selective scan.
+    final_norm : bool
+        Normalise the output. Without it the size of the hidden states, such as the number of motifs
+        in a bin, reaches what reads them.
+    **mixer
+        d_state, d_conv, expand, out_gain, dt_min, dt_max, backend: see
+        `seq2exp.nn.mamba.BiMambaMixer`.
     """
 
     causal = False
@@ -43,33 +49,23 @@ class BiMambaEncoder(nn.Module):
         d_model: int,
         *,
         num_layers: int,
-        d_state: int = 16,
-        d_conv: int = 4,
-        expand: int = 2,
         init_depth: int | None = None,
         dropout: float = 0.0,
         recompute: bool = False,
-        backend: str = "auto",
+        final_norm: bool = True,
+        **mixer: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
         self.out_dim = d_model
         self.recompute = recompute
         self.layers = nn.ModuleList(
-            BiMambaBlock(
-                d_model,
-                d_state=d_state,
-                d_conv=d_conv,
-                expand=expand,
-                init_depth=init_depth or num_layers,
-                dropout=dropout,
-                backend=backend,
-            )
+            BiMambaBlock(d_model, dropout=dropout, init_depth=init_depth or num_layers, **mixer)
             for _ in range(num_layers)
         )
-        self.norm_f = RMSNorm(d_model)
+        self.norm_f = RMSNorm(d_model) if final_norm else nn.Identity()
 
     def forward(self, hidden_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        """Hidden states after the last norm; `mask_BN` gates every block from inside."""
+        """Hidden states of every position; `mask_BN` gates every block from inside."""
         for layer in self.layers:
             if self.recompute and self.training:
                 hidden_BND = checkpoint(layer, hidden_BND, mask_BN, use_reentrant=False)

@@ -1,20 +1,68 @@
 """Read-out of the hidden states around the TSS, and the head that turns it into expression.
 
-Shapes: B batch, N bins, R bins that are read, D width, F scalar features, K outputs, H heads.
+Shapes: B batch, N bins, R bins that are read, D width, F scalar features, K outputs or bands,
+H heads, I inputs of the head.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ExpressionHead", "Readout", "ReadoutKind"]
+__all__ = [
+    "ExpressionHead",
+    "HeadActivation",
+    "Readout",
+    "ReadoutKind",
+    "band_edges",
+    "band_weights",
+]
 
-ReadoutKind = Literal["mean", "split", "max", "attention", "flatten", "context"]
+ReadoutKind = Literal["mean", "split", "max", "attention", "flatten", "context", "bands"]
+HeadActivation = Literal["relu", "gelu"]
 _ATTENTION_HEADS = 4
+_FIRST_BAND = 128
+
+
+def band_edges(window_bp: int) -> tuple[int, ...]:
+    """Edges of bands that double in width away from the TSS and cover the window.
+
+    >>> band_edges(2000)
+    (-1000, -512, -256, -128, 0, 128, 256, 512, 1000)
+    """
+    half, edges, edge = window_bp // 2, [0], _FIRST_BAND
+    while edge < half:
+        edges.append(edge)
+        edge *= 2
+    edges.append(half)
+    return (*(-edge for edge in reversed(edges[1:])), *edges)
+
+
+def band_weights(edges: Sequence[int], *, num_bins: int, bin_size: int) -> Tensor:
+    """Share of every bin that lies in every band.
+
+    Parameters
+    ----------
+    edges : sequence of int
+        Ascending base pairs from the TSS, which is the middle of the window; band k is the
+        half-open span from edge k to edge k + 1.
+    num_bins, bin_size : int
+        Bins of the window and their base pairs.
+
+    Returns
+    -------
+    float32 tensor, shape (bands, bins)
+    """
+    half = num_bins * bin_size // 2
+    starts_N = torch.arange(num_bins) * bin_size - half
+    low_K1, high_K1 = torch.tensor(edges[:-1])[:, None], torch.tensor(edges[1:])[:, None]
+    overlap_KN = torch.minimum(starts_N + bin_size, high_K1) - torch.maximum(starts_N, low_K1)
+    return overlap_KN.clamp(min=0) / bin_size
 
 
 class Readout(nn.Module):
@@ -29,18 +77,34 @@ class Readout(nn.Module):
         side; "max"; "attention": learned softmax weights over the bins, for four groups of
         channels; "flatten": every bin keeps its place, narrowed to `width` channels; "context":
         the mean, and beside it the mask-weighted mean over the whole window, so that elements far
-        away reach the head directly and a bin with mask 0 does not.
+        away reach the head directly and a bin with mask 0 does not; "bands": the mean of every
+        band of distance from the TSS, side by side.
     span : tuple of int
         Half-open span of bins that are read.
     width : int
         Channels per bin of "flatten".
+    bands : float tensor, shape (bands, bins), optional
+        What `band_weights` returned; needed by "bands".
+    weighting : str
+        "mask": a bin counts in its band with its mask; "plain": bins count alike.
     """
 
     def __init__(
-        self, d_model: int, *, kind: ReadoutKind, span: tuple[int, int], width: int
+        self,
+        d_model: int,
+        *,
+        kind: ReadoutKind,
+        span: tuple[int, int],
+        width: int,
+        bands: Tensor | None = None,
+        weighting: Literal["mask", "plain"] = "mask",
     ) -> None:
         super().__init__()
-        self.kind, self.span = kind, span
+        self.kind, self.span, self.weighting = kind, span, weighting
+        self.register_buffer("bands_KN", None, persistent=False)
+        if kind == "bands":
+            assert bands is not None
+            self.bands_KN = bands / bands.sum(1, keepdim=True)
         num_read = span[1] - span[0]
         self.weights = nn.Linear(d_model, _ATTENTION_HEADS) if kind == "attention" else None
         self.narrow = nn.Linear(d_model, width) if kind == "flatten" else None
@@ -48,14 +112,17 @@ class Readout(nn.Module):
             "split": 2 * d_model,
             "context": 2 * d_model,
             "flatten": num_read * width,
+            "bands": 0 if bands is None else len(bands) * d_model,
         }.get(kind, d_model)
 
     def forward(self, hidden_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        """Pool, shape (batch, out_dim); the mask (1 when left out) only weighs "context"."""
+        """Pool, shape (batch, out_dim); the mask (1 when left out) weighs "context" and "bands"."""
+        if self.bands_KN is not None:
+            return self._band_means(hidden_BND, mask_BN)
         read_BRD = hidden_BND[:, self.span[0] : self.span[1]]
         if self.weights is not None:
             weights_BRH = torch.softmax(self.weights(read_BRD), dim=1)
-            groups = read_BRD.unflatten(-1, (_ATTENTION_HEADS, -1))  # type: ignore[no-untyped-call]
+            groups = read_BRD.unflatten(-1, (_ATTENTION_HEADS, -1))
             pooled: Tensor = (groups * weights_BRH[..., None]).sum(1).flatten(1)
             return pooled
         if self.narrow is not None:
@@ -76,9 +143,15 @@ class Readout(nn.Module):
             return torch.cat([upstream_BRD.mean(1), downstream_BRD.mean(1)], dim=-1)
         return read_BRD.amax(1) if self.kind == "max" else read_BRD.mean(1)
 
+    def _band_means(self, hidden_BND: Tensor, mask_BN: Tensor | None) -> Tensor:
+        if mask_BN is not None and self.weighting == "mask":
+            # As in "context", not divided by the sum of the mask.
+            hidden_BND = hidden_BND * mask_BN[..., None].to(hidden_BND.dtype)
+        return torch.matmul(self.bands_KN.to(hidden_BND.dtype), hidden_BND).flatten(1)
+
 
 class ExpressionHead(nn.Module):
-    """Linear, ReLU, Linear, ReLU, Linear on the pooled state beside the scaled scalar features.
+    """Hidden layers and a linear output on the pooled state beside the scaled scalar features.
 
     Features and outputs are scaled with buffers that training sets from training genes, so that
     they travel with the weights. A missing (NaN) feature counts as the training mean.
@@ -88,9 +161,17 @@ class ExpressionHead(nn.Module):
     in_dim : int
         Width of the pooled state.
     num_features, num_outputs, hidden : int
-        Scalar features, predicted values per gene, width of the two hidden layers.
-    dropout : float
-        Dropout after each hidden layer.
+        Scalar features, predicted values per gene, width of the hidden layers.
+    num_layers : int
+        Hidden layers; the published head has two.
+    activation : str
+        "relu" or "gelu".
+    dropout, input_dropout : float
+        Dropout after each hidden layer, and on the input.
+    skip : bool
+        Add a linear map of the input, which starts at zero, to the output.
+    feature_clip : float, optional
+        Largest size of a scaled feature.
     """
 
     feature_mean_F: Tensor
@@ -99,18 +180,32 @@ class ExpressionHead(nn.Module):
     output_std_K: Tensor
 
     def __init__(
-        self, in_dim: int, *, num_features: int, num_outputs: int, hidden: int, dropout: float = 0.0
+        self,
+        in_dim: int,
+        *,
+        num_features: int,
+        num_outputs: int,
+        hidden: int,
+        num_layers: int = 2,
+        activation: HeadActivation = "relu",
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        skip: bool = False,
+        feature_clip: float | None = None,
     ) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(in_dim + num_features, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, num_outputs),
-        )
+        self.feature_clip = feature_clip
+        widths = [in_dim + num_features, *[hidden] * num_layers]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            act = nn.ReLU() if activation == "relu" else nn.GELU()
+            layers += [nn.Linear(before, after), act, nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs))
+        self.input_dropout = nn.Dropout(input_dropout)
+        self.skip = nn.Linear(widths[0], num_outputs) if skip else None
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
+            nn.init.zeros_(self.skip.bias)
         self.register_buffer("feature_mean_F", torch.zeros(num_features))
         self.register_buffer("feature_std_F", torch.ones(num_features))
         self.register_buffer("output_mean_K", torch.zeros(num_outputs))
@@ -120,10 +215,17 @@ class ExpressionHead(nn.Module):
         """Predict expression, shape (batch, outputs), at least float32."""
         parts = [pooled_BD]
         if features_BF is not None:
-            scaled_BF = (
-                features_BF.to(self.feature_mean_F) - self.feature_mean_F
-            ) / self.feature_std_F
-            parts.append(torch.nan_to_num(scaled_BF, nan=0.0).to(pooled_BD.dtype))
-        out_BK: Tensor = self.layers(torch.cat(parts, dim=-1))
+            parts.append(self._scale(features_BF).to(pooled_BD.dtype))
+        read_BI = self.input_dropout(torch.cat(parts, dim=-1))
+        out_BK: Tensor = self.layers(read_BI)
+        if self.skip is not None:
+            out_BK = out_BK + self.skip(read_BI)
         wide_BK = out_BK.to(torch.promote_types(out_BK.dtype, torch.float32))
         return wide_BK * self.output_std_K + self.output_mean_K
+
+    def _scale(self, features_BF: Tensor) -> Tensor:
+        """Centre, scale and clip; a missing feature becomes 0, the training mean."""
+        scaled_BF = (features_BF.to(self.feature_mean_F) - self.feature_mean_F) / self.feature_std_F
+        scaled_BF = torch.nan_to_num(scaled_BF, nan=0.0)
+        limit = self.feature_clip
+        return scaled_BF if limit is None else scaled_BF.clamp(-limit, limit)

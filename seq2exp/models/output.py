@@ -32,6 +32,9 @@ class Seq2ExpOutput:
         Parameters of the Beta; None without a learned mask.
     kl_B : float tensor, shape (batch,)
         KL to the prior, mean over bins, in nats; zeros without a learned mask.
+    track_loss_B : float tensor, shape (batch,)
+        Mean squared error of the tracks that the generator predicts; zeros without
+        `track_loss_weight`, and under a given mask.
     embedding_BD : float tensor, shape (batch, width of the read-out)
         Pooled predictor state.
     """
@@ -42,6 +45,7 @@ class Seq2ExpOutput:
     alpha_BN: Tensor | None
     beta_BN: Tensor | None
     kl_B: Tensor
+    track_loss_B: Tensor
     embedding_BD: Tensor
 
 

@@ -94,8 +94,8 @@ def _shifts(
     return pairs
 
 
-def windows(x: Tensor, width: int) -> Tensor:
-    """Lay every run of `width` positions side by side.
+def windows(x: Tensor, width: int, *, stride: int = 1) -> Tensor:
+    """Lay every run of `width` positions that starts at a multiple of `stride` side by side.
 
     Parameters
     ----------
@@ -103,17 +103,19 @@ def windows(x: Tensor, width: int) -> Tensor:
 
     Returns
     -------
-    tensor, shape (..., positions - width + 1, width * channels)
+    tensor, shape (..., (positions - width) // stride + 1, width * channels)
         Taps outermost, channels innermost.
     """
     x = x.contiguous()
-    count, channels = x.shape[-2] - width + 1, x.shape[-1]
-    strides = (*x.stride()[:-2], channels, 1)
+    count, channels = (x.shape[-2] - width) // stride + 1, x.shape[-1]
+    strides = (*x.stride()[:-2], stride * channels, 1)
     return x.as_strided((*x.shape[:-2], count, width * channels), strides)
 
 
-def conv_max_pool(x_MSC: Tensor, weight_OW: Tensor, bias_O: Tensor, *, pool: int) -> Tensor:
-    """Convolution without padding, then the largest of every `pool` neighbouring positions.
+def conv_max_pool(
+    x_MSC: Tensor, weight_OW: Tensor, bias_O: Tensor, *, pool: int, stride: int = 1
+) -> Tensor:
+    """Convolution without padding, then the largest of every `pool` neighbouring results.
 
     Runs as matrix products over a few rows at a time and never holds the whole unpooled result.
 
@@ -124,16 +126,18 @@ def conv_max_pool(x_MSC: Tensor, weight_OW: Tensor, bias_O: Tensor, *, pool: int
         Taps outermost, as in `windows`.
     bias_O : float tensor, shape (out_channels,)
     pool : int
-        Divides positions - width + 1.
+        Divides the number of results, (positions - width) // stride + 1.
+    stride : int
+        Positions from one result to the next.
 
     Returns
     -------
-    tensor, shape (rows, (positions - width + 1) / pool, out_channels)
+    tensor, shape (rows, results / pool, out_channels)
     """
     device = x_MSC.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_MSC.dtype
     run: Callable[..., Tensor] = _ConvMaxPool.apply
-    return run(x_MSC.to(dtype), weight_OW.to(dtype), bias_O.to(dtype), pool)
+    return run(x_MSC.to(dtype), weight_OW.to(dtype), bias_O.to(dtype), pool, stride)
 
 
 class _ConvMaxPool(torch.autograd.Function):
@@ -146,15 +150,16 @@ class _ConvMaxPool(torch.autograd.Function):
         weight_OW: Tensor,
         bias_O: Tensor,
         pool: int,
+        stride: int,
     ) -> Tensor:
         width = weight_OW.shape[1] // x_MSC.shape[2]
-        num_pooled = (x_MSC.shape[1] - width + 1) // pool
+        num_pooled = ((x_MSC.shape[1] - width) // stride + 1) // pool
         shape = (x_MSC.shape[0], num_pooled, weight_OW.shape[0])
         out_MPO = x_MSC.new_empty(shape)
         place_MPO = torch.zeros(shape, dtype=torch.uint8, device=x_MSC.device)
         keeps_places = any(ctx.needs_input_grad)
         for rows in _row_blocks(x_MSC, weight_OW):
-            full = windows(x_MSC[rows], width).flatten(0, 1) @ weight_OW.t()
+            full = windows(x_MSC[rows], width, stride=stride).flatten(0, 1) @ weight_OW.t()
             steps = full.view(-1, num_pooled, pool, shape[2]).unbind(2)
             best, place = steps[0], place_MPO[rows]
             for i, step in enumerate(steps[1:], start=1):
@@ -165,7 +170,7 @@ class _ConvMaxPool(torch.autograd.Function):
                 best = torch.maximum(best, step)
             torch.add(best, bias_O, out=out_MPO[rows])
         ctx.save_for_backward(x_MSC, weight_OW, place_MPO)
-        ctx.pool = pool
+        ctx.pool, ctx.stride = pool, stride
         return out_MPO
 
     @staticmethod
@@ -173,7 +178,7 @@ class _ConvMaxPool(torch.autograd.Function):
     def backward(
         ctx: Any,  # noqa: ANN401  its attributes are made at run time
         grad_MPO: Tensor,
-    ) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    ) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         x_MSC, weight_OW, place_MPO = ctx.saved_tensors
         num_out, channels = weight_OW.shape[0], x_MSC.shape[2]
         width = weight_OW.shape[1] // channels
@@ -183,12 +188,14 @@ class _ConvMaxPool(torch.autograd.Function):
             place, grad = place_MPO[rows].long().unsqueeze(2), grad_MPO[rows].unsqueeze(2)
             full = grad.new_zeros((*grad.shape[:2], ctx.pool, num_out))
             full = full.scatter_(2, place, grad).view(-1, num_out)
-            grad_weight_OW.addmm_(full.t(), windows(x_MSC[rows], width).flatten(0, 1))
+            unfolded = windows(x_MSC[rows], width, stride=ctx.stride).flatten(0, 1)
+            grad_weight_OW.addmm_(full.t(), unfolded)
             if grad_x_MSC is not None:
                 taps = (full @ weight_OW).view(len(grad_x_MSC[rows]), -1, width, channels)
+                span = (taps.shape[1] - 1) * ctx.stride + 1
                 for tap in range(width):
-                    grad_x_MSC[rows, tap : tap + taps.shape[1]] += taps[:, :, tap]
-        return grad_x_MSC, grad_weight_OW, grad_MPO.sum((0, 1)), None
+                    grad_x_MSC[rows, tap : tap + span : ctx.stride] += taps[:, :, tap]
+        return grad_x_MSC, grad_weight_OW, grad_MPO.sum((0, 1)), None, None
 
 
 def _row_blocks(x_MSC: Tensor, weight_OW: Tensor) -> list[slice]:

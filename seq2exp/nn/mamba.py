@@ -11,6 +11,8 @@ Shapes: B batch, L positions, D model width, E inner width, N states, R rank of 
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +47,21 @@ class MambaDirection(nn.Module):
         Rank of the step-size projection.
     reverse : bool
         Run from the right end to the left, with an anti-causal convolution.
+    dt_min, dt_max : float
+        The first step sizes are log-uniform between these. A state that decays at rate 1 remembers
+        about ``1 / dt`` positions.
     """
 
     def __init__(
-        self, d_inner: int, *, d_state: int, d_conv: int, rank: int, reverse: bool
+        self,
+        d_inner: int,
+        *,
+        d_state: int,
+        d_conv: int,
+        rank: int,
+        reverse: bool,
+        dt_min: float = _STEP_MIN,
+        dt_max: float = _STEP_MAX,
     ) -> None:
         super().__init__()
         self.d_state, self.rank, self.reverse = d_state, rank, reverse
@@ -60,12 +73,12 @@ class MambaDirection(nn.Module):
         states_EN = torch.arange(1, d_state + 1, dtype=torch.float32).repeat(d_inner, 1)
         self.A_log = nn.Parameter(states_EN.log())
         self.D = nn.Parameter(torch.ones(d_inner))
-        self._init_step()
+        self._init_step(dt_min, dt_max)
 
-    def _init_step(self) -> None:
+    def _init_step(self, dt_min: float, dt_max: float) -> None:
         """Weights uniform within rank**-0.5; bias = inverse softplus of a log-uniform step."""
         nn.init.uniform_(self.dt_proj.weight, -(self.rank**-0.5), self.rank**-0.5)
-        low, high = math.log(_STEP_MIN), math.log(_STEP_MAX)
+        low, high = math.log(dt_min), math.log(dt_max)
         step_E = torch.empty_like(self.dt_proj.bias).uniform_(low, high).exp()
         step_E = step_E.clamp(min=_STEP_FLOOR)
         with torch.no_grad():
@@ -119,6 +132,11 @@ class BiMambaMixer(nn.Module):
     init_depth : int
         The out-projection starts smaller by ``sqrt(init_depth)``: the number of blocks of the
         net. The published models were started with 64 whatever their depth.
+    out_gain : float
+        The out-projection starts with this times its usual size; small values start the block near
+        the identity.
+    dt_min, dt_max : float
+        See `MambaDirection`.
     backend : str
         Backend of the selective scan.
     """
@@ -131,18 +149,28 @@ class BiMambaMixer(nn.Module):
         d_conv: int = 4,
         expand: int = 2,
         init_depth: int = 1,
+        out_gain: float = 1.0,
+        dt_min: float = _STEP_MIN,
+        dt_max: float = _STEP_MAX,
         backend: str = "auto",
     ) -> None:
         super().__init__()
         d_inner = expand * d_model
         self.backend = backend
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
-        sizes = {"d_state": d_state, "d_conv": d_conv, "rank": dt_rank(d_model)}
-        self.fwd = MambaDirection(d_inner, **sizes, reverse=False)
-        self.rev = MambaDirection(d_inner, **sizes, reverse=True)
+        direction = partial(
+            MambaDirection,
+            d_inner,
+            d_state=d_state,
+            d_conv=d_conv,
+            rank=dt_rank(d_model),
+            dt_min=dt_min,
+            dt_max=dt_max,
+        )
+        self.fwd, self.rev = direction(reverse=False), direction(reverse=True)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
         with torch.no_grad():
-            self.out_proj.weight /= math.sqrt(init_depth)
+            self.out_proj.weight *= out_gain / math.sqrt(init_depth)
 
     def forward(self, u_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
         """Mix along the sequence; `mask_BL` gates the convolution input and the step size."""
@@ -158,35 +186,20 @@ class BiMambaMixer(nn.Module):
 
 
 class BiMambaBlock(nn.Module):
-    """Pre-norm residual block around `BiMambaMixer`; the arguments are the mixer's.
+    """Pre-norm residual block around `BiMambaMixer`.
 
     Parameters
     ----------
     dropout : float
         Dropout on the output of the mixer.
+    **mixer
+        Arguments of `BiMambaMixer`.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        *,
-        d_state: int = 16,
-        d_conv: int = 4,
-        expand: int = 2,
-        init_depth: int = 1,
-        dropout: float = 0.0,
-        backend: str = "auto",
-    ) -> None:
+    def __init__(self, d_model: int, *, dropout: float = 0.0, **mixer: Any) -> None:  # noqa: ANN401
         super().__init__()
         self.norm = RMSNorm(d_model)
-        self.mixer = BiMambaMixer(
-            d_model,
-            d_state=d_state,
-            d_conv=d_conv,
-            expand=expand,
-            init_depth=init_depth,
-            backend=backend,
-        )
+        self.mixer = BiMambaMixer(d_model, **mixer)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, residual_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stems: from bases and tracks to one embedding per bin.
+"""Stems: from bases to one embedding per bin.
 
 With `bin_size` 1 the sequence embedding is the published ``Linear(4, d)``. With larger bins,
 convolutions run at base resolution and are pooled inside each bin. A convolution lets a bin read
@@ -6,39 +6,34 @@ the edges of its neighbours; `SequenceStem.forward` can weigh what crosses a bin
 mask of the bin it comes from, so that a bin with mask 0 is invisible to all others while a bin
 still reads itself in full.
 
-Shapes: B batch, L base pairs, N bins, T tracks, C channels, S positions of one bin, H queries,
-D model width.
+With a stride the first convolution is evaluated at every stride-th base only, counted from the TSS:
+in genomes whose TSS is a start codon, stride 3 keeps the reading phase.
+
+Shapes: B batch, L base pairs, N bins, C channels, S positions of one bin, H queries, D model
+width.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, facts
-from seq2exp.nn.conv import conv_max_pool, windows
-from seq2exp.nn.norm import rms_norm
 from seq2exp.nn.sequence import one_hot
+from seq2exp.nn.stem_layer import Activation, StemLayer, StemScan
 
 __all__ = [
     "ConvStem",
     "LinearStem",
     "StemConfig",
-    "StemLayer",
-    "StemScan",
-    "TrackEmbedding",
-    "TrackTransform",
     "build_stem",
 ]
 
-Pooling = Literal["mean", "max", "attention"]
-StemScan = tuple[Tensor, ...]
-"""What a stem computes once for all masks."""
-TrackTransform = Literal["none", "log1p", "arcsinh"]
+Pooling = Literal["mean", "sum", "max", "attention"]
 
 
 @dataclass(frozen=True)
@@ -48,33 +43,41 @@ class StemConfig:
     channels: int = 64
     """Channels of every convolution."""
     width: int = 15
-    """Taps of the first convolution, odd."""
+    """Taps of the first convolution, centred on its base; of an even number, one more lies before
+    the base than after it."""
+    stride: int = 1
+    """Bases from one evaluated position of the first convolution to the next, counted from the TSS;
+    divides the bin size. Windows with jitter and mirrored windows lose the phase."""
     num_layers: int = 1
     """Convolutions: the first reads the bases, the others read what lies before them."""
     inner_width: int = 5
     """Taps of the second and later convolutions, odd."""
     inner_pool: int = 4
-    """Positions that are max-pooled to one after the first convolution; divides the bin size."""
+    """Evaluated positions that are max-pooled to one after the first convolution; divides their
+    number per bin."""
+    norm: bool = True
+    """Divide every position by the root mean square of its channels before the activation."""
+    activation: Activation = "gelu"
+    """gelu or relu."""
     pool: Pooling = "attention"
-    """How the positions of a bin become one: mean, max, or attention with learned queries."""
+    """How the positions of a bin become one: mean, max, attention with learned queries, or sum: the
+    sum over the root of their number, which keeps the size of independent counts."""
     num_queries: int = 4
     """Queries of the attention pool."""
     dropout: float = 0.0
     """Dropout on the pooled channels."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "inner_width"):
-            taps = getattr(self, name)
-            if taps < 1 or taps % 2 == 0:
-                raise ConfigError(
-                    facts(
-                        f"stem.{name}",
-                        found=taps,
-                        expected="an odd number",
-                        fix="use an odd number so that the taps are centred",
-                    )
+        if self.inner_width < 1 or self.inner_width % 2 == 0:
+            raise ConfigError(
+                facts(
+                    "stem.inner_width",
+                    found=self.inner_width,
+                    expected="an odd number",
+                    fix="use an odd number so that the taps are centred",
                 )
-        for name in ("channels", "num_layers", "inner_pool", "num_queries"):
+            )
+        for name in ("channels", "width", "stride", "num_layers", "inner_pool", "num_queries"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     facts(
@@ -84,22 +87,52 @@ class StemConfig:
                         fix="give a positive number",
                     )
                 )
-        if self.pool not in get_args(Pooling):
-            raise ConfigError(
-                facts(
-                    "stem.pool",
-                    found=self.pool,
-                    expected="one of " + ", ".join(get_args(Pooling)),
-                    fix="use attention",
+        for name, choices in (("pool", get_args(Pooling)), ("activation", get_args(Activation))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    facts(
+                        f"stem.{name}",
+                        found=getattr(self, name),
+                        expected="one of " + ", ".join(choices),
+                        fix=f"use {choices[-1]}",
+                    )
                 )
+
+
+def build_stem(
+    d_model: int, *, bin_size: int, config: StemConfig, tss: int = 0
+) -> LinearStem | ConvStem:
+    """Make the published linear stem for bins of one base, else the convolutional one.
+
+    Parameters
+    ----------
+    d_model : int
+        Width of the embedding.
+    bin_size : int
+        Base pairs per bin.
+    config : StemConfig
+        Widths, depth and pooling.
+    tss : int
+        Index of the TSS in the window, from which `config.stride` counts.
+
+    Raises
+    ------
+    ConfigError
+        The stride does not divide the bin, or the convolutions do not fit into it.
+    """
+    if bin_size % config.stride:
+        raise ConfigError(
+            facts(
+                "stem.stride",
+                found=f"{config.stride} for bins of {bin_size} bp",
+                expected="a divisor of bin_size, so that all bins hold as many positions",
+                fix=f"use bins of {config.stride * max(1, bin_size // config.stride)} bp "
+                "or stride 1",
             )
-
-
-def build_stem(d_model: int, *, bin_size: int, config: StemConfig) -> LinearStem | ConvStem:
-    """Make the published linear stem for bins of one base, else the convolutional one."""
+        )
     if bin_size == 1:
         return LinearStem(d_model)
-    return ConvStem(d_model, bin_size=bin_size, config=config)
+    return ConvStem(d_model, bin_size=bin_size, config=config, tss=tss)
 
 
 class LinearStem(nn.Module):
@@ -125,93 +158,9 @@ class LinearStem(nn.Module):
         return scan[0]
 
 
-class StemLayer(nn.Module):
-    """Convolution inside bins, max pool, norm over channels and GELU.
-
-    What crosses a bin border is computed apart: the first and last positions of a bin are the sum
-    of what the bin sees of itself and, times the weight of the neighbour, of what it sees of the
-    neighbour. With all weights 1 this is the ordinary convolution with zero padding.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels.
-    width : int
-        Taps, odd.
-    pool : int
-        Positions that are max-pooled to one.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, *, width: int, pool: int) -> None:
-        super().__init__()
-        self.width, self.pool = width, pool
-        self.reach = width // 2
-        # Positions whose pooled value can depend on a neighbour, at each end of a bin.
-        self.edge = -(-self.reach // pool) * pool
-        self.conv = nn.Linear(width * in_channels, out_channels)
-        self.scale = nn.Parameter(torch.ones(out_channels))
-
-    def scan(self, x_BNSC: Tensor) -> StemScan:
-        """Compute everything that does not depend on a mask.
-
-        Returns
-        -------
-        tuple of tensors
-            The finished middle of each bin; the own part of its left edge and what the left
-            neighbour adds there; the same for the right edge.
-        """
-        edge, reach, size = self.edge, self.reach, x_BNSC.shape[2]
-        batch, num_bins = x_BNSC.shape[:2]
-        middle = conv_max_pool(
-            x_BNSC[:, :, edge - reach : size - edge + reach].flatten(0, 1),
-            self.conv.weight,
-            self.conv.bias,
-            pool=self.pool,
-        )
-        middle_BNSC = self._activate(middle.view(batch, num_bins, *middle.shape[1:]))
-        if edge == 0:
-            return (middle_BNSC,)
-        left = F.pad(x_BNSC[:, :, : edge + reach], (0, 0, reach, 0))
-        right = F.pad(x_BNSC[:, :, size - edge - reach :], (0, 0, 0, reach))
-        # The last positions of the bin before, and the first ones of the bin after.
-        before = F.pad(x_BNSC[:, :-1, size - reach :], (0, 0, 0, edge + reach, 1, 0))
-        after = F.pad(x_BNSC[:, 1:, :reach], (0, 0, edge + reach, 0, 0, 1))
-        weight, bias = self.conv.weight, self.conv.bias
-        return (
-            middle_BNSC,
-            F.linear(windows(left, self.width), weight, bias),
-            F.linear(windows(before, self.width), weight),
-            F.linear(windows(right, self.width), weight, bias),
-            F.linear(windows(after, self.width), weight),
-        )
-
-    def finish(self, scan: StemScan, mask_BN: Tensor | None = None) -> Tensor:
-        """Join middle and edges, shape (batch, bins, positions / pool, channels).
-
-        Parameters
-        ----------
-        scan : tuple of tensors
-            What `scan` returned.
-        mask_BN : float tensor, shape (batch, bins), optional
-            Weight of what each bin shows to its neighbours; 1 everywhere when left out.
-        """
-        if len(scan) == 1:
-            return scan[0]
-        middle, left, before, right, after = scan
-        if mask_BN is not None:
-            mask_BN11 = mask_BN.to(before.dtype)[..., None, None]
-            before = before * F.pad(mask_BN11[:, :-1], (0, 0, 0, 0, 1, 0))
-            after = after * F.pad(mask_BN11[:, 1:], (0, 0, 0, 0, 0, 1))
-        edges = [self._activate(self._max_pool(x)) for x in (left + before, right + after)]
-        return torch.cat([edges[0], middle, edges[1]], dim=2)
-
-    def _max_pool(self, x_BNSC: Tensor) -> Tensor:
-        batch, num_bins, size, channels = x_BNSC.shape
-        shape = (batch, num_bins, size // self.pool, self.pool, channels)
-        return x_BNSC.view(shape).amax(3) if self.pool > 1 else x_BNSC
-
-    def _activate(self, x_BNSC: Tensor) -> Tensor:
-        return F.gelu(rms_norm(x_BNSC, self.scale))
+class _Style(TypedDict):
+    norm: bool
+    activation: Activation
 
 
 class ConvStem(nn.Module):
@@ -225,17 +174,31 @@ class ConvStem(nn.Module):
         Base pairs per bin.
     config : StemConfig
         Widths, depth and pooling.
+    tss : int
+        Index of the TSS in the window, from which `config.stride` counts.
     """
 
-    def __init__(self, d_model: int, *, bin_size: int, config: StemConfig) -> None:
+    def __init__(self, d_model: int, *, bin_size: int, config: StemConfig, tss: int = 0) -> None:
         super().__init__()
         self.bin_size, self.config = bin_size, config
         channels = config.channels
-        self.first = StemLayer(4, channels, width=config.width, pool=config.inner_pool)
+        style: _Style = {"norm": config.norm, "activation": config.activation}
+        self.first = StemLayer(
+            4,
+            channels,
+            width=config.width,
+            pool=config.inner_pool,
+            stride=config.stride,
+            offset=tss % config.stride,
+            **style,
+        )
         self.inner = nn.ModuleList(
-            StemLayer(channels, channels, width=config.inner_width, pool=1)
+            StemLayer(channels, channels, width=config.inner_width, pool=1, **style)
             for _ in range(config.num_layers - 1)
         )
+        self.num_positions = bin_size // config.stride // config.inner_pool
+        # A single layer that is summed needs no room for all its positions.
+        self.sums_early = config.num_layers == 1 and config.pool in ("mean", "sum")
         num_pooled = 1
         self.queries = None
         if config.pool == "attention":
@@ -246,17 +209,20 @@ class ConvStem(nn.Module):
         self._check_reach()
 
     def _check_reach(self) -> None:
-        config, bin_size = self.config, self.bin_size
+        config = self.config
+        count = self.bin_size // config.stride
         inner_reach = config.inner_width // 2 if config.num_layers > 1 else 0
-        fits = bin_size % config.inner_pool == 0 and 2 * self.first.edge <= bin_size
-        if not fits or 2 * inner_reach > bin_size // config.inner_pool:
+        fits = count % config.inner_pool == 0 and sum(self.first.edges(self.bin_size)) <= count
+        if not fits or 2 * inner_reach > count // config.inner_pool:
             raise ConfigError(
                 facts(
                     "stem",
                     found=f"width {config.width}, inner_width {config.inner_width}, "
-                    f"inner_pool {config.inner_pool} for bins of {bin_size} bp",
-                    expected="widths of at most about one bin, and a pool that divides the bin",
-                    fix="use narrower convolutions or larger bins",
+                    f"inner_pool {config.inner_pool} for bins of {self.bin_size} bp with "
+                    f"{count} positions",
+                    expected="widths of at most about one bin, and a pool that divides the "
+                    "positions",
+                    fix="use narrower convolutions, inner_pool 1 or larger bins",
                 )
             )
 
@@ -264,7 +230,9 @@ class ConvStem(nn.Module):
         """Run what the first convolution shares between all masks."""
         onehot_BLC = one_hot(codes_BL, dtype=self.proj.weight.dtype)
         batch, length = codes_BL.shape
-        return self.first.scan(onehot_BLC.view(batch, length // self.bin_size, self.bin_size, 4))
+        shape = (batch, length // self.bin_size, self.bin_size, 4)
+        scan = self.first.scan(onehot_BLC.view(shape))
+        return (scan[0].sum(2), *scan[1:]) if self.sums_early else scan
 
     def forward(self, scan: StemScan, mask_BN: Tensor | None = None) -> Tensor:
         """Embed every bin, shape (batch, bins, width).
@@ -276,84 +244,28 @@ class ConvStem(nn.Module):
         mask_BN : float tensor, shape (batch, bins), optional
             Weight of what each bin shows to its neighbours; 1 everywhere when left out.
         """
-        x_BNSC = self.first.finish(scan, mask_BN)
-        for layer in self.inner:
-            assert isinstance(layer, StemLayer)
-            x_BNSC = x_BNSC + layer.finish(layer.scan(x_BNSC), mask_BN)
-        embedding_BND: Tensor = self.proj(self.dropout(self._pool(x_BNSC)))
+        if self.sums_early:
+            pooled = scan[0]
+            if len(scan) > 1:
+                pooled = pooled + sum(x.sum(2) for x in self.first.finish_edges(scan, mask_BN))
+            pooled = pooled / self._divisor(self.num_positions)
+        else:
+            x_BNSC = self.first.finish(scan, mask_BN)
+            for layer in self.inner:
+                assert isinstance(layer, StemLayer)
+                x_BNSC = x_BNSC + layer.finish(layer.scan(x_BNSC), mask_BN)
+            pooled = self._pool(x_BNSC)
+        embedding_BND: Tensor = self.proj(self.dropout(pooled))
         return embedding_BND
 
     def _pool(self, x_BNSC: Tensor) -> Tensor:
         if self.queries is not None:
             weights_BNSH = torch.softmax(self.queries(x_BNSC), dim=2)
             return torch.matmul(weights_BNSH.transpose(2, 3), x_BNSC).flatten(2)
-        return x_BNSC.mean(2) if self.config.pool == "mean" else x_BNSC.amax(2)
+        if self.config.pool == "max":
+            return x_BNSC.amax(2)
+        return x_BNSC.sum(2) / self._divisor(x_BNSC.shape[2])
 
-
-class TrackEmbedding(nn.Module):
-    """Embedding of the tracks, ``W scaled + b``; a missing track has its own learned vector.
-
-    Raw signals are transformed, centred and scaled with buffers that training sets from training
-    data (`set_scaling`), so that they travel with the weights.
-
-    Parameters
-    ----------
-    num_tracks : int
-        Tracks.
-    d_model : int
-        Width of the embedding.
-    transform : str
-        "none", "log1p" or "arcsinh", applied to the raw signal (negative values count as 0 under
-        log1p).
-    learn_missing : bool
-        Add a learned vector for every track that is missing in a bin; else it adds nothing.
-    """
-
-    mean_T: Tensor
-    std_T: Tensor
-
-    def __init__(
-        self,
-        num_tracks: int,
-        d_model: int,
-        *,
-        transform: TrackTransform = "none",
-        learn_missing: bool = False,
-    ) -> None:
-        super().__init__()
-        self.transform = transform
-        self.proj = nn.Linear(num_tracks, d_model)
-        self.missing = nn.Linear(num_tracks, d_model, bias=False) if learn_missing else None
-        if self.missing is not None:
-            nn.init.zeros_(self.missing.weight)
-        self.register_buffer("mean_T", torch.zeros(num_tracks))
-        self.register_buffer("std_T", torch.ones(num_tracks))
-
-    @torch.no_grad()
-    def set_scaling(self, mean_T: Tensor, std_T: Tensor) -> None:
-        """Set mean and standard deviation of the transformed signal, float, shape (tracks,).
-
-        A standard deviation of 0 or NaN (a constant or absent track) counts as 1, a NaN mean as 0.
-        """
-        usable_T = torch.isfinite(std_T) & (std_T > 0)
-        self.mean_T.copy_(torch.nan_to_num(mean_T))
-        self.std_T.copy_(torch.where(usable_T, std_T, 1.0))
-
-    def apply_transform(self, signal_BNT: Tensor) -> Tensor:
-        """Transform the raw signal; NaN stays NaN."""
-        if self.transform == "log1p":
-            return torch.log1p(signal_BNT.clamp(min=0))
-        if self.transform == "arcsinh":
-            return torch.arcsinh(signal_BNT)
-        return signal_BNT
-
-    def forward(self, signal_BNT: Tensor) -> Tensor:
-        """Embed the raw signal, shape (batch, bins, width); NaN marks a missing track."""
-        missing_BNT = torch.isnan(signal_BNT)
-        scaled_BNT = (self.apply_transform(signal_BNT) - self.mean_T) / self.std_T
-        scaled_BNT = torch.where(missing_BNT, 0.0, scaled_BNT)
-        scaled_BNT = scaled_BNT.to(self.proj.weight.dtype)
-        hidden_BND: Tensor = self.proj(scaled_BNT)
-        if self.missing is not None:
-            hidden_BND = hidden_BND + self.missing(missing_BNT.to(scaled_BNT.dtype))
-        return hidden_BND
+    def _divisor(self, num_positions: int) -> float:
+        """Return the number by which a sum over positions is divided."""
+        return num_positions if self.config.pool == "mean" else math.sqrt(num_positions)

@@ -101,18 +101,26 @@ class ExpressionModule(pl.LightningModule):
         self._sums = {"genes": 0.0, "train_loss": 0.0, "train_kl": 0.0}
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """Return prediction loss + weighted KL of one batch."""
+        """Return prediction loss + weighted KL and auxiliary loss of one batch."""
         output = forward_batch(self.model, batch)
         loss = masked_loss(output.expression_BK, batch.expression_BK, kind=self.config.loss)
         kl = output.kl_B.mean()
-        total = loss + self.model.config.kl_weight * kl  # type: ignore[union-attr]
+        settings = self.model.config
+        total = loss + settings.kl_weight * kl  # type: ignore[union-attr]
+        if settings.track_loss_weight:  # type: ignore[union-attr]
+            tracks = output.track_loss_B.mean()
+            total = total + settings.track_loss_weight * tracks  # type: ignore[union-attr]
+            self._add("train_track_loss", tracks, len(batch))
         if not torch.isfinite(total):
             self._refuse(batch, float(loss.detach()), float(kl.detach()))
         size = len(batch)
         self._sums["genes"] += size
-        self._sums["train_loss"] += float(loss.detach()) * size
-        self._sums["train_kl"] += float(kl.detach()) * size
+        self._add("train_loss", loss, size)
+        self._add("train_kl", kl, size)
         return torch.as_tensor(total)
+
+    def _add(self, name: str, value: torch.Tensor, size: int) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + float(value.detach()) * size
 
     def on_validation_epoch_start(self) -> None:
         """Forget the previous epoch's predictions."""
@@ -134,9 +142,9 @@ class ExpressionModule(pl.LightningModule):
         difference = (predicted - torch.where(known, observed, predicted))[known]
         losses = masked_loss(predicted, observed, kind=self.config.loss)
         genes = max(self._sums.get("genes", 0.0), 1.0)
+        trained = {name: total / genes for name, total in self._sums.items() if name != "genes"}
         self.history = {
-            "train_loss": self._sums.get("train_loss", math.nan) / genes,
-            "train_kl": self._sums.get("train_kl", math.nan) / genes,
+            **trained,
             "valid_loss": float(losses),
             "valid_mse": float((difference**2).mean()),
             "valid_pearson": _mean_pearson(predicted, observed),

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 RESUME_MODES = ("auto", "never")
+# Model settings that only make sense with tracks.
+_ABOUT_TRACKS = ("track_betas", "track_weights", "track_loss_weight")
 # Enough genes for stable means and deviations of the tracks.
 _SCALING_GENES = 1024
 
@@ -103,7 +105,8 @@ def control_config(config: TrainConfig, dataset: Dataset, name: str) -> TrainCon
         if feature.source != "track" and (chosen is None or feature.name in chosen)
     ]
     data = dataclasses.replace(config.data, tracks=[], contacts=False, features=features)
-    return dataclasses.replace(config, data=data, controls=[])
+    model = {key: value for key, value in config.model.items() if key not in _ABOUT_TRACKS}
+    return dataclasses.replace(config, data=data, model=model, controls=[])
 
 
 def _members(config: TrainConfig, out: Path) -> list[tuple[int, Path]]:

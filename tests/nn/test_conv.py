@@ -73,6 +73,27 @@ def test_conv_max_pool_equals_conv_then_pool(rows, pool):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(("stride", "pool"), [(2, 1), (3, 2), (5, 1)])
+def test_strided_conv_max_pool_is_the_thinned_convolution(stride, pool):
+    x, weight, bias = make(3, 22, 2), make(4, 7 * 2, seed=1), make(4, seed=2)
+
+    def thinned(x, weight, bias):
+        kernel = weight.view(4, 7, 2).transpose(1, 2)
+        full = F.conv1d(x.transpose(1, 2), kernel, bias)[..., ::stride]
+        return F.max_pool1d(full, pool).transpose(1, 2)
+
+    ours = conv_max_pool(x, weight, bias, pool=pool, stride=stride)
+    plain = thinned(x, weight, bias)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
+    seed = torch.randn_like(ours)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, (x, weight, bias), seed),
+        torch.autograd.grad(plain, (x, weight, bias), seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
 def test_conv_max_pool_gives_a_tie_to_one_position():
     """A run of one base repeats the same window; its gradient must be counted once."""
     x = torch.zeros(1, 8, 4, dtype=torch.float64)

@@ -1,0 +1,301 @@
+"""Configuration of a Seq2Exp model.
+
+Constants of the published settings: Su et al., arXiv 2502.13991.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from seq2exp.core.errors import ConfigError, facts
+from seq2exp.models.heads import HeadActivation, ReadoutKind, band_edges
+from seq2exp.models.masking import MaskMode
+from seq2exp.nn.beta import PUBLISHED_TRACK_BETAS, PUBLISHED_TRACK_WEIGHTS
+from seq2exp.nn.stem import StemConfig
+from seq2exp.nn.tracks import TrackTransform
+
+__all__ = ["CONTACT", "Seq2ExpConfig"]
+
+CONTACT = "contact"
+"""Name of the contact profile among the tracks; the sequence of a bin does not decide it."""
+
+
+@dataclass(frozen=True)
+class Seq2ExpConfig:
+    """Everything that shapes a Seq2Exp model; the defaults suit windows of some 10 kb in bins."""
+
+    tracks: tuple[str, ...] = ()
+    """Track names, in the order of the signal."""
+    num_features: int = 0
+    """Scalar features per gene that the head reads; 0 ignores them."""
+    num_outputs: int = 1
+    """Predicted values per gene (biosamples)."""
+    window_bp: int = 16384
+    """Length of the window, even, centred on the TSS."""
+    bin_size: int = 128
+    """Base pairs per position of the networks and of the mask; 1 is the published setting."""
+    mask_bin_size: int | None = None
+    """Base pairs that share one mask value; a multiple of bin_size, which is the default."""
+
+    d_model: int = 64
+    """Width of the hidden states."""
+    d_state: int = 16
+    """States per channel of the scan."""
+    d_conv: int = 4
+    """Taps of the convolution in each block."""
+    expand: int = 2
+    """Inner width over model width."""
+    encoder: str = "bimamba"
+    """Registry name of both networks."""
+    generator_layers: int = 2
+    """Blocks of the network that makes the mask."""
+    predictor_layers: int = 2
+    """Blocks of the network that predicts expression."""
+    init_depth: int | None = None
+    """Depth that scales the out-projections at the start; the real depth, or 64 for parity."""
+    recompute: bool = False
+    """Keep only the input of each block and run it again in the backward pass (less memory)."""
+    stem: StemConfig = field(default_factory=StemConfig)
+    """Convolutions that embed the bases of a bin."""
+    position_embedding: bool = False
+    """Add a learned vector per bin of the window."""
+    dropout: float = 0.0
+    """Dropout on the output of every block."""
+    embedding_dropout: float = 0.0
+    """Dropout on the embedded bins, before the first block."""
+    final_norm: bool = True
+    """Normalise the hidden states after the last block. Without it the read-out sees their size,
+    such as the number of motifs in a bin."""
+    out_proj_gain: float = 1.0
+    """Size of the out-projections at the start, over the usual one; below 1 the blocks start near
+    the identity."""
+    dt_min: float = 1e-3
+    """Smallest step size of the scan at the start."""
+    dt_max: float = 1e-1
+    """Largest step size of the scan at the start; a state remembers about 1 / step bins."""
+
+    use_sequence: bool = True
+    """Let both networks read the DNA."""
+    use_tracks: bool = True
+    """Let the predictor read the tracks."""
+    generator_sees_tracks: bool = False
+    """Let the generator read the tracks too."""
+    track_transform: TrackTransform = "log1p"
+    """Transform of the raw signal before it is embedded."""
+    scale_tracks: bool = True
+    """Centre and scale the embedded tracks with the moments of the training windows."""
+    learn_missing_tracks: bool = False
+    """Give every missing track a learned embedding; else it adds nothing."""
+
+    mask: MaskMode = "soft"
+    """soft: sample in training, mean at test. hard: 0 or 1, straight-through. none: no mask."""
+    gate: Literal["multiply", "delta"] = "delta"
+    """delta: the mask gates convolution and step size inside every predictor block, so that 0
+    hides a bin. multiply: the mask scales the embedding once (published)."""
+    gate_padding: bool = True
+    """Set the mask to 0 in bins outside the contig."""
+    mask_from_generator: bool = True
+    """Let the generator shape the mask."""
+    mask_from_tracks: bool = True
+    """Let the tracks shape the mask."""
+    track_beta_scale: Literal["raw", "mean"] = "mean"
+    """Unit of the signal in the track Beta: as it is (published), or over its training mean."""
+    track_betas: dict[str, float] = field(default_factory=dict)
+    """Second Beta parameter by track name; published values, else 1, where left out."""
+    track_weights: dict[str, float] = field(default_factory=dict)
+    """Relative weight by track name; published values, else 1, where left out."""
+    learn_track_beta: bool = False
+    """Train the betas and weights of the tracks."""
+    fusion: Literal["sum", "product"] = "sum"
+    """How the Betas of generator and tracks are combined."""
+    beta_min: float = 1.0
+    """Added to the parameters of the Betas (c)."""
+    prior_scale_factor: float = 10.0
+    """Strength of the track Beta (k)."""
+    prior_mean: float = 0.1
+    """Mean of the sparse prior."""
+    prior_scale: float = 10.0
+    """First parameter of the sparse prior."""
+    kl_weight: float = 0.01
+    """Weight of the KL in the loss."""
+    kl_excludes_forced: bool = False
+    """Leave bins whose mask is forced out of the KL."""
+    promoter_bp: int = 2000
+    """Central base pairs whose mask is always 1."""
+
+    readout: ReadoutKind = "mean"
+    """How the states around the TSS are pooled."""
+    readout_bp: int = 2000
+    """Central base pairs that are pooled; without effect on bands."""
+    readout_width: int = 16
+    """Channels per bin of the flatten read-out."""
+    readout_edges: tuple[int, ...] = ()
+    """Edges of the bands of the bands read-out, in base pairs from the TSS, negative upstream,
+    ascending. When empty: 0, and 128, 256, 512, ... to both sides up to the ends of the window."""
+    readout_weighting: Literal["mask", "plain"] = "mask"
+    """mask: bins count in their band with their mask, so that a bin with mask 0 stays invisible.
+    plain: all bins count alike."""
+    head_hidden: int = 128
+    """Width of the hidden layers of the head."""
+    head_layers: int = 2
+    """Hidden layers of the head."""
+    head_activation: HeadActivation = "relu"
+    """relu or gelu."""
+    head_dropout: float = 0.0
+    """Dropout after every hidden layer of the head."""
+    head_input_dropout: float = 0.0
+    """Dropout on what the head reads."""
+    head_skip: bool = False
+    """Add a linear map of what the head reads, which starts at zero, to its output."""
+    scale_features: bool = True
+    """Centre and scale the scalar features with the moments of the training genes."""
+    feature_clip: float | None = None
+    """Largest size of a scaled feature; larger ones are clipped."""
+    track_loss_weight: float = 0.0
+    """Weight of an auxiliary loss: the generator, which then reads the sequence alone, predicts the
+    transformed and standardised tracks of its own bin, contacts aside. 0 turns it off."""
+    rc_average: bool = False
+    """At test, average over the window and its reverse complement."""
+
+    def __post_init__(self) -> None:
+        mask_bin = self.mask_bin_size or self.bin_size
+        checks = {
+            "tracks": (len(set(self.tracks)) == len(self.tracks), "names that differ"),
+            "bin_size": (self.bin_size > 0, "at least 1"),
+            "window_bp": (
+                self.window_bp > 0 and self.window_bp % 2 == 0 and self.window_bp % mask_bin == 0,
+                f"an even multiple of {mask_bin} bp (mask_bin_size, else bin_size)",
+            ),
+            "mask_bin_size": (mask_bin % self.bin_size == 0, f"a multiple of {self.bin_size}"),
+            "readout_bp": (self.readout_bp > 0, "at least 1"),
+            "readout_edges": (
+                self._edges_fit,
+                f"at least two ascending edges within +-{self.window_bp // 2} bp",
+            ),
+            "head_layers": (self.head_layers >= 0, "at least 0"),
+            "feature_clip": (self.feature_clip is None or self.feature_clip > 0, "above 0"),
+            "out_proj_gain": (self.out_proj_gain > 0, "a positive value"),
+            "dt_min": (0 < self.dt_min <= self.dt_max, "above 0 and at most dt_max"),
+            "track_loss_weight": (
+                self.track_loss_weight == 0 or (self.track_loss_weight > 0 and self._can_guess),
+                "0, or above 0 with tracks, use_sequence, a generator and no generator_sees_tracks",
+            ),
+            "promoter_bp": (self.promoter_bp >= 0, "at least 0"),
+            "prior_mean": (0 < self.prior_mean < 1, "a value between 0 and 1"),
+            "prior_scale": (self.prior_scale > 0, "a positive value"),
+            "beta_min": (self.beta_min >= 0, "at least 0"),
+            "use_sequence": (
+                self.use_sequence or (self.use_tracks and bool(self.tracks)),
+                "true, or tracks and use_tracks: true (the predictor must read something)",
+            ),
+            "mask_from_generator": (
+                self.mask == "none" or self.mask_from_generator or self.has_track_mask,
+                "true, or tracks and mask_from_tracks: true, or mask: none",
+            ),
+            "generator_sees_tracks": (
+                not self.has_generator or self.use_sequence or self.generator_sees_tracks,
+                "true when use_sequence is false (the generator must read something)",
+            ),
+            "track_betas": (
+                all(value > 0 for value in self.track_betas.values()),
+                "positive values",
+            ),
+            "track_weights": (
+                all(value > 0 for value in self.track_weights.values()),
+                "positive values (leave a track out of `tracks` to drop it)",
+            ),
+        }
+        for name in ("dropout", "embedding_dropout", "head_dropout", "head_input_dropout"):
+            checks[name] = (0 <= getattr(self, name) < 1, "0 <= value < 1")
+        for name, (holds, expected) in checks.items():
+            if not holds:
+                raise ConfigError(
+                    facts(
+                        f"model.{name}",
+                        found=getattr(self, name),
+                        expected=expected,
+                        fix="change this key of the model section",
+                    )
+                )
+        for name in [*self.track_betas, *self.track_weights]:
+            if name not in self.tracks:
+                near = difflib.get_close_matches(name, self.tracks, n=1)
+                raise ConfigError(
+                    facts(
+                        f"model.track_betas or track_weights: {name}",
+                        found="no such track",
+                        expected="one of " + (", ".join(self.tracks) or "no tracks"),
+                        fix=f"use {near[0]!r}" if near else "name a track of the model",
+                    )
+                )
+
+    @property
+    def num_bins(self) -> int:
+        """Positions of the networks."""
+        return self.window_bp // self.bin_size
+
+    @property
+    def has_track_mask(self) -> bool:
+        """Whether the tracks shape the mask."""
+        return self.mask != "none" and self.mask_from_tracks and bool(self.tracks)
+
+    @property
+    def has_generator(self) -> bool:
+        """Whether a network shapes the mask."""
+        return self.mask != "none" and self.mask_from_generator
+
+    @property
+    def _edges_fit(self) -> bool:
+        edges, half = self.readout_edges, self.window_bp // 2
+        ascending = all(a < b for a, b in itertools.pairwise(edges))
+        return not edges or (
+            len(edges) > 1 and ascending and -half <= edges[0] and edges[-1] <= half
+        )
+
+    @property
+    def _can_guess(self) -> bool:
+        sequence_alone = self.use_sequence and not self.generator_sees_tracks
+        return self.has_generator and sequence_alone and bool(self.target_tracks)
+
+    @property
+    def target_tracks(self) -> tuple[int, ...]:
+        """Positions of the tracks that the auxiliary loss predicts: all but the contacts."""
+        return tuple(i for i, name in enumerate(self.tracks) if name != CONTACT)
+
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Edges of the bands read-out in base pairs from the TSS."""
+        return self.readout_edges or band_edges(self.window_bp)
+
+    def track_beta_values(self) -> tuple[list[float], list[float]]:
+        """Second Beta parameters and weights of the tracks, in their order, found by name."""
+        betas = PUBLISHED_TRACK_BETAS | self.track_betas
+        weights = PUBLISHED_TRACK_WEIGHTS | self.track_weights
+        return (
+            [betas.get(name, 1.0) for name in self.tracks],
+            [weights.get(name, 1.0) for name in self.tracks],
+        )
+
+    @classmethod
+    def published_soft(cls, **changes: Any) -> Seq2ExpConfig:  # noqa: ANN401
+        """Return the published soft settings (base level, 200 kb); `changes` override them."""
+        settings: dict[str, Any] = {
+            "tracks": ("H3K27ac", "DNase", "contact"),
+            "num_features": 9,
+            "window_bp": 200_000,
+            "bin_size": 1,
+            "d_model": 128,
+            "generator_layers": 4,
+            "predictor_layers": 4,
+            "init_depth": 64,
+            "track_transform": "none",
+            "scale_tracks": False,
+            "scale_features": False,
+            "gate": "multiply",
+            "gate_padding": False,
+            "track_beta_scale": "raw",
+        }
+        return cls(**(settings | changes))
