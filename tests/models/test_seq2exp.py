@@ -15,6 +15,7 @@ from seq2exp.nn.norm import RMSNorm
 from seq2exp.nn.sequence import flip_bins, one_hot, reverse_complement
 from seq2exp.nn.stem import StemConfig
 
+KINDS = ["mean", "split", "max", "attention", "flatten", "context", "bands"]
 TRACKS = ("DNase", "H3K27ac", "contact")
 SMALL_STEM = StemConfig(channels=8, width=7, inner_pool=2, num_layers=2, inner_width=3)
 SMALL = Seq2ExpConfig(
@@ -187,11 +188,13 @@ def test_wider_mask_bins_share_one_beta():
 # What the mask hides -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("readout", ["mean", "context"])
-@pytest.mark.parametrize("bin_size", [1, 16])
-def test_delta_gate_removes_all_dependence_on_masked_bins(bin_size, readout):
+@pytest.mark.parametrize("readout", ["mean", "context", "bands"])
+@pytest.mark.parametrize(("bin_size", "stride"), [(1, 1), (16, 1), (16, 2)])
+def test_delta_gate_removes_all_dependence_on_masked_bins(bin_size, readout, stride):
     """F2 corrected: with the mask held fixed, masked bins may change at will."""
-    changes = {"bin_size": bin_size, "gate": "delta", "readout": readout}
+    stem = dataclasses.replace(SMALL_STEM, stride=stride)
+    changes = {"bin_size": bin_size, "gate": "delta", "readout": readout, "stem": stem}
+    changes |= {"final_norm": readout != "bands"}
     config = dataclasses.replace(SMALL, **changes)
     model = make(**changes)
     codes, signal, features = make_batch(config)
@@ -346,7 +349,7 @@ def test_two_test_runs_are_identical_and_training_samples():
     assert torch.equal(model(*batch, sample=False).mask_BN, model(*batch, sample=False).mask_BN)
 
 
-@pytest.mark.parametrize("readout", ["mean", "split", "max", "attention", "flatten", "context"])
+@pytest.mark.parametrize("readout", KINDS)
 @pytest.mark.parametrize("position_embedding", [False, True])
 def test_averaged_output_is_the_same_for_both_strands(readout, position_embedding):
     changes = {"readout": readout, "position_embedding": position_embedding, "rc_average": True}

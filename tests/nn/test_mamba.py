@@ -188,3 +188,39 @@ def test_published_parameter_counts():
 def test_unknown_encoder_names_the_nearest():
     with pytest.raises(ConfigError, match="use 'bimamba'"):
         build_encoder("bimanba", {"d_model": 8, "num_layers": 1})
+
+
+def test_first_steps_lie_between_the_given_bounds():
+    torch.manual_seed(0)
+    for low, high in ((1e-3, 1e-1), (0.02, 0.5), (0.3, 0.3)):
+        mixer = BiMambaMixer(32, dt_min=low, dt_max=high)
+        steps = F.softplus(torch.cat([mixer.fwd.dt_proj.bias, mixer.rev.dt_proj.bias]))
+        assert steps.min() >= low * 0.999
+        assert steps.max() <= high * 1.001
+        # Log-uniform: the mean of the logarithm is that of the two ends.
+        middle = (math.log(low) + math.log(high)) / 2
+        assert steps.log().mean().item() == pytest.approx(middle, abs=0.5)
+
+
+def test_out_gain_scales_what_a_fresh_block_adds():
+    x = torch.randn(2, 9, 12, generator=torch.Generator().manual_seed(3))
+    added = []
+    for gain in (1.0, 0.25):
+        torch.manual_seed(0)
+        block = BiMambaBlock(12, out_gain=gain)
+        added.append(block(x) - x)
+    torch.testing.assert_close(added[1], 0.25 * added[0])
+
+
+def test_without_the_final_norm_the_output_is_the_residual_stream():
+    torch.manual_seed(0)
+    x = torch.randn(2, 9, 12)
+    bare = BiMambaEncoder(12, num_layers=0, final_norm=False)
+    assert torch.equal(bare(x), x)
+    assert not list(bare.parameters())
+    encoder = BiMambaEncoder(12, num_layers=2, final_norm=False)
+    torch.testing.assert_close(encoder(x), encoder.layers[1](encoder.layers[0](x)))
+    normed = BiMambaEncoder(12, num_layers=2)
+    normed.layers.load_state_dict(encoder.layers.state_dict())
+    root = encoder(x).square().mean(-1, keepdim=True).add(1e-5).sqrt()
+    torch.testing.assert_close(normed(x), encoder(x) / root)

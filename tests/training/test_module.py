@@ -4,9 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from seq2exp.dataset.samples import Batch
 from seq2exp.models.registry import build_model
 from seq2exp.training.config import OptimConfig
-from seq2exp.training.module import learning_rate, parameter_groups
+from seq2exp.training.module import (
+    ExpressionModule,
+    forward_batch,
+    learning_rate,
+    parameter_groups,
+)
 from tests.runs import MODEL
 
 
@@ -49,3 +55,51 @@ def test_groups_of_a_plain_layer():
     assert [tuple(p.shape) for p in second["params"]] == [(3,)]
     assert (first["weight_decay"], second["weight_decay"]) == (0.1, 0.0)
     assert isinstance(first["params"][0], torch.Tensor)
+
+
+def auxiliary_model(weight, **changes):
+    params = {k: v for k, v in MODEL.items() if k != "name"}
+    params |= {"tracks": ["DNase"], "window_bp": 512, "bin_size": 32, "track_loss_weight": weight}
+    torch.manual_seed(0)
+    return build_model("seq2exp", params | changes)
+
+
+def batch_of(model, genes=4):
+    generator = torch.Generator().manual_seed(1)
+    config = model.config
+    shape = (genes, config.num_bins)
+    return Batch(
+        codes_BL=torch.randint(
+            0, 4, (genes, config.window_bp), generator=generator, dtype=torch.uint8
+        ),
+        signal_BNT=torch.rand(*shape, 1, generator=generator),
+        features_BF=torch.zeros(genes, 0),
+        expression_BK=torch.rand(genes, 1, generator=generator),
+        blacklist_BN=torch.zeros(shape, dtype=torch.bool),
+        valid_BN=torch.ones(shape, dtype=torch.bool),
+        index_B=torch.arange(genes),
+    )
+
+
+def test_total_loss_holds_the_weighted_track_loss():
+    """total(weight) = prediction + kl_weight KL + weight mean(track_loss_B)."""
+    totals = {}
+    for weight in (1.0, 3.0):
+        model = auxiliary_model(weight)
+        batch = batch_of(model)
+        module = ExpressionModule(model, OptimConfig(), total_steps=10)
+        module.on_train_epoch_start()
+        torch.manual_seed(0)
+        totals[weight] = module.training_step(batch, 0).item()
+        torch.manual_seed(0)
+        aux = forward_batch(model, batch).track_loss_B.mean().item()
+        assert module._sums["train_track_loss"] == pytest.approx(aux * len(batch))
+    assert aux > 0.1
+    assert totals[3.0] - totals[1.0] == pytest.approx(2 * aux, rel=1e-5)
+
+
+def test_history_names_the_track_loss_only_where_there_is_one():
+    module = ExpressionModule(auxiliary_model(0.0), OptimConfig(), total_steps=10)
+    module.on_train_epoch_start()
+    module.training_step(batch_of(module.model), 0)
+    assert "train_track_loss" not in module._sums
