@@ -147,13 +147,15 @@ class Seq2ExpConfig:
     head_dropout: float = 0.0
     """Dropout after every hidden layer of the head."""
     head_input_dropout: float = 0.0
-    """Dropout on what the head reads."""
+    """Dropout on the pooled states that the head reads."""
     head_skip: bool = False
     """Add a linear map of what the head reads, which starts at zero, to its output."""
     scale_features: bool = True
     """Centre and scale the scalar features with the moments of the training genes."""
     feature_clip: float | None = None
     """Largest size of a scaled feature; larger ones are clipped."""
+    feature_hidden: int = 0
+    """Width of two hidden layers of the head that see the scalar features only; 0 for none."""
     track_loss_weight: float = 0.0
     """Weight of an auxiliary loss: the generator, which then reads the sequence alone, predicts the
     transformed and standardised tracks of its own bin, contacts aside. 0 turns it off."""
@@ -175,6 +177,7 @@ class Seq2ExpConfig:
                 self._edges_fit,
                 f"at least two ascending edges within +-{self.window_bp // 2} bp",
             ),
+            "feature_hidden": (self.feature_hidden >= 0, "at least 0"),
             "head_layers": (self.head_layers >= 0, "at least 0"),
             "feature_clip": (self.feature_clip is None or self.feature_clip > 0, "above 0"),
             "out_proj_gain": (self.out_proj_gain > 0, "a positive value"),

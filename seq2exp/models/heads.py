@@ -167,11 +167,14 @@ class ExpressionHead(nn.Module):
     activation : str
         "relu" or "gelu".
     dropout, input_dropout : float
-        Dropout after each hidden layer, and on the input.
+        Dropout after each hidden layer, and on the pooled state.
     skip : bool
         Add a linear map of the input, which starts at zero, to the output.
     feature_clip : float, optional
         Largest size of a scaled feature.
+    feature_hidden : int
+        Width of two hidden layers that only see the features and stand beside them in the input; 0
+        for none. They combine a few numbers that dropout would tear apart.
     """
 
     feature_mean_F: Tensor
@@ -192,9 +195,19 @@ class ExpressionHead(nn.Module):
         input_dropout: float = 0.0,
         skip: bool = False,
         feature_clip: float | None = None,
+        feature_hidden: int = 0,
     ) -> None:
         super().__init__()
         self.feature_clip = feature_clip
+        self.feature_layers = None
+        if feature_hidden and num_features:
+            self.feature_layers = nn.Sequential(
+                nn.Linear(num_features, feature_hidden),
+                nn.GELU(),
+                nn.Linear(feature_hidden, feature_hidden),
+                nn.GELU(),
+            )
+            in_dim += feature_hidden
         widths = [in_dim + num_features, *[hidden] * num_layers]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
@@ -213,10 +226,13 @@ class ExpressionHead(nn.Module):
 
     def forward(self, pooled_BD: Tensor, features_BF: Tensor | None) -> Tensor:
         """Predict expression, shape (batch, outputs), at least float32."""
-        parts = [pooled_BD]
+        parts = [self.input_dropout(pooled_BD)]
         if features_BF is not None:
-            parts.append(self._scale(features_BF).to(pooled_BD.dtype))
-        read_BI = self.input_dropout(torch.cat(parts, dim=-1))
+            scaled_BF = self._scale(features_BF).to(pooled_BD.dtype)
+            parts.append(scaled_BF)
+            if self.feature_layers is not None:
+                parts.append(self.feature_layers(scaled_BF))
+        read_BI = torch.cat(parts, dim=-1)
         out_BK: Tensor = self.layers(read_BI)
         if self.skip is not None:
             out_BK = out_BK + self.skip(read_BI)

@@ -105,6 +105,7 @@ class Seq2Exp(nn.Module):
             input_dropout=config.head_input_dropout,
             skip=config.head_skip,
             feature_clip=config.feature_clip,
+            feature_hidden=config.feature_hidden,
         )
         for name, module in self.named_modules():
             # The bias of a step projection holds the first step sizes.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["conv_max_pool", "depthwise_conv", "windows"]
+__all__ = ["conv_max_pool", "conv_relu_sum", "depthwise_conv", "windows"]
 
 # Rows of about this many numbers are unfolded at once, so that they stay in the cache.
 _UNFOLDED_NUMBERS = 1 << 18
@@ -196,6 +196,70 @@ class _ConvMaxPool(torch.autograd.Function):
                 for tap in range(width):
                     grad_x_MSC[rows, tap : tap + span : ctx.stride] += taps[:, :, tap]
         return grad_x_MSC, grad_weight_OW, grad_MPO.sum((0, 1)), None, None
+
+
+def conv_relu_sum(x_MSC: Tensor, weight_OW: Tensor, bias_O: Tensor, *, stride: int = 1) -> Tensor:
+    """Convolution without padding, ReLU, and the sum over all positions of a row.
+
+    Runs over a few rows at a time and holds no unsummed result, not even for the backward pass,
+    which convolves again.
+
+    Parameters
+    ----------
+    x_MSC : float tensor, shape (rows, positions, channels)
+        Gets no gradient.
+    weight_OW : float tensor, shape (out_channels, width * channels)
+        Taps outermost, as in `windows`.
+    bias_O : float tensor, shape (out_channels,)
+    stride : int
+        Positions from one result to the next.
+
+    Returns
+    -------
+    tensor, shape (rows, out_channels)
+    """
+    device = x_MSC.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_MSC.dtype
+    run: Callable[..., Tensor] = _ConvReluSum.apply
+    return run(x_MSC.detach().to(dtype), weight_OW.to(dtype), bias_O.to(dtype), stride)
+
+
+class _ConvReluSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        x_MSC: Tensor,
+        weight_OW: Tensor,
+        bias_O: Tensor,
+        stride: int,
+    ) -> Tensor:
+        out_MO = x_MSC.new_empty((x_MSC.shape[0], weight_OW.shape[0]))
+        width = weight_OW.shape[1] // x_MSC.shape[2]
+        for rows in _row_blocks(x_MSC, weight_OW):
+            taps = windows(x_MSC[rows], width, stride=stride)
+            full = torch.addmm(bias_O, taps.flatten(0, 1), weight_OW.t())
+            torch.sum(full.relu_().view(*taps.shape[:2], -1), dim=1, out=out_MO[rows])
+        ctx.save_for_backward(x_MSC, weight_OW, bias_O)
+        ctx.stride = stride
+        return out_MO
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        grad_MO: Tensor,
+    ) -> tuple[None, Tensor, Tensor, None]:
+        x_MSC, weight_OW, bias_O = ctx.saved_tensors
+        width = weight_OW.shape[1] // x_MSC.shape[2]
+        grad_weight_OW, grad_bias_O = torch.zeros_like(weight_OW), torch.zeros_like(bias_O)
+        for rows in _row_blocks(x_MSC, weight_OW):
+            taps = windows(x_MSC[rows], width, stride=ctx.stride)
+            flat = taps.flatten(0, 1)
+            full = torch.addmm(bias_O, flat, weight_OW.t())
+            passed = (full > 0).view(*taps.shape[:2], -1) * grad_MO[rows, None]
+            grad_weight_OW.addmm_(passed.flatten(0, 1).t(), flat)
+            grad_bias_O += passed.sum((0, 1))
+        return None, grad_weight_OW, grad_bias_O, None
 
 
 def _row_blocks(x_MSC: Tensor, weight_OW: Tensor) -> list[slice]:

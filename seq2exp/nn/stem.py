@@ -231,8 +231,9 @@ class ConvStem(nn.Module):
         onehot_BLC = one_hot(codes_BL, dtype=self.proj.weight.dtype)
         batch, length = codes_BL.shape
         shape = (batch, length // self.bin_size, self.bin_size, 4)
-        scan = self.first.scan(onehot_BLC.view(shape))
-        return (scan[0].sum(2), *scan[1:]) if self.sums_early else scan
+        if self.sums_early:
+            return self.first.scan_summed(onehot_BLC.view(shape))
+        return self.first.scan(onehot_BLC.view(shape))
 
     def forward(self, scan: StemScan, mask_BN: Tensor | None = None) -> Tensor:
         """Embed every bin, shape (batch, bins, width).
@@ -245,10 +246,7 @@ class ConvStem(nn.Module):
             Weight of what each bin shows to its neighbours; 1 everywhere when left out.
         """
         if self.sums_early:
-            pooled = scan[0]
-            if len(scan) > 1:
-                pooled = pooled + sum(x.sum(2) for x in self.first.finish_edges(scan, mask_BN))
-            pooled = pooled / self._divisor(self.num_positions)
+            pooled = self.first.finish(scan, mask_BN).sum(2) / self._divisor(self.num_positions)
         else:
             x_BNSC = self.first.finish(scan, mask_BN)
             for layer in self.inner:

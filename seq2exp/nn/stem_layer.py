@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seq2exp.nn.conv import conv_max_pool, windows
+from seq2exp.nn.conv import conv_max_pool, conv_relu_sum, windows
 from seq2exp.nn.norm import rms_norm
 
 __all__ = ["Activation", "StemLayer", "StemScan"]
@@ -89,12 +89,33 @@ class StemLayer(nn.Module):
             neighbour adds there; the same for the right edge.
         """
         left, right = self.edges(x_BNSC.shape[2])
-        count = x_BNSC.shape[2] // self.stride
-        start, stop = self._span(left, count - right)
+        start, stop = self._middle(x_BNSC.shape[2])
         middle_BNSC = self._activate(self._pooled_conv(x_BNSC[:, :, start:stop]))
         if left == right == 0:
             return (middle_BNSC,)
         return (middle_BNSC, *self._scan_left(x_BNSC, left), *self._scan_right(x_BNSC, right))
+
+    def scan_summed(self, x_BNSC: Tensor) -> StemScan:
+        """Like `scan`, with the middle of each bin summed to one position; x gets no gradient."""
+        left, right = self.edges(x_BNSC.shape[2])
+        start, stop = self._middle(x_BNSC.shape[2])
+        simple = self.pool == 1 and self.scale is None and isinstance(self.act, nn.ReLU)
+        if not simple or stop - start < self.width:
+            scan = self.scan(x_BNSC)
+            return (scan[0].sum(2, keepdim=True), *scan[1:])
+        middle_MC = conv_relu_sum(
+            x_BNSC[:, :, start:stop].flatten(0, 1),
+            self.conv.weight,
+            self.conv.bias,
+            stride=self.stride,
+        )
+        middle_BN1C = middle_MC.view(*x_BNSC.shape[:2], 1, -1)
+        return (middle_BN1C, *self._scan_left(x_BNSC, left), *self._scan_right(x_BNSC, right))
+
+    def _middle(self, size: int) -> tuple[int, int]:
+        """Positions that the results between the two edges of a bin read."""
+        left, right = self.edges(size)
+        return self._span(left, size // self.stride - right)
 
     def _scan_left(self, x_BNSC: Tensor, count: int) -> StemScan:
         """First positions of a bin: its own part, and that of the end of the bin before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -32,6 +32,7 @@ def test_default_edges_double_and_cover_the_window():
     assert band_edges(1026) == (-513, -512, -256, -128, 0, 128, 256, 512, 513)
 
 
+@settings(deadline=None)
 @given(
     bin_size=st.sampled_from([1, 3, 16, 96]),
     num_bins=st.integers(2, 40),
@@ -117,3 +118,26 @@ def test_input_dropout_only_in_training():
     head.train()
     torch.manual_seed(0)
     assert not torch.equal(head(*inputs), head(*inputs))
+
+
+def test_feature_layers_see_the_features_only_and_escape_dropout():
+    """With all pooled states dropped, what is left is a function of the features alone."""
+    head = make_head(feature_hidden=5, input_dropout=0.5)
+    pooled, features = make_inputs()
+    hidden = head.feature_layers(features)
+    expected = head.layers(torch.cat([pooled, features, hidden], 1))
+    torch.testing.assert_close(head(pooled, features), expected)
+    head.train()
+    head.input_dropout.p = 1.0
+    dropped = head(pooled, features)
+    torch.testing.assert_close(
+        dropped, head.layers(torch.cat([pooled * 0, features, hidden], 1)), rtol=0, atol=0
+    )
+    dropped.sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in head.feature_layers.parameters())
+
+
+def test_feature_layers_need_features():
+    head = ExpressionHead(6, num_features=0, num_outputs=2, hidden=8, feature_hidden=5)
+    assert head.feature_layers is None
+    assert head(torch.zeros(1, 6), None).shape == (1, 2)

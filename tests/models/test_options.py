@@ -174,6 +174,7 @@ def test_guess_changes_no_prediction():
         ({"out_proj_gain": 0.0}, "out_proj_gain"),
         ({"feature_clip": 0.0}, "feature_clip"),
         ({"head_layers": -1}, "head_layers"),
+        ({"feature_hidden": -1}, "feature_hidden"),
         ({"head_input_dropout": 1.0}, "head_input_dropout"),
         ({"embedding_dropout": -0.1}, "embedding_dropout"),
         ({"track_loss_weight": -1.0}, "track_loss_weight"),

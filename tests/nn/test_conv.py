@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seq2exp.nn.conv import conv_max_pool, depthwise_conv, windows
+from seq2exp.nn.conv import conv_max_pool, conv_relu_sum, depthwise_conv, windows
 
 
 def make(*shape, seed=0):
@@ -92,6 +92,23 @@ def test_strided_conv_max_pool_is_the_thinned_convolution(stride, pool):
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rows", [2, 500])
+@pytest.mark.parametrize("stride", [1, 3])
+def test_conv_relu_sum_with_gradients(stride, rows):
+    x, weight, bias = make(rows, 22, 2).detach(), make(4, 7 * 2, seed=1), make(4, seed=2)
+    kernel = weight.view(4, 7, 2).transpose(1, 2)
+    plain = F.conv1d(x.transpose(1, 2), kernel, bias)[..., ::stride].relu().sum(-1)
+    ours = conv_relu_sum(x, weight, bias, stride=stride)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
+    seed = torch.randn_like(ours)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, (weight, bias), seed),
+        torch.autograd.grad(plain, (weight, bias), seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-10)
 
 
 def test_conv_max_pool_gives_a_tie_to_one_position():

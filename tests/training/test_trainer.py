@@ -12,6 +12,7 @@ from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.core.files import read_json, sha256
 from seq2exp.dataset.samples import GeneSamples
 from seq2exp.dataset.store import Dataset
+from seq2exp.models.registry import build_model
 from seq2exp.training.trainer import control_config, model_params, train
 from tests.runs import tiny_config
 
@@ -99,6 +100,17 @@ def test_controls_see_less(toy):
     shuffled = control_config(tiny_config(), dataset, "shuffled_tracks")
     assert shuffled.data.shuffle_tracks
     assert shuffled.model == tiny_config().model
+
+
+def test_sequence_only_control_drops_settings_that_need_tracks(toy):
+    about_tracks = {"track_betas": {"DNase": 0.5}, "track_loss_weight": 0.1}
+    config = tiny_config(model=about_tracks)
+    control = control_config(config, Dataset(toy), "sequence_only")
+    assert not set(about_tracks) & set(control.model)
+    params = model_params(control, GeneSamples(Dataset(toy), control.data, [0]))
+    model = build_model("seq2exp", {k: v for k, v in params.items() if k != "name"})
+    assert model.track_head is None
+    assert control_config(config, Dataset(toy), "shuffled_tracks").model == config.model
 
 
 def test_trained_controls_are_runs_of_their_own(toy, tmp_path):
