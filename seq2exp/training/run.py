@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import seq2exp
+from seq2exp.core.config import load_yaml
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import read_json
 from seq2exp.dataset.store import Dataset
@@ -101,7 +102,7 @@ def open_run(folder: Path) -> TrainedRun:
         The folder holds no finished run.
     """
     folder = Path(folder)
-    places = sorted(folder.glob("members/*/model")) or [folder / "model"]
+    places = _places(folder)
     if not (folder / "manifest.json").is_file() or not all(
         (place / "config.yaml").is_file() for place in places
     ):
@@ -115,6 +116,16 @@ def open_run(folder: Path) -> TrainedRun:
         )
     loaded = [load_model(place) for place in places]
     return TrainedRun(folder, [model for model, _ in loaded], loaded[0][1])
+
+
+def _places(folder: Path) -> list[Path]:
+    """Model folders of all members, also of those that training has not reached yet."""
+    config = folder / "config.yaml"
+    settings = load_yaml(config) if config.is_file() else {}
+    num_seeds = settings.get("fit", {}).get("seeds", 1)
+    seeds = [settings["seed"] + i for i in range(num_seeds)] if num_seeds > 1 else []
+    wanted = {folder / "members" / f"seed_{seed}" / "model" for seed in seeds}
+    return sorted({*folder.glob("members/*/model"), *wanted}) or [folder / "model"]
 
 
 def describe_machine() -> dict[str, Any]:

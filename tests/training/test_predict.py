@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
-from seq2exp.core.errors import ConfigError
+from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.predict import gene_table, predict
 from seq2exp.training.run import open_run
@@ -83,6 +85,10 @@ def test_an_ensemble_averages_its_members(toy, tmp_path, dataset):
     assert not np.allclose(singles[0], singles[1])
     np.testing.assert_allclose(both.expression, np.mean(singles, axis=0), atol=1e-6)
     np.testing.assert_allclose(both.spread, np.std(singles, axis=0), atol=1e-6)
+    # Before the second member is trained, the first alone is not what the configuration says.
+    shutil.rmtree(tmp_path / "run" / "members" / f"seed_{config.seed + 1}" / "model")
+    with pytest.raises(InputError, match="no trained model"):
+        open_run(tmp_path / "run")
 
 
 def test_a_dataset_of_another_layout_is_refused_with_every_difference(run, tmp_path):
