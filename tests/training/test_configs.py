@@ -1,0 +1,48 @@
+"""Every training configuration that is shipped can be read, and its model built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from seq2exp.core.config import load_config
+from seq2exp.models.registry import build_model
+from seq2exp.training.config import TrainConfig
+
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs" / "train").glob("*.yaml"))
+
+
+def load_model(path, **decided):
+    config = load_config(TrainConfig, [path])
+    params = {key: value for key, value in config.model.items() if key != "name"}
+    sizes = {"window_bp": config.data.window_bp, "bin_size": config.data.bin_size}
+    return config, build_model(config.model["name"], params | sizes | decided)
+
+
+def test_there_are_some():
+    assert {"debug.yaml", "yeast.yaml"} <= {path.name for path in SHIPPED}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("tracks", [["ATAC"], []])
+def test_shipped_configuration_makes_a_model_with_and_without_tracks(path, tracks):
+    config, model = load_model(path, tracks=tracks, num_features=2)
+    codes = torch.zeros(1, config.data.window_bp, dtype=torch.uint8)
+    signal = torch.zeros(1, model.config.num_bins, len(tracks))
+    out = model.eval()(codes, signal, torch.zeros(1, 2))
+    assert torch.isfinite(out.expression_BK).all()
+
+
+def test_yeast_reads_codons():
+    """Windows are never shifted or mirrored, and the stem starts its threes at the TSS."""
+    path = next(path for path in SHIPPED if path.stem == "yeast")
+    config, model = load_model(path, tracks=["ATAC"])
+    assert config.data.jitter_bp == 0
+    assert not model.config.rc_average
+    assert config.data.window_bp // 2 % 3 == model.stem.first.offset == 0
+    assert model.stem.first.stride == 3
+    edges = model.config.bands
+    assert edges[0] == -config.data.window_bp // 2
+    assert edges[-1] == config.data.window_bp // 2
