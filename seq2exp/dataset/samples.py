@@ -131,12 +131,11 @@ def gene_window(dataset: Dataset, gene: int, config: SampleConfig, *, shift: int
     shift : int
         Bases by which the window is moved in genome direction.
     """
-    row = dataset.genes.iloc[gene]
-    contig = str(row["contig"])
+    contig, tss, strand = dataset.sites[gene]
     window = tss_window(
         contig,
-        int(row["tss"]),
-        str(row["strand"]),
+        tss,
+        strand,
         length=config.window_bp,
         contig_length=dataset.manifest.contigs[contig],
         oriented=config.strand == "gene",
@@ -179,6 +178,7 @@ class GeneSamples(TorchDataset[Sample]):
         self.seed = seed
         self.epoch = 0
         self.track_index = _choose(dataset.track_names, config.tracks, "data.tracks")
+        self.all_tracks = self.track_index == list(range(dataset.num_tracks))
         self.label_index = _choose(
             dataset.manifest.expression.samples, config.samples, "data.samples"
         )
@@ -226,13 +226,13 @@ class GeneSamples(TorchDataset[Sample]):
         window = self._window(gene)
         data, bin_size = self.dataset, self.config.bin_size
         other = gene if self.donor is None else int(self.donor[gene])
-        features = data.features[gene, self.feature_index]
-        borrowed = data.features[other, self.feature_index]
+        features = data.features[gene][self.feature_index]
+        borrowed = data.features[other][self.feature_index]
         return Sample(
             codes=data.codes(window),
             signal=self._signal(other, window if other == gene else self._window(other)),
             features=np.where(self.from_track, borrowed, features),
-            expression=data.expression[gene, self.label_index],
+            expression=data.expression[gene][self.label_index],
             blacklist=np.ascontiguousarray(data.excluded_bins(window, bin_size=bin_size)),
             valid=np.ascontiguousarray(data.inside_bins(window, bin_size=bin_size)),
             index=gene,
@@ -243,7 +243,9 @@ class GeneSamples(TorchDataset[Sample]):
 
     def _signal(self, gene: int, window: Window) -> NDArray[np.float32]:
         bin_size = self.config.bin_size
-        signal = self.dataset.track_bins(window, bin_size=bin_size)[:, self.track_index]
+        signal = self.dataset.track_bins(window, bin_size=bin_size)
+        if not self.all_tracks:
+            signal = signal[:, self.track_index]
         if self.config.contacts:
             contact = self.dataset.contact_bins(gene, window, bin_size=bin_size)
             signal = np.concatenate((signal, contact[:, None]), axis=1)
