@@ -135,6 +135,9 @@ class Seq2ExpConfig:
     readout_edges: tuple[int, ...] = ()
     """Edges of the bands of the bands read-out, in base pairs from the TSS, negative upstream,
     ascending. When empty: 0, and 128, 256, 512, ... to both sides up to the ends of the window."""
+    element_channels: int = 0
+    """Channels of contributions that are summed over the distal bins, each times mask and contact,
+    and given to the head beside the read-out; 0 leaves the sum out."""
     readout_weighting: Literal["mask", "plain"] = "mask"
     """mask: bins count in their band with their mask, so that a bin with mask 0 stays invisible.
     plain: all bins count alike."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from seq2exp.encoders import build_encoder
 from seq2exp.models.config import Seq2ExpConfig
+from seq2exp.models.contributions import CONTACT, ElementSum
 from seq2exp.models.heads import ExpressionHead, Readout, band_weights
 from seq2exp.models.masking import central_span, draw_mask, force_mask
 from seq2exp.models.output import ModelCall, Seq2ExpOutput, expect_shape, mean_with_mirrored
@@ -94,8 +95,13 @@ class Seq2Exp(nn.Module):
             bands=band_weights(config.bands, num_bins=num_bins, bin_size=config.bin_size),
             weighting=config.readout_weighting,
         )
+        self.element_sum = (
+            ElementSum(config.d_model, channels=config.element_channels, promoter=self.promoter)
+            if config.element_channels
+            else None
+        )
         self.head = ExpressionHead(
-            self.readout.out_dim,
+            self.readout.out_dim + config.element_channels,
             num_features=config.num_features,
             num_outputs=config.num_outputs,
             hidden=config.head_hidden,
@@ -224,7 +230,12 @@ class Seq2Exp(nn.Module):
             generated_BND = self._generate(scanned, tracks_BND)
             q_BM = self._posterior(generated_BND, signal_BNT)
         mask_BN, free_BN = self._mask(call, q_BM, sample=sample)
-        pooled_BD = self.readout(self._predict(scanned, tracks_BND, mask_BN), mask_BN)
+        hidden_BND = self._predict(scanned, tracks_BND, mask_BN)
+        pooled_BD = self.readout(hidden_BND, mask_BN)
+        if self.element_sum is not None:
+            contact_BN = self._contact(call)
+            summed_BV = self.element_sum(hidden_BND, mask_BN, contact_BN)
+            pooled_BD = torch.cat([pooled_BD, summed_BV], dim=-1)
         features_BF = call.features_BF if self.config.num_features else None
         ones_BN = self._ones(call)
         return Seq2ExpOutput(
@@ -237,6 +248,14 @@ class Seq2Exp(nn.Module):
             track_loss_B=self._track_loss(call, generated_BND),
             embedding_BD=pooled_BD,
         )
+
+    def _contact(self, call: ModelCall) -> Tensor:
+        """Contact with the TSS over its training mean; ones without a contact track."""
+        if call.signal_BNT is None or CONTACT not in self.config.tracks:
+            return self._ones(call)
+        column = self.config.tracks.index(CONTACT)
+        contact_BN = call.signal_BNT[..., column].to(self.track_unit_T)
+        return torch.nan_to_num(contact_BN, nan=0.0).clamp(min=0) / self.track_unit_T[column]
 
     def _mean(self, call: ModelCall, q_BM: BetaParameters | None) -> Tensor:
         if q_BM is not None:

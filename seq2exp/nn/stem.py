@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.nn.kmers import KmerStem
 from seq2exp.nn.sequence import one_hot
 from seq2exp.nn.stem_layer import Activation, StemLayer, StemScan
 
@@ -64,6 +65,11 @@ class StemConfig:
     sum over the root of their number, which keeps the size of independent counts."""
     num_queries: int = 4
     """Queries of the attention pool."""
+    kmer: int = 0
+    """Letters of the words that are counted instead of a convolution (6 is a good start); 0 for the
+    convolution. Of the other keys only channels and dropout then matter."""
+    word_dropout: float = 0.0
+    """Share of the words left out at random in training."""
     dropout: float = 0.0
     """Dropout on the pooled channels."""
 
@@ -101,8 +107,8 @@ class StemConfig:
 
 def build_stem(
     d_model: int, *, bin_size: int, config: StemConfig, tss: int = 0
-) -> LinearStem | ConvStem:
-    """Make the published linear stem for bins of one base, else the convolutional one.
+) -> LinearStem | ConvStem | KmerStem:
+    """Make the published linear stem for bins of one base, else one that pools inside bins.
 
     Parameters
     ----------
@@ -132,6 +138,15 @@ def build_stem(
         )
     if bin_size == 1:
         return LinearStem(d_model)
+    if config.kmer:
+        return KmerStem(
+            d_model,
+            bin_size=bin_size,
+            length=config.kmer,
+            channels=config.channels,
+            word_dropout=config.word_dropout,
+            dropout=config.dropout,
+        )
     return ConvStem(d_model, bin_size=bin_size, config=config, tss=tss)
 
 

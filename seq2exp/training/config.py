@@ -31,6 +31,8 @@ class OptimConfig:
     """AdamW moment decays."""
     weight_decay: float = 1e-6
     """Decoupled weight decay; biases, norms, A_log and D are exempt."""
+    embedding_decay: float | None = None
+    """Weight decay of lookup tables (the words of a k-mer stem); weight_decay when not given."""
     clip_norm: float = 1.0
     """Gradients are clipped to this norm."""
     loss: str = "smooth_l1"

@@ -44,22 +44,32 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
     return config.final_lr + (config.lr - config.final_lr) * cosine
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split trainable parameters into those with and those without weight decay."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, embedding_decay: float | None = None
+) -> list[dict[str, Any]]:
+    """Split trainable parameters by weight decay: matrices, lookup tables, and those without."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    matrices: list[nn.Parameter] = []
+    lookups: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parts = name.split(".")
-            exempt = parameter.ndim < 2 or any(
-                part.startswith(word) if len(word) > 2 else part == word
-                for part in parts
-                for word in _NO_DECAY
-            )
-            groups[not exempt].append(parameter)
-    return [
-        {"params": groups[True], "weight_decay": weight_decay},
-        {"params": groups[False], "weight_decay": 0.0},
-    ]
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in tables:
+            lookups.append(parameter)
+        else:
+            (exempt if _is_exempt(name, parameter) else matrices).append(parameter)
+    decay = weight_decay if embedding_decay is None else embedding_decay
+    groups = ((matrices, weight_decay), (lookups, decay), (exempt, 0.0))
+    return [{"params": params, "weight_decay": value} for params, value in groups if params]
+
+
+def _is_exempt(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim < 2 or any(
+        part.startswith(word) if len(word) > 2 else part == word
+        for part in name.split(".")
+        for word in _NO_DECAY
+    )
 
 
 def forward_batch(model: nn.Module, batch: Batch, **options: Any) -> Any:  # noqa: ANN401
@@ -154,7 +164,9 @@ class ExpressionModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """Return AdamW and the per-step schedule."""
-        groups = parameter_groups(self.model, self.config.weight_decay)
+        groups = parameter_groups(
+            self.model, self.config.weight_decay, embedding_decay=self.config.embedding_decay
+        )
         optimizer = torch.optim.AdamW(groups, lr=1.0, betas=self.config.betas)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate(step, self.total_steps, self.config)

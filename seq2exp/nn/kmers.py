@@ -1,0 +1,120 @@
+"""A stem that counts words: every k-mer has its own vector, and a bin is the sum of its words.
+
+A convolution has to find its filters by gradient descent from noise, which takes many genes. A
+table of words is linear in the sequence from the start, as in a ridge on k-mer counts, and is
+learned from a few hundred genes. Words are read without regard to strand: a word and its reverse
+complement share a vector. Only words that lie wholly inside a bin count, so a bin never shows its
+neighbours anything.
+
+Shapes: B batch, L base pairs, N bins, W words per bin, C channels, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seq2exp.core.errors import ConfigError, facts
+from seq2exp.nn.norm import rms_norm
+
+__all__ = ["KmerStem", "word_numbers"]
+
+_INIT_STD = 0.02
+
+
+def word_numbers(codes_BL: Tensor, *, length: int) -> Tensor:
+    """Return the number of every k-mer as a strand-free word; with an N, the last number.
+
+    Parameters
+    ----------
+    codes_BL : uint8 tensor, shape (batch, length of the window)
+        Bases A0 C1 G2 T3 N4.
+    length : int
+        Letters per word (k).
+
+    Returns
+    -------
+    int64 tensor, shape (batch, length of the window - k + 1)
+        Smaller of the base-4 numbers of the word and of its reverse complement, in
+        ``[0, 4**k)``; ``4**k`` where the word holds an N.
+    """
+    windows_BWK = codes_BL.long().unfold(1, length, 1)
+    powers_K = 4 ** torch.arange(length - 1, -1, -1, device=codes_BL.device)
+    known_BWK = windows_BWK.clamp(max=3)
+    forward_BW = (known_BWK * powers_K).sum(-1)
+    reverse_BW = ((3 - known_BWK) * powers_K.flip(0)).sum(-1)
+    broken_BW = (windows_BWK > 3).any(-1)
+    return torch.minimum(forward_BW, reverse_BW).masked_fill(broken_BW, 4**length)
+
+
+class KmerStem(nn.Module):
+    """Sum of the vectors of the words inside each bin, normed, activated and projected.
+
+    Parameters
+    ----------
+    d_model : int
+        Width of the embedding.
+    bin_size : int
+        Base pairs per bin, at least `length`.
+    length : int
+        Letters per word, 1 to 8.
+    channels : int
+        Width of a word's vector.
+    word_dropout : float
+        Share of the words that is left out at random in training.
+    dropout : float
+        Dropout on the bin's channels.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        bin_size: int,
+        length: int,
+        channels: int,
+        word_dropout: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 1 <= length <= min(8, bin_size):
+            raise ConfigError(
+                facts(
+                    "stem.kmer",
+                    found=length,
+                    expected=f"between 1 and {min(8, bin_size)}, for bins of {bin_size} bp",
+                    fix="use 6, or larger bins",
+                )
+            )
+        self.bin_size, self.length, self.word_dropout = bin_size, length, word_dropout
+        self.words = nn.Embedding(4**length + 1, channels, padding_idx=4**length)
+        nn.init.normal_(self.words.weight, std=_INIT_STD)
+        with torch.no_grad():
+            self.words.weight[-1] = 0
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.dropout = nn.Dropout(dropout)
+        self.proj = nn.Linear(channels, d_model)
+
+    def scan_bases(self, codes_BL: Tensor) -> tuple[Tensor, ...]:
+        """Embed every bin; nothing depends on the mask."""
+        batch, num_bases = codes_BL.shape
+        bins = codes_BL.reshape(-1, self.bin_size)
+        numbers = word_numbers(bins, length=self.length)
+        if self.training and self.word_dropout:
+            drop = torch.rand(numbers.shape, device=numbers.device) < self.word_dropout
+            numbers = numbers.masked_fill(drop, 4**self.length)
+        summed = F.embedding_bag(
+            numbers, self.words.weight, mode="sum", padding_idx=self.words.padding_idx
+        )
+        # Counts of independent words grow with their number, their noise with its root.
+        summed = summed / math.sqrt(numbers.shape[1])
+        activated = self.dropout(F.gelu(rms_norm(summed, self.scale)))
+        return (self.proj(activated).view(batch, num_bases // self.bin_size, -1),)
+
+    def forward(self, scan: tuple[Tensor, ...], mask_BN: Tensor | None = None) -> Tensor:
+        """Return the embedding, shape (batch, bins, width); no bin reads another."""
+        del mask_BN
+        return scan[0]
