@@ -300,9 +300,12 @@ def read_manifest(root: Path) -> Manifest:
             )
         )
     try:
-        return _bind(Manifest, values)
+        manifest = _bind(Manifest, values)
     except (TypeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
+    if manifest.bin_size < 1:
+        raise _damaged(path, f"bin_size {manifest.bin_size}")
+    return manifest
 
 
 def _bind(cls: type[T], values: Any) -> T:  # noqa: ANN401

@@ -5,8 +5,7 @@ Handles are opened lazily and per process, so a :class:`Dataset` can be sent to 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,18 @@ class Dataset:
         """Gene table, one row per gene; the row number is the gene's index everywhere."""
         frame = layout.read_table(layout.genes_path(self.root))
         features = [feature.name for feature in self.manifest.features]
-        _require_columns(frame, [*layout.GENE_COLUMNS, *features], layout.genes_path(self.root))
+        path = layout.genes_path(self.root)
+        _require_columns(frame, [*layout.GENE_COLUMNS, *features], path)
+        unknown = sorted(set(frame["contig"].astype(str)) - set(self.manifest.contigs))
+        if unknown:
+            raise FormatError(
+                facts(
+                    str(path),
+                    found=f"genes on contig {', '.join(unknown[:3])}",
+                    expected="contigs of the manifest only",
+                    fix="restore both from one copy or prepare the dataset again",
+                )
+            )
         return frame
 
     @cached_property
@@ -161,7 +171,7 @@ class Dataset:
             0 outside the stored profile and in padding.
         """
         info = self.manifest.contacts
-        stored = self._array(layout.contacts_path)[gene]
+        stored = self._contacts()[gene]
         tss = self.sites[gene][1]
         centre = np.arange(window.start, window.end, bin_size) + bin_size / 2 - tss
         index = np.floor(centre / info.bin_size).astype(np.int64) + info.num_bins // 2
@@ -197,12 +207,21 @@ class Dataset:
         """Return which genes have at least one label, shape (num_genes,)."""
         return np.asarray(np.isfinite(self.expression).any(axis=1), dtype=np.bool_)
 
-    def _sequence(self, contig: str) -> NDArray[Any]:
-        return self._array(layout.sequence_path(self.root, contig), (self._length(contig),))
+    def _contig_array(self, place: Callable[[Path, str], Path], contig: str) -> NDArray[Any]:
+        array = self._arrays.get((place, contig))
+        if array is None:
+            length = self._length(contig)
+            num_bins = -(-length // self.manifest.bin_size)
+            shape = (length,) if place is layout.sequence_path else (num_bins, self.num_tracks)
+            array = self._arrays[place, contig] = _open(place(self.root, contig), shape)
+        return array
 
-    def _tracks(self, contig: str) -> NDArray[Any]:
-        num_bins = -(-self._length(contig) // self.manifest.bin_size)
-        return self._array(layout.tracks_path(self.root, contig), (num_bins, self.num_tracks))
+    def _contacts(self) -> NDArray[Any]:
+        array = self._arrays.get(("contacts",))
+        if array is None:
+            shape = (len(self.genes), self.manifest.contacts.num_bins)
+            array = self._arrays["contacts",] = _open(layout.contacts_path(self.root), shape)
+        return array
 
     def _length(self, contig: str) -> int:
         if contig not in self.manifest.contigs:
@@ -216,21 +235,20 @@ class Dataset:
             )
         return self.manifest.contigs[contig]
 
-    def _array(self, path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
-        if path not in self._arrays:
-            # A plain view of the map: slices of np.memmap cost several microseconds each.
-            array = np.asarray(layout.load_array(path))
-            if array.shape != shape:
-                raise FormatError(
-                    facts(
-                        str(path),
-                        found=f"shape {array.shape}",
-                        expected=f"{shape}, as the manifest says",
-                        fix="restore both from one copy or prepare the dataset again",
-                    )
-                )
-            self._arrays[path] = array
-        return self._arrays[path]
+
+def _open(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
+    # A plain view of the map: slices of np.memmap cost several microseconds each.
+    array = np.asarray(layout.load_array(path))
+    if array.shape != shape:
+        raise FormatError(
+            facts(
+                str(path),
+                found=f"shape {array.shape}",
+                expected=f"{shape}, as the manifest says",
+                fix="restore both from one copy or prepare the dataset again",
+            )
+        )
+    return array
 
 
 def _require_columns(frame: pd.DataFrame, names: Sequence[str], path: Path) -> None:
