@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from seq2exp.elements.compare import compare_with_truth, write_comparison
     from seq2exp.elements.export import export_elements
     from seq2exp.elements.truth import read_simulated_truth
-    from seq2exp.report.choose import save_loci
+    from seq2exp.report.gallery import write_gallery
     from seq2exp.training.run import open_run
 
     trained = open_run(args.run_folder)
@@ -71,12 +71,14 @@ def run(args: argparse.Namespace) -> None:
         progress=True,
         overwrite=args.overwrite,
     )
-    rows = []
-    print(f"{len(result.elements):,} elements of {len(result.masks.rows):,} genes in {args.out}")
+    rows, comparison = [], None
+    print(f"{len(result.elements):,} elements of {len(result.masks):,} genes in {args.out}")
     if truth is not None:
         comparison = compare_with_truth(result.masks, dataset, truth)
         write_comparison(comparison, args.out / "comparison.json")
         rows = comparison.rows
         print(comparison.text)
-    save_loci(trained, dataset, result, args.out / "plots", truth=truth, num_loci=args.plots)
+    write_gallery(
+        args.out, dataset, truth=truth, comparison=comparison, genes=args.gene, num_loci=args.plots
+    )
     options.write_rows(args, {"run": str(args.run_folder), "data": str(dataset.root)}, rows)
