@@ -6,6 +6,7 @@ Exit codes: 0 success, 2 user data or configuration, 1 a bug of ours, 130 interr
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import seq2exp
-from seq2exp.core.errors import Seq2ExpError, Seq2ExpWarning
+from seq2exp.core.errors import InputError, Seq2ExpError, Seq2ExpWarning, facts
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -68,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and not getattr(module, "TAKES_OVERRIDES", False):
         build_parser(only).error(f"unrecognized arguments: {' '.join(rest)}")
     args.overrides = rest
-    _set_up_logging(args)
     try:
+        _set_up_logging(args)
         module.run(args)
     except Seq2ExpError as error:
         return _user_error(error, show=args.debug)
@@ -81,8 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _user_error(error, show=args.debug)
+        return _user_error(_full_disk(error) or error, show=args.debug)
     return 0
+
+
+def _full_disk(error: OSError) -> InputError | None:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return None
+    return InputError(
+        facts(
+            str(error.filename or "output"),
+            found=f"a full disk or a limit on file sizes ({os.strerror(error.errno)})",
+            expected="room to write",
+            fix="free space, then run the same command again",
+        )
+    )
 
 
 def _user_error(error: Exception, *, show: bool) -> int:

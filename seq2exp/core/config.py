@@ -117,8 +117,22 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
                     facts("command line", found=f"--{key} alone", expected="a value", fix="add it")
                 )
             text = items.pop(0)
-        _set_nested(result, key.split("."), yaml.safe_load(text))
+        _set_nested(result, key.split("."), _flag_value(key, text))
     return result
+
+
+def _flag_value(key: str, text: str) -> Any:  # noqa: ANN401
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(
+            facts(
+                f"--{key}",
+                found=f"{text[:40]!r} ({error})",
+                expected="a YAML value such as 3, 1e-4, text or [a, b]",
+                fix="mend or quote the value",
+            )
+        ) from None
 
 
 def load_config(
@@ -223,6 +237,15 @@ def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
 def _set_nested(target: dict[str, Any], keys: list[str], value: Any) -> None:  # noqa: ANN401
     for key in keys[:-1]:
         target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise ConfigError(
+                facts(
+                    f"--{'.'.join(keys)}",
+                    found=f"a value for --{key} too",
+                    expected="one or the other",
+                    fix=f"leave --{key} out",
+                )
+            )
     target[keys[-1]] = value
 
 

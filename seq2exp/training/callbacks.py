@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 import os
@@ -131,13 +132,20 @@ class Checkpoints(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what a resumed run needs."""
         partial = self.folder / ".last.partial.ckpt"
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            partial.replace(self.folder / "last.ckpt")
+        try:
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                partial.replace(self.folder / "last.ckpt")
+        finally:
+            if trainer.is_global_zero:
+                partial.unlink(missing_ok=True)
 
     def _save_best(self, module: ExpressionModule) -> None:
+        # Through memory: torch's own file writer reports a full disk as a RuntimeError.
+        content = io.BytesIO()
+        torch.save(module.model.state_dict(), content)
         with atomic_file(self.folder / "best.pt", overwrite=True) as partial:
-            torch.save(module.model.state_dict(), partial)
+            partial.write_bytes(content.getbuffer())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far for the checkpoint."""
@@ -164,7 +172,9 @@ class MetricsTable(Callback):
         if trainer.is_global_zero and self.path.is_file():
             with self.path.open(newline="") as handle:
                 rows = list(csv.DictReader(handle))
-            self._write([row for row in rows if int(row["epoch"]) < trainer.current_epoch])
+            # A full disk may have cut the last row.
+            whole = [row for row in rows if None not in row.values() and row["epoch"].isdigit()]
+            self._write([row for row in whole if int(row["epoch"]) < trainer.current_epoch])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Append this epoch."""

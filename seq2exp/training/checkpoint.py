@@ -21,7 +21,7 @@ from seq2exp.core.files import atomic_directory, sha256
 from seq2exp.dataset.samples import SampleConfig
 from seq2exp.models.registry import build_model
 
-__all__ = ["ModelCard", "load_model", "save_model"]
+__all__ = ["ModelCard", "load_model", "read_checkpoint", "save_model"]
 
 MODEL_FORMAT = 1
 
@@ -70,7 +70,11 @@ def save_model(model: nn.Module, card: ModelCard, folder: Path) -> None:
             name: value.detach().cpu().clone().contiguous()
             for name, value in model.state_dict().items()
         }
-        save_file(state, weights)
+        try:
+            save_file(state, weights)
+        except SafetensorError as error:
+            # Its I/O errors are no OSError.
+            raise OSError(f"{folder}: the weights cannot be written: {error}") from error
         values = {**asdict(card), "weights_sha256": sha256(weights)}
         dump_yaml(_without_tuples(values), partial / "config.yaml")
 
@@ -98,11 +102,59 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
             )
         )
     state = _read_weights(folder / "model.safetensors", card.weights_sha256)
-    model = build_model(
-        str(card.model["name"]), {k: v for k, v in card.model.items() if k != "name"}
-    )
-    _load_strictly(model, state, folder)
+    _refuse_mismatch(card, state, folder)
+    model = _build(card)
+    model.load_state_dict(state)
     return model.eval(), card
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of this package's own training: tensors and plain values, no code.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged, or holds objects that unpickling would have to run code for.
+    """
+    try:
+        values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FormatError(
+            facts(
+                str(path),
+                found=f"no readable checkpoint ({reason})",
+                expected="the file that `seq2exp train` wrote",
+                fix="delete the checkpoints folder to train from the start",
+            )
+        ) from None
+    return values
+
+
+def _build(card: ModelCard) -> nn.Module:
+    settings = {name: value for name, value in card.model.items() if name != "name"}
+    return build_model(str(card.model.get("name")), settings)
+
+
+def _refuse_mismatch(card: ModelCard, state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Compare names and shapes on torch's meta device: sizes cost nothing there."""
+    layers = [name for name, value in card.model.items() if _too_many(name, value, len(state))]
+    if layers:
+        raise FormatError(
+            facts(
+                str(folder / "config.yaml"),
+                found=", ".join(f"{name} {card.model[name]}" for name in layers),
+                expected=f"layers of the {len(state)} tensors beside it",
+                fix="use the config.yaml that was saved with these weights",
+            )
+        )
+    with torch.device("meta"):
+        model = _build(card)
+    _compare(model, state, folder)
+
+
+def _too_many(name: str, value: object, num_tensors: int) -> bool:
+    return name.endswith("_layers") and isinstance(value, int) and value > num_tensors
 
 
 def _read_weights(path: Path, checksum: str) -> dict[str, torch.Tensor]:
@@ -128,7 +180,7 @@ def _read_weights(path: Path, checksum: str) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
+def _compare(model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
     own = model.state_dict()
     missing = sorted(set(own) - set(state))
     extra = sorted(set(state) - set(own))
@@ -155,7 +207,6 @@ def _load_strictly(model: nn.Module, state: dict[str, torch.Tensor], folder: Pat
                 examples=problems,
             )
         )
-    model.load_state_dict(state)
 
 
 def _without_tuples(value: Any) -> Any:  # noqa: ANN401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from seq2exp.dataset.samples import GeneSamples, collate
 from seq2exp.dataset.store import Dataset
 from seq2exp.models.registry import build_model
 from seq2exp.training.callbacks import AveragedWeights, BatchSeed, Checkpoints, MetricsTable
-from seq2exp.training.checkpoint import ModelCard, save_model
+from seq2exp.training.checkpoint import ModelCard, read_checkpoint, save_model
 from seq2exp.training.config import TrainConfig
 from seq2exp.training.module import ExpressionModule
 from seq2exp.training.run import describe_machine
@@ -120,6 +121,7 @@ def _members(config: TrainConfig, out: Path) -> list[tuple[int, Path]]:
 
 def _claim(config: TrainConfig, dataset: Dataset, out: Path) -> None:
     """Write config and manifest into a new run; refuse a folder of another run."""
+    _sweep(out)
     values = to_dict(config)
     manifest = out / "manifest.json"
     if manifest.is_file():
@@ -185,8 +187,7 @@ def _train_member(
     _set_scaling(model, module_data.train)
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    for orphan in checkpoints.glob(".*"):
-        orphan.unlink()
+    _sweep(folder)
     _fit(config, model, module_data, folder, seed=seed, label=label)
     best = checkpoints / "best.pt"
     if not best.is_file():
@@ -198,8 +199,17 @@ def _train_member(
                 fix="lower optim.lr and look at metrics.csv",
             )
         )
-    model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True))
+    model.load_state_dict(read_checkpoint(best))
     save_model(model, _card(config, params, module_data.train), folder / "model")
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what a killed process left half written; the caller holds the run's lock."""
+    for orphan in [*folder.glob("checkpoints/.*"), *folder.glob(".*.partial.*")]:
+        if orphan.is_dir():
+            shutil.rmtree(orphan)
+        else:
+            orphan.unlink()
 
 
 def _settle(config: TrainConfig, seed: int) -> None:
@@ -277,6 +287,8 @@ def _fit(
     if fit.ema_decay:
         callbacks.append(AveragedWeights(fit.ema_decay))
     last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file():
+        read_checkpoint(last)
     with warnings.catch_warnings():
         # Lightning advises more loader workers and a logger; both are choices made here.
         warnings.filterwarnings("ignore", module="pytorch_lightning")
