@@ -100,10 +100,3 @@ def test_every_command_has_a_page_and_stands_in_the_readme(command):
     page = DOCS / f"{PAGE_OF_COMMAND.get(command, command)}.md"
     assert f"seq2exp {command}" in page.read_text()
     assert f"`{command}`" in (ROOT / "README.md").read_text()
-
-
-def test_the_architecture_page_names_every_room():
-    text = (DOCS / "architecture.md").read_text()
-    rooms = [path.name for path in (ROOT / "seq2exp").iterdir() if (path / "__init__.py").is_file()]
-    missing = [room for room in rooms if f"`{room}`" not in text]
-    assert not missing
