@@ -170,6 +170,10 @@ class ExpressionHead(nn.Module):
         Dropout after each hidden layer, and on the pooled state.
     skip : bool
         Add a linear map of the input, which starts at zero, to the output.
+    rising : int
+        The last so many channels of the pooled state begin, in the linear map, with the same
+        positive weight. For sums of element contributions: from a random sign, one seed in two
+        learns that elements lower expression, and the mask to hide them.
     feature_clip : float, optional
         Largest size of a scaled feature.
     feature_hidden : int
@@ -194,11 +198,13 @@ class ExpressionHead(nn.Module):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         skip: bool = False,
+        rising: int = 0,
         feature_clip: float | None = None,
         feature_hidden: int = 0,
     ) -> None:
         super().__init__()
         self.feature_clip = feature_clip
+        pooled_dim = in_dim
         self.feature_layers = None
         if feature_hidden and num_features:
             self.feature_layers = nn.Sequential(
@@ -215,10 +221,12 @@ class ExpressionHead(nn.Module):
             layers += [nn.Linear(before, after), act, nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs))
         self.input_dropout = nn.Dropout(input_dropout)
-        self.skip = nn.Linear(widths[0], num_outputs) if skip else None
+        self.skip = nn.Linear(widths[0], num_outputs) if skip or rising else None
         if self.skip is not None:
             nn.init.zeros_(self.skip.weight)
             nn.init.zeros_(self.skip.bias)
+            with torch.no_grad():
+                self.skip.weight[:, pooled_dim - rising : pooled_dim] = 1 / max(rising, 1)
         self.register_buffer("feature_mean_F", torch.zeros(num_features))
         self.register_buffer("feature_std_F", torch.ones(num_features))
         self.register_buffer("output_mean_K", torch.zeros(num_outputs))

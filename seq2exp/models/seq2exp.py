@@ -110,6 +110,7 @@ class Seq2Exp(nn.Module):
             dropout=config.head_dropout,
             input_dropout=config.head_input_dropout,
             skip=config.head_skip,
+            rising=config.element_channels,
             feature_clip=config.feature_clip,
             feature_hidden=config.feature_hidden,
         )
