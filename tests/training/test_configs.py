@@ -10,13 +10,18 @@ import torch
 from seq2exp.core.config import load_config
 from seq2exp.models.registry import build_model
 from seq2exp.training.config import TrainConfig
+from seq2exp.training.trainer import _ABOUT_TRACKS
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs" / "train").glob("*.yaml"))
 
 
 def load_model(path, **decided):
     config = load_config(TrainConfig, [path])
-    params = {key: value for key, value in config.model.items() if key != "name"}
+    settings = config.model
+    if not decided["tracks"]:
+        # As the sequence_only control does.
+        settings = {key: value for key, value in settings.items() if key not in _ABOUT_TRACKS}
+    params = {key: value for key, value in settings.items() if key != "name"}
     sizes = {"window_bp": config.data.window_bp, "bin_size": config.data.bin_size}
     return config, build_model(config.model["name"], params | sizes | decided)
 
