@@ -177,7 +177,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> tuple[Path, Path]:
     target = Path(folder) / f"predictions{part}.parquet"
     _check_genes(evaluation.genes)
     with atomic_file(target, overwrite=True) as partial:
-        write_table(evaluation.genes, partial, metadata={"seq2exp.schema": "predictions/1"})
+        write_table(evaluation.genes, partial, metadata={"seq2exp.schema": "predictions-1"})
     write_json(evaluation.document(), json_path)
     return json_path, target
 

@@ -41,6 +41,7 @@ class TrackMask(nn.Module):
             mean_BN=mean_BN,
             alpha_BN=alpha_BN,
             beta_BN=beta_BN,
+            track_loss_B=torch.zeros(batch),
             kl_B=torch.zeros(batch),
             embedding_BD=mask_BN[:, :4],
         )
