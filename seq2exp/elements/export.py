@@ -16,8 +16,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 
 from seq2exp.core.bed import write_bed
 from seq2exp.core.errors import InputError, facts
-from seq2exp.core.files import atomic_directory, safe_name, write_json
+from seq2exp.core.files import atomic_directory, require_space, safe_name, write_json
 from seq2exp.dataset.format import SPLITS
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.calling import CallConfig, call_elements, merge_elements
@@ -292,9 +294,23 @@ def write_bigwig(path: Path, contigs: Mapping[str, int]) -> Iterator[BigWigWrite
         yield BigWigWriter(handle)
     finally:
         handle.close()
+    _require_whole(path)
+
+
+def _require_whole(path: Path) -> None:
+    """Compare the magic number at the end: the writer says nothing when the disk is full."""
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(-4, os.SEEK_END)
+        end = file.read(4)
+    if start != end:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _write_merged(masks: GeneMasks, folder: Path, contigs: Mapping[str, int]) -> None:
+    # A full disk may crash the bigWig library, so it is asked for beforehand: at most one entry of
+    # 12 bytes per bin in each of three files, and as much again for the zoom levels.
+    require_space(folder, 2 * 3 * 12 * int(masks.mask.size))
     with (
         write_bigwig(folder / "mask.bw", contigs) as learned,
         write_bigwig(folder / "mask_mean.bw", contigs) as mean,

@@ -1,8 +1,8 @@
 """Work for child processes: one import of torch, then a fork for every case.
 
-``python -m tests.faults.children TASK FOLDER`` runs a task of this module and writes its findings
-to FOLDER/TASK.json. A task forks for each case, so that a case may be killed, run out of disk or
-change the process without touching the next one.
+``python -m tests.faults.children FOLDER`` runs every task of this module and writes the findings
+of each to FOLDER/TASK.json. A task forks for each case, so that a case may be killed, run out of
+disk or change the process without touching the next one.
 """
 
 from __future__ import annotations
@@ -101,13 +101,7 @@ def killing(owner: Any, name: str, call: int, *, half: bool = False, number: int
 
 
 def _half_written(args: tuple[Any, ...]) -> None:
-    target = next(Path(arg) for arg in args if isinstance(arg, str | Path))
-    if target.suffix:
-        target.write_bytes(b"half a file")
-        return
-    folder = target.with_name(f".0123456789ab.partial.{target.name}")
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"half a file")
+    next(Path(arg) for arg in args if isinstance(arg, str | Path)).write_bytes(b"half a file")
 
 
 def _moments() -> dict[str, Callable[[], None]]:
@@ -124,8 +118,8 @@ def _moments() -> dict[str, Callable[[], None]]:
         "between the row and the checkpoint of epoch 2": lambda: killing(*save, 2),
         "inside the first checkpoint": lambda: killing(pl.Trainer, "save_checkpoint", 1, half=True),
         "inside the third checkpoint": lambda: killing(pl.Trainer, "save_checkpoint", 3, half=True),
-        "inside the best weights": lambda: killing(callbacks, "_swap", 2, half=True),
-        "inside the model folder": lambda: killing(trainer, "save_model", 1, half=True),
+        "inside the best weights": _kill_best,
+        "inside the model folder": _kill_model,
     }
 
 
@@ -134,10 +128,7 @@ def kills(folder: Path) -> dict[str, Any]:
     toy = toy_dataset(folder / "toy")
     forked(lambda: train(tiny_config(**CONFIG), toy, folder / "whole"))
     found: dict[str, Any] = {"whole": state(folder / "whole"), "cases": {}}
-    moments = _moments()
-    moments["inside the best weights"] = _kill_best
-    moments["inside the model folder"] = _kill_model
-    for name, arm in moments.items():
+    for name, arm in _moments().items():
         run = folder / name.replace(" ", "_")
 
         def broken(arm: Callable[[], None] = arm, run: Path = run) -> None:
@@ -271,11 +262,13 @@ def rivals(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run_task(name: str, folder: Path) -> None:
+def run_all(folder: Path) -> None:
     torch.set_num_threads(1)
-    task = {"kills": kills, "interrupt": interrupt, "full_disk": full_disk, "rivals": rivals}[name]
-    (folder / f"{name}.json").write_text(json.dumps(task(folder)))
+    for task in (kills, interrupt, full_disk, rivals):
+        place = folder / task.__name__
+        place.mkdir()
+        (folder / f"{task.__name__}.json").write_text(json.dumps(task(place)))
 
 
 if __name__ == "__main__":
-    run_task(sys.argv[1], Path(sys.argv[2]))
+    run_all(Path(sys.argv[1]))
