@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -92,14 +94,24 @@ def write_bed(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> No
         Starts with ``chrom, start, end``; 0-based half-open.
     path : Path
         With suffix ``.gz`` the text is bgzipped and a ``.tbi`` index is written beside it.
+        Tabs, line breaks and double quotes inside a cell become underscores.
     """
     ordered = frame.sort_values(["chrom", "start", "end"], kind="stable")
-    text = ordered.to_csv(sep="\t", header=False, index=False, float_format="%.6g")
+    texts = ordered.select_dtypes(include=["object", "string", "category"]).columns
+    clean = ordered.assign(**{name: ordered[name].map(_cell) for name in texts})
+    text = clean.to_csv(
+        sep="\t", header=False, index=False, float_format="%.6g", quoting=csv.QUOTE_NONE
+    )
     with atomic_file(path, overwrite=overwrite) as partial:
         if path.suffix == ".gz":
             _write_indexed(text, partial, path)
         else:
             partial.write_text(text, encoding="utf-8")
+
+
+def _cell(value: object) -> object:
+    """Return a text without what would end the cell or the line; BED knows no quotes."""
+    return re.sub(r'[\x00-\x1f\x7f"]', "_", value) if isinstance(value, str) else value
 
 
 def _write_indexed(text: str, partial: Path, path: Path) -> None:

@@ -148,8 +148,23 @@ def _refuse_mismatch(card: ModelCard, state: dict[str, torch.Tensor], folder: Pa
                 fix="use the config.yaml that was saved with these weights",
             )
         )
-    with torch.device("meta"):
-        model = _build(card)
+    try:
+        with torch.device("meta"):
+            model = _build(card)
+    except (RuntimeError, OverflowError) as error:
+        sizes = {name: value for name, value in card.model.items() if isinstance(value, int)}
+        raise FormatError(
+            facts(
+                str(folder / "config.yaml"),
+                found=f"sizes that no machine holds ({error})",
+                expected="the sizes of the weights beside it",
+                fix="use the config.yaml that was saved with these weights",
+                examples=[
+                    f"{name} {sizes[name]}"
+                    for name in sorted(sizes, key=lambda key: sizes[key])[-1:]
+                ],
+            )
+        ) from None
     _compare(model, state, folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -111,7 +112,10 @@ def iterate(
     """
     run.check_dataset(dataset)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loader = predict_loader(dataset, run.card.data, rows, batch_size=batch_size, workers=workers)
+    # A dataset to predict on needs no labels.
+    labels = [name for name in run.card.samples if name in dataset.manifest.expression.samples]
+    config = dataclasses.replace(run.card.data, samples=labels)
+    loader = predict_loader(dataset, config, rows, batch_size=batch_size, workers=workers)
     modes = [model.training for model in run.models]
     try:
         for model in run.models:

@@ -53,3 +53,12 @@ def test_missing_and_truncated_files_are_refused(tmp_path):
     (tmp_path / "x.bed.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FormatError, match="restore"):
         read_bed(tmp_path / "x.bed.gz")
+
+
+def test_a_cell_cannot_leave_its_line(tmp_path):
+    names = ["a\tb", "c\nd", 'e"f', "=g,h"]
+    frame = pd.DataFrame({"chrom": "c", "start": range(4), "end": range(1, 5), "name": names})
+    write_bed(frame, tmp_path / "x.bed")
+    lines = (tmp_path / "x.bed").read_text().splitlines()
+    assert [line.split("\t")[3] for line in lines] == ["a_b", "c_d", "e_f", "=g,h"]
+    assert {len(line.split("\t")) for line in lines} == {4}
