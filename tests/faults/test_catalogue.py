@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ LATER = {
 # Parts of faults in scope that wait for the same later work.
 PARTS_LATER = {
     "f31": "lost ranks and downloads; a dead worker of prepare is tested",
-    "f39": "old and new numpy and pandas need environments of their own; in a deleted working folder "
-    "oneMKL, inside torch, ends the process before we can say anything",
+    # In a deleted working folder oneMKL, inside torch, ends the process before we can speak.
+    "f39": "old and new numpy and pandas need environments of their own",
     "f43": "datasets and models of old releases: there is none before the first release",
 }
 
@@ -32,6 +33,7 @@ def named_faults(source: str) -> set[str]:
     return {name[5:8] for name in names if name.startswith("test_f") and name[6:8].isdigit()}
 
 
+@functools.cache
 def faults_tested() -> set[str]:
     return set().union(*(named_faults(path.read_text()) for path in TESTS.rglob("test_*.py")))
 

@@ -30,7 +30,7 @@ def test_f39_without_home_locale_and_assertions_the_numbers_are_the_same(tmp_pat
     line = ["predict", str(tmp_path / "run"), "--out"]
     script = "import sys; from seq2exp.cli.main import main; sys.exit(main(sys.argv[1:]))"
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "LANG": "C", "LC_ALL": "C",
-                   "HOME": "/nonexistent", "TZ": "Pacific/Kiritimati", "PYTHONUTF8": "0",
+                   "HOME": "/nonexistent", "TZ": "Pacific/Kiritimati",
                    "OMP_NUM_THREADS": "1"}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-O", "-c", script, *line, str(tmp_path / "odd.parquet")],
