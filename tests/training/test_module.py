@@ -103,3 +103,15 @@ def test_history_names_the_track_loss_only_where_there_is_one():
     module.on_train_epoch_start()
     module.training_step(batch_of(module.model), 0)
     assert "train_track_loss" not in module._sums
+
+
+def test_lookup_tables_may_decay_on_their_own():
+    model = nn.Sequential(nn.Embedding(4, 2), nn.Linear(2, 3))
+    groups = parameter_groups(model, 0.1, embedding_decay=3.0)
+    assert [(tuple(p.shape), g["weight_decay"]) for g in groups for p in g["params"]] == [
+        ((3, 2), 0.1),
+        ((4, 2), 3.0),
+        ((3,), 0.0),
+    ]
+    plain = parameter_groups(model, 0.1)
+    assert [group["weight_decay"] for group in plain] == [0.1, 0.1, 0.0]
