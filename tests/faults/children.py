@@ -224,7 +224,7 @@ def full_disk(folder: Path) -> dict[str, Any]:
     return found
 
 
-LIMITS = {"train": [200, 3000, 40_000], "predict": [500], "elements": [300, 1500, 5000]}
+LIMITS = {"train": [3000, 40_000], "predict": [500], "elements": [1500, 5000]}
 
 
 def rivals(folder: Path) -> dict[str, Any]:
