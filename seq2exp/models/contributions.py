@@ -13,10 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CONTACT", "ElementSum"]
-
-CONTACT = "contact"
-"""Name of the track that holds the contact with the TSS."""
+__all__ = ["ElementSum"]
 
 # Starts contributions low, so that a window of empty bins does not begin with a large sum.
 _START = -3.0

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from seq2exp.encoders import build_encoder
-from seq2exp.models.config import Seq2ExpConfig
-from seq2exp.models.contributions import CONTACT, ElementSum
+from seq2exp.models.config import CONTACT, Seq2ExpConfig
+from seq2exp.models.contributions import ElementSum
 from seq2exp.models.heads import ExpressionHead, Readout, band_weights
 from seq2exp.models.masking import central_span, draw_mask, force_mask
 from seq2exp.models.output import ModelCall, Seq2ExpOutput, expect_shape, mean_with_mirrored

@@ -2,7 +2,7 @@
 
 With `bin_size` 1 the sequence embedding is the published ``Linear(4, d)``. With larger bins,
 convolutions run at base resolution and are pooled inside each bin. A convolution lets a bin read
-the edges of its neighbours; `SequenceStem.forward` can weigh what crosses a bin border by the
+the edges of its neighbours; `ConvStem.forward` can weigh what crosses a bin border by the
 mask of the bin it comes from, so that a bin with mask 0 is invisible to all others while a bin
 still reads itself in full.
 

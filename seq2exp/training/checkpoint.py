@@ -6,7 +6,7 @@ SHA-256 of ``model/model.safetensors``.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,7 @@ def save_model(model: nn.Module, card: ModelCard, folder: Path) -> None:
         except SafetensorError as error:
             # Its I/O errors are no OSError.
             raise OSError(f"{folder}: the weights cannot be written: {error}") from error
-        values = {**asdict(card), "weights_sha256": sha256(weights)}
-        dump_yaml(_without_tuples(values), partial / "config.yaml")
+        dump_yaml(replace(card, weights_sha256=sha256(weights)), partial / "config.yaml")
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
@@ -222,11 +221,3 @@ def _compare(model: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> 
                 examples=problems,
             )
         )
-
-
-def _without_tuples(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        return {key: _without_tuples(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_tuples(item) for item in value]
-    return value

@@ -25,6 +25,7 @@ import seq2exp
 from seq2exp.core.config import load_yaml
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import read_json
+from seq2exp.dataset.samples import CONTACT
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.checkpoint import ModelCard, load_model
 
@@ -66,7 +67,7 @@ class TrainedRun:
         if manifest.assembly != self.card.assembly:
             differences.append(f"assembly {manifest.assembly} instead of {self.card.assembly}")
         for name in self.card.tracks:
-            if name != "contact" and name not in known:
+            if name != CONTACT and name not in known:
                 differences.append(f"no track {name}")
             elif name in self.card.track_transforms:
                 stored, wanted = known[name].transform, self.card.track_transforms[name]
