@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import signal
-import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +21,7 @@ from numpy.typing import NDArray
 from data_prep.config import TrackConfig
 from data_prep.genome import Genome, read_contig
 from data_prep.tracks import TrackFile, bin_contig, to_storage
-from seq2exp.core.errors import InputError, facts
+from seq2exp.core import pool
 from seq2exp.core.progress import track as show_progress
 
 __all__ = [
@@ -182,7 +177,7 @@ def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> in
     ----------
     tasks : sequence
     workers : int
-        Processes; 0 runs in this one.
+        Processes; 1 or fewer runs in this one.
     progress : bool
         Show how far the work is.
 
@@ -196,73 +191,7 @@ def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> in
     todo = [task for task in tasks if not is_finished(task.target)]
     # Long tasks first, so that no worker is left with one at the end; ties keep their order.
     todo.sort(key=lambda task: -task.cost)
-    done = _in_pool(todo, workers) if workers > 0 and len(todo) > 1 else _here(todo)
-    for label in show_progress(done, total=len(todo), label="prepare", enabled=progress):
-        logger.debug("finished %s", label)
+    done = pool.run_tasks(todo, workers)
+    for task in show_progress(done, total=len(todo), label="prepare", enabled=progress):
+        logger.debug("finished %s", task.label)
     return len(todo)
-
-
-def _here(tasks: Sequence[ShardTask]) -> Iterator[str]:
-    for task in tasks:
-        task.run()
-        yield task.label
-
-
-def _in_pool(tasks: Sequence[ShardTask], workers: int) -> Iterator[str]:
-    # spawn: handles of htslib and Rust do not survive a fork.
-    pool = ProcessPoolExecutor(
-        max_workers=min(workers, len(tasks)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-    )
-    waiting = list(reversed(tasks))
-    running: dict[Future[None], ShardTask] = {}
-    try:
-        while waiting or running:
-            # No more than one task per worker is handed out, so a dead worker's task is known.
-            while waiting and len(running) < workers:
-                task = waiting.pop()
-                running[pool.submit(task.run)] = task
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                future.result()
-                yield running.pop(future).label
-    except BrokenProcessPool:
-        raise _dead_worker([task.label for task in running.values()]) from None
-    finally:
-        _stop(pool)
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers now: what they hold is either a finished shard or a temporary file."""
-    processes = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(timeout=10)
-
-
-def _dead_worker(labels: list[str]) -> InputError:
-    return InputError(
-        facts(
-            "a worker process",
-            found=f"that it died (killed, or out of memory) while preparing {'; '.join(labels)}",
-            expected="that it finishes",
-            fix="run the command again, it continues; use fewer workers if memory is short",
-        )
-    )
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,1 +1,24 @@
-"""Makes ``tests.toys`` importable from every room, however pytest is started."""
+"""A toy dataset and a tiny finished run that many rooms share; no test changes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs import tiny_config
+from tests.toys import toy_dataset
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Path:
+    return toy_dataset(tmp_path_factory.mktemp("toy") / "dataset")
+
+
+@pytest.fixture(scope="session")
+def finished(toy, tmp_path_factory) -> Path:
+    from seq2exp.training.trainer import train
+
+    out = tmp_path_factory.mktemp("run") / "run"
+    train(tiny_config(), toy, out)
+    return out

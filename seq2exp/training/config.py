@@ -13,6 +13,10 @@ from seq2exp.training.losses import LOSSES
 __all__ = ["FitConfig", "OptimConfig", "TrainConfig"]
 
 CONTROLS = ("sequence_only", "shuffled_tracks")
+MOMENTS = ("column", "element")
+_AT_LEAST_ONE = (
+    "max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "seeds", "parallel",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class OptimConfig:
     """Decoupled weight decay; biases, norms, A_log and D are exempt."""
     embedding_decay: float | None = None
     """Weight decay of lookup tables (the words of a k-mer stem); weight_decay when not given."""
+    embedding_moment: str = "column"
+    """Second moment of lookup tables. column: one for all rows of a column, so that a rare word
+    moves less than a telling one; element: one per weight, as in plain AdamW."""
     clip_norm: float = 1.0
     """Gradients are clipped to this norm."""
     loss: str = "smooth_l1"
@@ -43,6 +50,15 @@ class OptimConfig:
             raise ConfigError(
                 facts(
                     "optim.loss", found=self.loss, expected="a loss", fix=nearest(self.loss, LOSSES)
+                )
+            )
+        if self.embedding_moment not in MOMENTS:
+            raise ConfigError(
+                facts(
+                    "optim.embedding_moment",
+                    found=self.embedding_moment,
+                    expected=" or ".join(MOMENTS),
+                    fix=nearest(self.embedding_moment, MOMENTS),
                 )
             )
         if not 0 <= self.warmup_fraction < 1:
@@ -85,11 +101,14 @@ class FitConfig:
     """CPU threads; 0 leaves torch's choice."""
     seeds: int = 1
     """Ensemble members, trained from seed, seed + 1, ...; predictions are averaged."""
+    parallel: int = 1
+    """Members and controls trained at the same time, each in a process of its own. Best with
+    threads times parallel equal to the cores; the results are the same."""
     deterministic: bool = True
     """Refuse operations that give different results in two runs."""
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "seeds"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(
                     facts(

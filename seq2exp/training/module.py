@@ -13,6 +13,7 @@ from seq2exp.core.errors import Seq2ExpError, facts
 from seq2exp.dataset.samples import Batch
 from seq2exp.training.config import OptimConfig
 from seq2exp.training.losses import masked_loss
+from seq2exp.training.optimizer import TableAdamW
 
 __all__ = [
     "ExpressionModule",
@@ -45,9 +46,25 @@ def learning_rate(step: int, total_steps: int, config: OptimConfig) -> float:
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, *, embedding_decay: float | None = None
+    model: nn.Module,
+    weight_decay: float,
+    *,
+    embedding_decay: float | None = None,
+    embedding_moment: str = "column",
 ) -> list[dict[str, Any]]:
-    """Split trainable parameters by weight decay: matrices, lookup tables, and those without."""
+    """Split trainable parameters into matrices, lookup tables, and those that do not decay.
+
+    Parameters
+    ----------
+    model : Module
+    weight_decay, embedding_decay, embedding_moment
+        See :class:`~seq2exp.training.config.OptimConfig`.
+
+    Returns
+    -------
+    list of dict
+        Groups for :class:`~seq2exp.training.optimizer.TableAdamW`; none is empty.
+    """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     matrices: list[nn.Parameter] = []
     lookups: list[nn.Parameter] = []
@@ -60,8 +77,13 @@ def parameter_groups(
         else:
             (exempt if _is_exempt(name, parameter) else matrices).append(parameter)
     decay = weight_decay if embedding_decay is None else embedding_decay
-    groups = ((matrices, weight_decay), (lookups, decay), (exempt, 0.0))
-    return [{"params": params, "weight_decay": value} for params, value in groups if params]
+    shared = embedding_moment == "column"
+    groups = ((matrices, weight_decay, False), (lookups, decay, shared), (exempt, 0.0, False))
+    return [
+        {"params": params, "weight_decay": value, "shared_moment": flag}
+        for params, value, flag in groups
+        if params
+    ]
 
 
 def _is_exempt(name: str, parameter: nn.Parameter) -> bool:
@@ -165,9 +187,12 @@ class ExpressionModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:  # noqa: ANN401
         """Return AdamW and the per-step schedule."""
         groups = parameter_groups(
-            self.model, self.config.weight_decay, embedding_decay=self.config.embedding_decay
+            self.model,
+            self.config.weight_decay,
+            embedding_decay=self.config.embedding_decay,
+            embedding_moment=self.config.embedding_moment,
         )
-        optimizer = torch.optim.AdamW(groups, lr=1.0, betas=self.config.betas)
+        optimizer = TableAdamW(groups, lr=1.0, betas=self.config.betas)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate(step, self.total_steps, self.config)
         )

@@ -19,6 +19,7 @@ import seq2exp
 from seq2exp.core.config import dump_yaml, load_yaml, to_dict
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import file_lock, read_json, write_json
+from seq2exp.core.pool import run_tasks
 from seq2exp.dataset.datamodule import GeneDataModule
 from seq2exp.dataset.samples import GeneSamples, collate
 from seq2exp.dataset.store import Dataset
@@ -38,6 +39,8 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 RESUME_MODES = ("auto", "never")
 # Model settings that only make sense with tracks.
 _ABOUT_TRACKS = ("track_betas", "track_weights", "track_loss_weight")
+# Settings that change how fast an interrupted run goes on, and nothing else.
+_FREE_TO_CHANGE = ("fit.parallel ", "fit.workers ")
 # Enough genes for stable means and deviations of the tracks.
 _SCALING_GENES = 1024
 
@@ -76,17 +79,11 @@ def train(config: TrainConfig, data: Path, out: Path, *, resume: str = "auto") -
             )
         )
     with file_lock(out / ".lock", what=f"run {out}"):
-        _claim(config, dataset, out)
-        for seed, folder in _members(config, out):
-            _train_member(config, dataset, folder, seed=seed)
+        jobs = _jobs(config, dataset, out)
+        for _ in run_tasks(jobs, config.fit.parallel):
+            pass
         for name in config.controls:
-            folder = out / "controls" / name
-            control = control_config(config, dataset, name)
-            folder.mkdir(parents=True, exist_ok=True)
-            _claim(control, dataset, folder)
-            for seed, place in _members(control, folder):
-                _train_member(control, dataset, place, seed=seed, label=f"control {name}")
-            _finish(folder)
+            _finish(out / "controls" / name)
         _finish(out)
 
 
@@ -110,13 +107,36 @@ def control_config(config: TrainConfig, dataset: Dataset, name: str) -> TrainCon
     return dataclasses.replace(config, data=data, model=model, controls=[])
 
 
-def _members(config: TrainConfig, out: Path) -> list[tuple[int, Path]]:
-    if config.fit.seeds == 1:
-        return [(config.seed, out)]
-    return [
-        (config.seed + i, out / "members" / f"seed_{config.seed + i}")
-        for i in range(config.fit.seeds)
+@dataclasses.dataclass(frozen=True)
+class _Member:
+    """One model to train: a member of the run or of one of its controls."""
+
+    config: TrainConfig
+    dataset: Path
+    folder: Path
+    seed: int
+    label: str
+
+    def run(self) -> None:
+        _train_member(self)
+
+
+def _jobs(config: TrainConfig, dataset: Dataset, out: Path) -> list[_Member]:
+    """Claim the folders of the run and its controls, and list what is to be trained there."""
+    runs = [("train", config, out)] + [
+        (f"control {name}", control_config(config, dataset, name), out / "controls" / name)
+        for name in config.controls
     ]
+    jobs = []
+    for label, settings, folder in runs:
+        folder.mkdir(parents=True, exist_ok=True)
+        _claim(settings, dataset, folder)
+        several = settings.fit.seeds > 1
+        for seed in range(settings.seed, settings.seed + settings.fit.seeds):
+            place = folder / "members" / f"seed_{seed}" if several else folder
+            name = f"{label}, seed {seed}" if several else label
+            jobs.append(_Member(settings, dataset.root, place, seed, name))
+    return jobs
 
 
 def _claim(config: TrainConfig, dataset: Dataset, out: Path) -> None:
@@ -126,7 +146,9 @@ def _claim(config: TrainConfig, dataset: Dataset, out: Path) -> None:
     manifest = out / "manifest.json"
     if manifest.is_file():
         old, state = load_yaml(out / "config.yaml"), read_json(manifest)
-        differences = _differences(old, values)
+        differences = [
+            line for line in _differences(old, values) if not line.startswith(_FREE_TO_CHANGE)
+        ]
         if state["dataset"]["checksum"] != dataset.manifest.checksum:
             differences.append("dataset checksum")
         if differences:
@@ -168,19 +190,18 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: AN
     return [] if old == new else [f"{prefix.rstrip('.')} {old!r} -> {new!r}"]
 
 
-def _train_member(
-    config: TrainConfig, dataset: Dataset, folder: Path, *, seed: int, label: str = "train"
-) -> None:
+def _train_member(job: _Member) -> None:
+    config, folder = job.config, job.folder
     if (folder / "model" / "config.yaml").is_file():
-        logger.info("%s: %s is already finished", label, folder)
+        logger.info("%s: %s is already finished", job.label, folder)
         return
-    _settle(config, seed)
+    _settle(config, job.seed)
     module_data = GeneDataModule(
-        dataset,
+        Dataset(job.dataset),
         config.data,
         batch_size=config.fit.batch_size,
         workers=config.fit.workers,
-        seed=seed,
+        seed=job.seed,
     )
     params = model_params(config, module_data.train)
     model = build_model(str(params["name"]), {k: v for k, v in params.items() if k != "name"})
@@ -188,7 +209,7 @@ def _train_member(
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    _fit(config, model, module_data, folder, seed=seed, label=label)
+    _fit(config, model, module_data, folder, seed=job.seed, label=job.label)
     best = checkpoints / "best.pt"
     if not best.is_file():
         raise InputError(

@@ -46,11 +46,6 @@ def spy(*arguments):
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_dataset(tmp_path_factory.mktemp("toy") / "dataset")
-
-
-@pytest.fixture(scope="module")
 def run(toy, tmp_path_factory):
     """`seq2exp train` with the shipped debug configuration and one flag."""
     out = tmp_path_factory.mktemp("run") / "run"

@@ -23,7 +23,6 @@ from seq2exp.core.files import file_lock, sha256
 from seq2exp.elements import export
 from seq2exp.training.trainer import train
 from tests.runs import tiny_config
-from tests.toys import toy_dataset
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 300
@@ -40,18 +39,6 @@ def children(tmp_path_factory):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_dataset(tmp_path_factory.mktemp("toy") / "dataset")
-
-
-@pytest.fixture(scope="module")
-def finished(toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "run"
-    train(tiny_config(), toy, out)
-    return out
 
 
 @pytest.fixture

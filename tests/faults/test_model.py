@@ -26,18 +26,6 @@ from tests.runs import tiny_config
 from tests.toys import ToyPlan, toy_dataset
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_dataset(tmp_path_factory.mktemp("toy") / "dataset")
-
-
-@pytest.fixture(scope="module")
-def finished(toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "run"
-    train(tiny_config(), toy, out)
-    return out
-
-
 def edited(toy, place, **changes):
     """A dataset whose manifest says something else; its files stay as they are."""
     root = shutil.copytree(toy, place)

@@ -230,6 +230,8 @@ class DyingTask:
 
     def run(self):
         if self.label == "track x on contig y":
+            while not is_finished(self.target.with_name("0.npy")):
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         shards._write_shard(self.target, __import__("numpy").arange(3), {})
 
@@ -238,7 +240,7 @@ def test_f31_a_dead_worker_is_named_and_nothing_hangs(tmp_path):
     labels = ["a", "track x on contig y", "b"]
     tasks = [DyingTask(tmp_path / f"{i}.npy", label) for i, label in enumerate(labels)]
     with pytest.raises(InputError, match=r"a worker process.* died .*track x on contig y"):
-        run_tasks(tasks, workers=1, progress=False)
+        run_tasks(tasks, workers=2, progress=False)
     assert is_finished(tasks[0].target)
 
 

@@ -32,18 +32,6 @@ from tests.toys import ToyPlan, toy_dataset
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    return toy_dataset(tmp_path_factory.mktemp("toy") / "dataset")
-
-
-@pytest.fixture(scope="module")
-def finished(toy, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "run"
-    train(tiny_config(), toy, out)
-    return out
-
-
 @pytest.fixture
 def model(finished, tmp_path):
     return shutil.copytree(finished / "model", tmp_path / "model")

@@ -38,6 +38,23 @@ def test_worker_processes_do_not_change_the_weights(toy, tmp_path, finished):
     assert weights(tmp_path / "run") == weights(finished)
 
 
+def test_members_trained_side_by_side_are_those_trained_in_turn(toy, tmp_path):
+    for parallel, name in ((1, "turn"), (2, "side")):
+        fit = {"seeds": 2, "parallel": parallel}
+        train(tiny_config(fit=fit, controls=["sequence_only"]), toy, tmp_path / name)
+    turn, side = tmp_path / "turn", tmp_path / "side"
+    models = sorted(path.relative_to(turn) for path in turn.rglob("model.safetensors"))
+    assert len(models) == 4
+    assert [sha256(turn / path) for path in models] == [sha256(side / path) for path in models]
+    assert read_json(side / "controls" / "sequence_only" / "manifest.json")["state"] == "finished"
+
+
+def test_how_many_train_at_once_may_change_on_the_way(toy, finished):
+    before = weights(finished)
+    train(tiny_config(fit={"parallel": 2, "workers": 1}), toy, finished)
+    assert weights(finished) == before
+
+
 def test_a_finished_run_is_left_alone(toy, finished):
     before = (finished / "model" / "model.safetensors").stat().st_mtime_ns
     train(tiny_config(), toy, finished)
