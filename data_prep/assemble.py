@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data_prep.config import DataConfig
+from data_prep.config import DataConfig, TrackConfig
 from data_prep.contacts import contact_profiles
 from data_prep.features import length_features, promoter_signal, sequence_features
 from data_prep.preflight import Plan
@@ -22,6 +22,7 @@ from data_prep.tracks import summarise, to_storage
 from seq2exp import __version__
 from seq2exp.core.config import to_dict
 from seq2exp.core.errors import Seq2ExpWarning, facts
+from seq2exp.core.files import write_json
 from seq2exp.dataset import format as layout
 from seq2exp.dataset.format import (
     ContactInfo,
@@ -60,12 +61,14 @@ def assemble(
     sequence = {task.contig: task for task in tasks if isinstance(task, SequenceTask)}
     tracks = [task for task in tasks if isinstance(task, TrackTask)]
     ambiguous = _place_sequence(sequence, root)
-    infos = _write_tracks(config, plan, tracks, root)
+    infos = _write_tracks(config.track_dtype, plan, tracks, root)
     features = _write_genes(config, plan, sequence, tracks, root)
     expression = _write_expression(config, plan, root)
     contacts = _write_contacts(config, plan, root)
     if len(plan.regions):
         layout.write_table(plan.regions, layout.regions_path(root))
+    if plan.skipped:
+        _write_skipped(config, plan, root)
     manifest = Manifest(
         assembly=config.assembly,
         contigs=plan.contigs,
@@ -77,7 +80,11 @@ def assemble(
         features=features,
         sources=list(sources),
         config=to_dict(config),
-        counts={**plan.counts, "ambiguous_bases": ambiguous},
+        counts={
+            **plan.counts,
+            "ambiguous_bases": ambiguous,
+            **({"tracks_skipped": len(plan.skipped)} if plan.skipped else {}),
+        },
         package_version=__version__,
     )
     return layout.finish_manifest(root, manifest)
@@ -97,30 +104,39 @@ def _place_sequence(tasks: dict[str, SequenceTask], root: Path) -> int:
     return total
 
 
+def _write_skipped(config: DataConfig, plan: Plan, root: Path) -> None:
+    """List the tracks that are left out."""
+    rows = [
+        {"track": track.name, "path": track.path, "problem": plan.skipped[track.name]}
+        for track in config.tracks
+        if track.name in plan.skipped
+    ]
+    write_json(rows, layout.skipped_tracks_path(root))
+
+
 def _write_tracks(
-    config: DataConfig, plan: Plan, tasks: Sequence[TrackTask], root: Path
+    dtype: str, plan: Plan, tasks: Sequence[TrackTask], root: Path
 ) -> list[TrackInfo]:
-    if not config.tracks:
+    if not plan.settings:
         return []
     (root / "tracks").mkdir()
     for contig in plan.contigs:
         columns = [
-            to_storage(_shard(task), task.config, contig=contig, dtype=config.track_dtype)
+            to_storage(_shard(task), task.config, contig=contig, dtype=dtype)
             for task in tasks
             if task.contig == contig
         ]
         write_array(layout.tracks_path(root, contig), np.stack(columns, axis=1))
     stored = [layout.load_array(layout.tracks_path(root, contig)) for contig in plan.contigs]
     return [
-        _track_info(config, number, [t for t in tasks if t.config is track], stored)
-        for number, track in enumerate(config.tracks)
+        _track_info(track, number, [t for t in tasks if t.config is track], stored)
+        for number, track in enumerate(plan.settings)
     ]
 
 
 def _track_info(
-    config: DataConfig, number: int, tasks: Sequence[TrackTask], stored: list[NDArray[Any]]
+    track: TrackConfig, number: int, tasks: Sequence[TrackTask], stored: list[NDArray[Any]]
 ) -> TrackInfo:
-    track = config.tracks[number]
     infos = {task.contig: _info(task) for task in tasks}
     bare = [contig for contig, info in infos.items() if info["known"] and not info["covered"]]
     if bare:
@@ -169,7 +185,7 @@ def _write_genes(
     if wanted.promoter and tasks:
         bins = _ContigBins(tasks)
         result = promoter_signal(
-            plan.genes, bins, config.tracks, wanted, bin_size=config.bin_size, sizes=plan.contigs
+            plan.genes, bins, plan.settings, wanted, bin_size=config.bin_size, sizes=plan.contigs
         )
         _add(result, frames, infos)
     columns = [*layout.GENE_COLUMNS, "status", "gene_start", "gene_end"]

@@ -7,6 +7,7 @@ changed inputs start anew. Nothing is at the final path before the dataset is wh
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -15,6 +16,7 @@ import os
 import shutil
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +25,25 @@ from types import FrameType
 from data_prep.assemble import assemble
 from data_prep.config import DataConfig
 from data_prep.preflight import Plan, check_inputs, input_files
-from data_prep.shards import SequenceTask, ShardTask, TrackTask, run_tasks, sensible_workers
+from data_prep.shards import (
+    SequenceTask,
+    ShardTask,
+    TrackTask,
+    run_tasks,
+    sensible_workers,
+    shard_info,
+)
 from data_prep.tracks import known_intervals
 from data_prep.windows import region_intervals
 from seq2exp import __version__
 from seq2exp.core.config import to_dict
-from seq2exp.core.errors import InputError, Seq2ExpError, facts
+from seq2exp.core.errors import (
+    FormatError,
+    InputError,
+    Seq2ExpError,
+    Seq2ExpWarning,
+    facts,
+)
 from seq2exp.core.files import (
     file_lock,
     refuse_existing,
@@ -122,6 +137,7 @@ def _build(
     num_done = len(tasks) - run_tasks(tasks, workers=workers, progress=progress)
     if num_done:
         logger.info("continued from %d of %d finished shards", num_done, len(tasks))
+    plan, tasks = _without_bad_tracks(config, plan, tasks)
     build = work / "build"
     shutil.rmtree(build, ignore_errors=True)
     manifest = assemble(config, plan, tasks, sources, build)
@@ -136,7 +152,7 @@ def _tasks(config: DataConfig, plan: Plan, shards: Path) -> list[ShardTask]:
         for contig in plan.contigs
     ]
     for number, (setting, file, covered) in enumerate(
-        zip(config.tracks, plan.tracks, plan.covered, strict=True)
+        zip(plan.settings, plan.tracks, plan.covered, strict=True)
     ):
         for contig, length in plan.contigs.items():
             masked = region_intervals(plan.regions, contig)
@@ -153,9 +169,46 @@ def _tasks(config: DataConfig, plan: Plan, shards: Path) -> list[ShardTask]:
                     known,
                     config.track_dtype,
                     target,
+                    may_fail=config.bad_tracks == "skip",
                 )
             )
     return tasks
+
+
+def _without_bad_tracks(
+    config: DataConfig, plan: Plan, tasks: list[ShardTask]
+) -> tuple[Plan, list[ShardTask]]:
+    """Drop the tracks of which a shard failed, and name all that are left out.
+
+    Raises
+    ------
+    FormatError
+        None is left.
+    """
+    skipped = dict(plan.skipped)
+    for task in tasks:
+        if isinstance(task, TrackTask) and (problem := shard_info(task.target).get("problem")):
+            path = str(task.track.path)
+            skipped.setdefault(task.config.name, problem.replace(path, task.config.path))
+    if not skipped:
+        return plan, tasks
+    if len(skipped) == len(config.tracks):
+        raise FormatError("\n".join(skipped.values()))
+    warnings.warn(
+        facts(
+            "tracks",
+            found="files that cannot be used, left out",
+            expected="usable files",
+            fix="read skipped_tracks.json in the dataset",
+            count=len(skipped),
+            examples=[*skipped],
+        ),
+        Seq2ExpWarning,
+        stacklevel=2,
+    )
+    settings = [track for track in plan.settings if track.name not in skipped]
+    kept = [t for t in tasks if not isinstance(t, TrackTask) or t.config.name not in skipped]
+    return dataclasses.replace(plan, settings=settings, skipped=skipped), kept
 
 
 def estimated_bytes(config: DataConfig, plan: Plan) -> int:

@@ -209,6 +209,9 @@ class DataConfig:
     """Bases per stored bin."""
     track_dtype: Literal["float16", "float32"] = "float16"
     """Storage type of the tracks."""
+    bad_tracks: Literal["error", "skip"] = "error"
+    """What to do with a track that cannot be used: stop, or leave it out, with a warning and a line
+    in skipped_tracks.json of the dataset."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.bin_size <= 100_000:

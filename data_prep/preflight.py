@@ -34,6 +34,7 @@ __all__ = ["Plan", "PreflightError", "check_inputs", "input_files"]
 
 T = TypeVar("T")
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64]]
+CheckedTrack = tuple[TrackConfig, TrackFile, dict[str, Intervals] | None]
 
 
 class PreflightError(InputError):
@@ -62,6 +63,10 @@ class Plan:
     """Transformed labels, one row per gene."""
     contact_file: Path | None
     counts: dict[str, int] = field(default_factory=dict)
+    settings: list[TrackConfig] = field(default_factory=list)
+    """Of the tracks in `tracks`, in the same order."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Tracks that are left out, and why."""
 
 
 @dataclass
@@ -137,14 +142,7 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
         raise AssertionError
     contigs = found.run(lambda: _contigs(config, genome, annotation, gtf)) or genome.sizes
     found.run(lambda: check_letters(genome, list(contigs)))
-    tracks = [
-        found.run(lambda track=track: _track(config, source, track, genome, contigs))  # type: ignore[misc]
-        for track in config.tracks
-    ]
-    covered = [
-        found.run(lambda track=track: _covered(config, source, track, genome.sizes))  # type: ignore[misc]
-        for track in config.tracks
-    ]
+    tracks, skipped = _tracks(config, source, genome, contigs, found)
     regions = found.run(lambda: excluded_regions(config.regions, source, genome.sizes))
     found.stop_on_problems()
     if annotation is None or regions is None:
@@ -163,11 +161,13 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
         genes=genes,
         cds=annotation.cds,
         regions=regions[regions["contig"].isin(contigs)].reset_index(drop=True),
-        tracks=[track for track in tracks if track is not None],
-        covered=covered,
+        tracks=[file for _, file, _ in tracks],
+        covered=[intervals for _, _, intervals in tracks],
         expression=expression,
         contact_file=contact_file,
         counts={**annotation.counts, **counts, **_by_split(genes)},
+        settings=[track for track, _, _ in tracks],
+        skipped=skipped,
     )
 
 
@@ -225,17 +225,33 @@ def _refuse_equal_file_names(contigs: dict[str, int]) -> None:
             )
 
 
+def _tracks(
+    config: DataConfig, source: Path, genome: Genome, contigs: dict[str, int], found: _Collector
+) -> tuple[list[CheckedTrack], dict[str, str]]:
+    """Check every track; return the good ones, and why others are skipped where they may be."""
+    good: list[CheckedTrack] = []
+    bad: dict[str, str] = {}
+    problems: list[Seq2ExpError] = []
+    for track in config.tracks:
+        try:
+            good.append(_track(config, source, track, genome, contigs))
+        except Seq2ExpError as error:
+            problems.append(error)
+            # The dataset names files as the configuration does, wherever they lie.
+            bad[track.name] = str(error).replace(f"{source}/", "")
+    if config.bad_tracks == "error" or not good:
+        found.problems += problems
+    return good, bad
+
+
 def _track(
     config: DataConfig, source: Path, track: TrackConfig, genome: Genome, contigs: dict[str, int]
-) -> TrackFile:
+) -> CheckedTrack:
     path = config.resolve(track.path, source)
-    return check_track(track, path, sizes=genome.sizes, contigs=list(contigs))
-
-
-def _covered(
-    config: DataConfig, source: Path, track: TrackConfig, sizes: dict[str, int]
-) -> dict[str, Intervals] | None:
-    return bed_intervals(config.resolve(track.covered, source), sizes) if track.covered else None
+    file = check_track(track, path, sizes=genome.sizes, contigs=list(contigs))
+    if not track.covered:
+        return track, file, None
+    return track, file, bed_intervals(config.resolve(track.covered, source), genome.sizes)
 
 
 def _place_genes(

@@ -22,6 +22,7 @@ from data_prep.config import TrackConfig
 from data_prep.genome import Genome, read_contig
 from data_prep.tracks import TrackFile, bin_contig, to_storage
 from seq2exp.core import pool
+from seq2exp.core.errors import Seq2ExpError
 from seq2exp.core.progress import track as show_progress
 
 __all__ = [
@@ -79,6 +80,7 @@ class TrackTask:
     known: Intervals
     dtype: str
     target: Path
+    may_fail: bool = False
 
     @property
     def label(self) -> str:
@@ -91,7 +93,16 @@ class TrackTask:
         return 4 * int((self.known[1] - self.known[0]).sum())
 
     def run(self) -> None:
-        """Write the shard: float32 bins in the file's unit, and the bases that are covered."""
+        """Write the shard, or, where the task may fail, why there is none."""
+        try:
+            self._write()
+        except Seq2ExpError as error:
+            if not self.may_fail:
+                raise
+            _write_shard(self.target, np.empty(0, np.float32), {"problem": str(error)})
+
+    def _write(self) -> None:
+        """Write float32 bins in the file's unit, and the bases that are covered."""
         binned = bin_contig(
             self.track,
             self.contig,
@@ -118,7 +129,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         handle.write(flat.reshape(-1).view(np.uint8).data)
 
 
-def _write_shard(target: Path, array: NDArray[Any], info: dict[str, int]) -> None:
+def _write_shard(target: Path, array: NDArray[Any], info: dict[str, Any]) -> None:
     """Write the array, then what proves it whole.
 
     Shards are not synced to the disk: a power cut that loses blocks shows in the checksum.
@@ -144,7 +155,7 @@ def _info_path(target: Path) -> Path:
     return target.with_name(target.name + ".json")
 
 
-def shard_info(target: Path) -> dict[str, int]:
+def shard_info(target: Path) -> dict[str, Any]:
     """Return what a finished shard says about itself.
 
     Raises
@@ -152,14 +163,14 @@ def shard_info(target: Path) -> dict[str, int]:
     FileNotFoundError
         The shard is not finished.
     """
-    info: dict[str, int] = json.loads(_info_path(target).read_text(encoding="ascii"))
+    info: dict[str, Any] = json.loads(_info_path(target).read_text(encoding="ascii"))
     return info
 
 
 def is_finished(target: Path) -> bool:
     """Return whether a shard is there and whole; reads all of it."""
     try:
-        return shard_info(target)["crc32"] == _checksum(target)
+        return bool(shard_info(target)["crc32"] == _checksum(target))
     except (OSError, ValueError, KeyError):
         return False
 

@@ -158,7 +158,7 @@ class ControlData:
 
     def __init__(self, dataset: Dataset, config: SampleConfig, samples: Sequence[str]) -> None:
         self.features = GeneFeatures(dataset, config)
-        self.rows = {split: labelled_rows(dataset, split) for split in ("train", "valid")}
+        self.rows = {split: labelled_rows(dataset, split, config) for split in ("train", "valid")}
         columns = [dataset.manifest.expression.samples.index(name) for name in samples]
         self.labels = {
             split: dataset.expression[rows][:, columns].astype(np.float64)

@@ -15,6 +15,7 @@ from seq2exp.baselines.scoring import MODEL, Row, mean_row, score
 from seq2exp.baselines.table import render
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.files import atomic_file, write_json
+from seq2exp.dataset.edges import usable_rows
 from seq2exp.dataset.format import SPLITS, write_table
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.config import CONTROLS as TRAINED_CONTROLS
@@ -105,6 +106,7 @@ def evaluate(
     run.check_dataset(dataset)
     samples = _shared_samples(run, dataset)
     rows = _rows(dataset, split, samples)
+    rows = usable_rows(dataset, rows, run.card.data, what=f"{split} genes")
     options = {"batch_size": batch_size, "workers": workers, "progress": progress}
     prediction = predict(run, dataset, rows, **options)  # type: ignore[arg-type]
     genes = gene_table(run, dataset, prediction)

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from seq2exp.core.files import atomic_file, refuse_existing
+    from seq2exp.dataset.edges import usable_rows
     from seq2exp.dataset.format import SPLITS, write_table
     from seq2exp.dataset.store import Dataset
     from seq2exp.training.predict import gene_table, predict
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
     trained = open_run(args.run_folder)
     dataset = Dataset(args.data or trained.dataset_path())
     rows = dataset.gene_rows(SPLITS if args.split == "all" else (args.split,))
+    rows = usable_rows(dataset, rows, trained.card.data, what=f"{args.split} genes")
     prediction = predict(
         trained, dataset, rows, batch_size=args.batch_size, workers=args.workers, progress=True
     )

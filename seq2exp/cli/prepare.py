@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, type=Path, metavar="DATASET", help="folder to write"
     )
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
+    parser.add_argument(
+        "--skip-bad-tracks",
+        action="store_true",
+        help="leave out tracks that cannot be used, and list them (bad_tracks: skip)",
+    )
     options.add_overwrite(parser)
     parser.epilog = "Any setting of docs/prepare.md may follow as --key value."
 
@@ -34,6 +39,8 @@ def run(args: argparse.Namespace) -> None:
     from data_prep.build import DataConfig, prepare
     from seq2exp.cli.inspect import describe
 
+    if args.skip_bad_tracks:
+        args.overrides = [*args.overrides, "--bad_tracks", "skip"]
     config = options.load(DataConfig, args)
     source = args.source if args.source is not None else args.config[-1].parent
     prepare(config, source=source, out=args.out, workers=args.workers, overwrite=args.overwrite)

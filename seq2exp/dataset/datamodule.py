@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from seq2exp.core.errors import InputError, facts
+from seq2exp.dataset.edges import usable_rows
 from seq2exp.dataset.samples import Batch, GeneSamples, Sample, SampleConfig, collate
 from seq2exp.dataset.store import Dataset
 
@@ -90,9 +91,9 @@ class GeneDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.workers = workers
         self.train = GeneSamples(
-            dataset, config, labelled_rows(dataset, "train"), jitter=True, seed=seed
+            dataset, config, labelled_rows(dataset, "train", config), jitter=True, seed=seed
         )
-        self.valid = GeneSamples(dataset, config, labelled_rows(dataset, "valid"))
+        self.valid = GeneSamples(dataset, config, labelled_rows(dataset, "valid", config))
         self.sampler = SeededSampler(len(self.train), seed=seed)
 
     def train_dataloader(self) -> DataLoader[Sample]:
@@ -121,8 +122,8 @@ class GeneDataModule(pl.LightningDataModule):
         return batch.to(device)
 
 
-def labelled_rows(dataset: Dataset, split: str) -> NDArray[np.int64]:
-    """Return the rows of labelled genes of a split.
+def labelled_rows(dataset: Dataset, split: str, config: SampleConfig) -> NDArray[np.int64]:
+    """Return the rows of labelled genes of a split that ``config.edge`` keeps.
 
     Raises
     ------
@@ -140,4 +141,4 @@ def labelled_rows(dataset: Dataset, split: str) -> NDArray[np.int64]:
                 fix="change the split or the label table of the data configuration",
             )
         )
-    return rows
+    return usable_rows(dataset, rows, config, what=f"{split} genes")

@@ -43,6 +43,7 @@ __all__ = [
     "read_table",
     "regions_path",
     "sequence_path",
+    "skipped_tracks_path",
     "tracks_path",
     "verify",
     "write_table",
@@ -214,6 +215,11 @@ def contacts_path(root: Path) -> Path:
 def regions_path(root: Path) -> Path:
     """Return the path of the excluded regions: contig, start, end, reason."""
     return root / "regions.parquet"
+
+
+def skipped_tracks_path(root: Path) -> Path:
+    """Return where the tracks that `prepare` left out are listed; not there when there are none."""
+    return Path(root) / "skipped_tracks.json"
 
 
 def write_table(

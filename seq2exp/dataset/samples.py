@@ -36,6 +36,9 @@ class SampleConfig:
     """Bases per bin of the model: 1, 16, 32, 64 or 128."""
     strand: str = "gene"
     """gene: read along transcription; plus: always the plus strand."""
+    edge: str = "pad"
+    """Windows that reach beyond a contig end. pad: with N; skip: their genes are left out of
+    training, evaluation, prediction and maps."""
     contacts: bool = False
     """Append the contact profile as a last track."""
     tracks: list[str] | None = None
@@ -63,6 +66,10 @@ class SampleConfig:
         if self.strand not in ("gene", "plus"):
             raise ConfigError(
                 facts("data.strand", found=self.strand, expected="gene or plus", fix="use one")
+            )
+        if self.edge not in ("pad", "skip"):
+            raise ConfigError(
+                facts("data.edge", found=self.edge, expected="pad or skip", fix="use one")
             )
         if self.jitter_bp < 0:
             raise ConfigError(

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from seq2exp.core.bed import write_bed
 from seq2exp.core.errors import InputError, facts
 from seq2exp.core.files import atomic_directory, require_space, safe_name, write_json
+from seq2exp.dataset.edges import usable_rows
 from seq2exp.dataset.format import SPLITS
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.calling import CallConfig, call_elements, merge_elements
@@ -138,6 +139,7 @@ def export_elements(
     dataset = Dataset(data or run.dataset_path())
     rows = dataset.gene_rows(tuple(splits))
     _require_genes(rows, splits, dataset)
+    rows = usable_rows(dataset, rows, run.card.data, what="genes of the map")
     with atomic_directory(Path(out), overwrite=overwrite) as partial:
         masks = gene_masks(
             run,

@@ -75,14 +75,14 @@ def test_training_batches_change_with_the_epoch_and_validation_ones_do_not(datas
 
 
 def test_only_labelled_genes_of_a_split_are_used(dataset):
-    rows = labelled_rows(dataset, "valid")
+    rows = labelled_rows(dataset, "valid", CONFIG)
     assert (dataset.genes["split"].iloc[rows] == "valid").all()
     assert len(rows) == 8
     lacking = Dataset(dataset.root)
     lacking.__dict__["expression"] = np.where(
         np.arange(44)[:, None] == rows[0], np.nan, dataset.expression
     )
-    assert labelled_rows(lacking, "valid").tolist() == rows[1:].tolist()
+    assert labelled_rows(lacking, "valid", CONFIG).tolist() == rows[1:].tolist()
 
 
 def test_an_empty_split_is_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import resource
 
@@ -16,7 +17,12 @@ from data_prep.build import prepare
 from data_prep.config import TrackConfig
 from data_prep.preflight import PreflightError, check_inputs
 from data_prep.tracks import bin_contig, check_track, to_storage
-from seq2exp.core.errors import ConfigError, FormatError, InputError
+from seq2exp.cli.main import main
+from seq2exp.core.config import dump_yaml
+from seq2exp.core.errors import ConfigError, FormatError, InputError, Seq2ExpWarning
+from seq2exp.core.files import read_json
+from seq2exp.dataset import format as layout
+from seq2exp.dataset.store import Dataset
 from tests.data_prep import raw
 
 SIZES = {"chr1": 200_000, "chr2": 100_000}
@@ -140,6 +146,80 @@ def test_f09_one_bad_block_fails_the_whole_preparation(tmp_path, whole, workers)
     with pytest.raises(FormatError, match=r"t\.bw at chr1:"):
         prepare(config, source=inputs.folder, out=tmp_path / "out", workers=workers, progress=False)
     assert {entry.name for entry in tmp_path.iterdir()} == {"in", ".out.lock"}
+
+
+def three_tracks(tmp_path, whole):
+    """One good track, one truncated, and one whose damage only reading it shows."""
+    inputs = raw.write_raw(tmp_path / "in")
+    sizes = {"chr1": 200_000, "chr2": 100_000}
+    sequences = {name: "ACGTACGTTA" * (size // 10) for name, size in sizes.items()}
+    raw.write_fasta(inputs.folder / "genome.fa", sequences)
+    flipped(whole, inputs.folder, 0.35)
+    (inputs.folder / "good.bw").write_bytes(whole)
+    (inputs.folder / "short.bw").write_bytes(whole[: len(whole) // 2])
+    tracks = [
+        TrackConfig(name="short", path="short.bw"),
+        TrackConfig(name="good", path="good.bw", assay="DNase"),
+        TrackConfig(name="flipped", path="t.bw"),
+    ]
+    return inputs, dataclasses.replace(inputs.config, tracks=tracks)
+
+
+@pytest.mark.filterwarnings("ignore:track good. found contigs without any data")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_f09_bad_tracks_may_be_left_out_and_are_listed(tmp_path, whole, workers):
+    inputs, config = three_tracks(tmp_path, whole)
+    skipping = dataclasses.replace(config, bad_tracks="skip")
+    with pytest.warns(Seq2ExpWarning, match=r"left out.*2 .*short"):
+        prepare(
+            skipping,
+            source=inputs.folder,
+            out=tmp_path / "out",
+            workers=workers,
+            progress=False,
+        )
+    made = Dataset(tmp_path / "out")
+    listed = {row["track"]: row for row in read_json(tmp_path / "out" / "skipped_tracks.json")}
+    assert made.track_names == ["good"]
+    assert made.manifest.counts["tracks_skipped"] == 2
+    assert {name: row["path"] for name, row in listed.items()} == {
+        "short": "short.bw",
+        "flipped": "t.bw",
+    }
+    assert listed["flipped"]["problem"].startswith("t.bw at chr1:")
+    assert str(tmp_path) not in json.dumps(listed)
+    # What is left is the dataset that the good track alone gives.
+    alone = dataclasses.replace(config, tracks=config.tracks[1:2])
+    prepare(alone, source=inputs.folder, out=tmp_path / "alone", progress=False)
+    expected = Dataset(tmp_path / "alone")
+    for contig in made.manifest.contigs:
+        paths = [layout.tracks_path(root, contig) for root in (made.root, expected.root)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert made.manifest.tracks == expected.manifest.tracks
+    np.testing.assert_array_equal(made.features, expected.features)
+
+
+def test_f09_without_any_good_track_nothing_is_skipped(tmp_path, whole):
+    inputs, config = three_tracks(tmp_path, whole)
+    for tracks, match in (
+        (config.tracks[:1], r"short\.bw"),
+        (config.tracks[2:], r"t\.bw at chr1:"),
+    ):
+        bad = dataclasses.replace(config, bad_tracks="skip", tracks=tracks)
+        with pytest.raises(FormatError, match=match):
+            prepare(bad, source=inputs.folder, out=tmp_path / "out", progress=False)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"in", ".out.lock"}
+
+
+def test_f09_the_flag_of_the_command(tmp_path, whole, capsys):
+    inputs, config = three_tracks(tmp_path, whole)
+    dump_yaml(config, tmp_path / "data.yaml")
+    line = ["prepare", "--config", str(tmp_path / "data.yaml"), "--source", str(inputs.folder)]
+    assert main([*line, "--out", str(tmp_path / "out")]) == 2
+    assert "short.bw" in capsys.readouterr().err
+    assert main([*line, "--out", str(tmp_path / "out"), "--skip-bad-tracks"]) == 0
+    assert "skipped_tracks.json" in capsys.readouterr().err
+    assert Dataset(tmp_path / "out").track_names == ["good"]
 
 
 # F10 -------------------------------------------------------------------------------------------
