@@ -25,13 +25,22 @@ from seq2exp.baselines.features import (
     track_spans,
 )
 from seq2exp.baselines.ridge import COARSE_ALPHAS, RELATIVE_ALPHAS, Ridge, block_weights, fit_ridge
+from seq2exp.core.config import nearest
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.core.progress import track
 from seq2exp.dataset.datamodule import labelled_rows
 from seq2exp.dataset.samples import SampleConfig
 from seq2exp.dataset.store import Dataset
 
-__all__ = ["CONTROLS", "Control", "ControlData", "FittedControl", "fit_controls"]
+__all__ = [
+    "CONTROLS",
+    "Control",
+    "ControlData",
+    "FittedControl",
+    "fit_controls",
+    "require_controls",
+    "usual_controls",
+]
 
 Span = KmerSpan | TrackSpan | ScalarSpan | None
 Matrix = NDArray[np.float64]
@@ -236,15 +245,35 @@ def fit_controls(
     -------
     list of FittedControl
         In the order of :data:`CONTROLS`; those that need absent data carry the reason.
+
+    Raises
+    ------
+    ConfigError
+        A name is no control.
+    InputError
+        The training or validation split has no labelled gene.
     """
+    wanted = usual_controls() if names is None else names
+    require_controls(wanted)
     data = ControlData(dataset, config, samples)
-    chosen = [control for control in CONTROLS if _wanted(control, names)]
+    chosen = [control for control in CONTROLS if control.name in wanted]
     steps = track(chosen, total=len(chosen), label="controls", enabled=progress)
     return [_fit(control, data) for control in steps]
 
 
-def _wanted(control: Control, names: Sequence[str] | None) -> bool:
-    return not control.extra if names is None else control.name in names
+def require_controls(names: Sequence[str]) -> None:
+    """Raise ConfigError unless every name is that of a fitted control."""
+    known = [control.name for control in CONTROLS]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                facts("controls", found=name, expected="a fitted control", fix=nearest(name, known))
+            )
+
+
+def usual_controls() -> list[str]:
+    """Return the names of the controls that are fitted when nothing else is asked for."""
+    return [control.name for control in CONTROLS if not control.extra]
 
 
 def _fit(control: Control, data: ControlData) -> FittedControl:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.baselines.controls import FittedControl, fit_controls
+from seq2exp.baselines.controls import FittedControl, fit_controls, require_controls
 from seq2exp.baselines.scoring import MODEL, Row, mean_row, score
 from seq2exp.baselines.table import render
 from seq2exp.core.errors import FormatError, InputError, facts
@@ -101,6 +101,7 @@ def evaluate(
     ConfigError
         The dataset does not fit the run.
     """
+    require_controls(controls or [])
     run = open_run(Path(run_folder))
     dataset = Dataset(Path(dataset_path) if dataset_path else run.dataset_path())
     run.check_dataset(dataset)

@@ -16,12 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resamples", type=int, default=1000, help="bootstrap resamples of genes (%(default)s)"
     )
+    parser.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also fit this control (codon_ridge); may be repeated",
+    )
     options.add_loading(parser)
     options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    from seq2exp.baselines.controls import usual_controls
     from seq2exp.baselines.evaluate import evaluate, write_evaluation
 
     evaluation = evaluate(
@@ -31,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         workers=args.workers,
         num_resamples=args.resamples,
+        controls=[*usual_controls(), *args.control],
         progress=True,
     )
     write_evaluation(evaluation, args.run_folder)

@@ -246,7 +246,7 @@ def _data_section(m: _Material) -> str:
     for split, group in genes.groupby("split", sort=False):
         where = ", ".join(sorted(map(str, group["contig"].unique()))[:8])
         rows.append((f"{split} genes", f"{len(group):,} (contigs {where})"))
-    rows.append(("dataset", f"{m.dataset.root} (checksum {m.dataset.manifest.checksum[:12]})"))
+    rows.append(("dataset", f"{m.dataset.root.name} (checksum {m.dataset.manifest.checksum[:12]})"))
     return page.section("data", "What was trained on what", _facts(rows))
 
 

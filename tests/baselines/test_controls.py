@@ -168,3 +168,8 @@ def test_network_on_scalars_learns_what_ridge_cannot_and_is_repeatable():
     found = first.predict(x[300:])
     np.testing.assert_array_equal(found, second.predict(x[300:]))
     assert mse(y[300:, 0], found[:, 0]) < 0.2 * y[300:, 0].var()
+
+
+def test_a_name_that_is_no_control_is_refused_with_the_nearest(big):
+    with pytest.raises(ConfigError, match=r"found kmer_rigde.*kmer_ridge"):
+        fit_controls(big, CONFIG, SAMPLES, names=["kmer_rigde"])

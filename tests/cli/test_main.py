@@ -234,6 +234,18 @@ def test_evaluate_prints_a_table_and_writes_the_agreed_rows(run, tmp_path, capsy
     assert len(printed.splitlines()) > len(names)
 
 
+def test_evaluate_fits_a_control_that_is_asked_for_and_names_an_unknown_one(run, tmp_path, capsys):
+    line = ["evaluate", str(run), "--resamples", "20", "--control"]
+    assert main([*line, "codon_ridge", "--json", str(tmp_path / "e.json")]) == 0
+    names = {row["name"] for row in document(tmp_path / "e.json", "evaluate")["rows"]}
+    assert {"codon_ridge", "all_ridge", "mean"} <= names
+    capsys.readouterr()
+    assert main([*line, "codon_rigde"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: controls: found codon_rigde")
+    assert "did you mean 'codon_ridge'?" in message
+
+
 def test_predict_all_covers_every_gene_once_labelled_or_not(run, toy, tmp_path):
     out = tmp_path / "p.parquet"
     assert main(["predict", str(run), "--out", str(out)]) == 0
