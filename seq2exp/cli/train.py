@@ -32,7 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from seq2exp.training.config import TrainConfig
+    from seq2exp.training.devices import is_leader
     from seq2exp.training.trainer import train
 
-    train(options.load(TrainConfig, args), args.data, args.out, resume=args.resume)
-    print(f"trained model in {args.out / 'model'}; next: seq2exp evaluate {args.out}")
+    config = options.load(TrainConfig, args)
+    train(config, args.data, args.out, resume=args.resume)
+    if is_leader(config):
+        print(f"trained model in {args.out / 'model'}; next: seq2exp evaluate {args.out}")

@@ -244,7 +244,8 @@ def read_table(path: Path) -> pd.DataFrame:
         frame: pd.DataFrame = (
             pq.ParquetFile(path, page_checksum_verification=True).read().to_pandas()
         )
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as error:
+        # Arrow checks its pages, but not the names and the pandas notes beside them.
         raise _damaged(path, str(error)) from error
     return frame
 

@@ -13,6 +13,7 @@ from seq2exp.training.losses import LOSSES
 __all__ = ["FitConfig", "OptimConfig", "TrainConfig"]
 
 CONTROLS = ("sequence_only", "shuffled_tracks")
+ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 MOMENTS = ("column", "element")
 _AT_LEAST_ONE = (
     "max_epochs", "batch_size", "accumulate", "devices", "num_nodes", "seeds", "parallel",
@@ -118,6 +119,15 @@ class FitConfig:
                         fix="use 1 or more",
                     )
                 )
+        if self.accelerator not in ACCELERATORS:
+            raise ConfigError(
+                facts(
+                    "fit.accelerator",
+                    found=self.accelerator,
+                    expected=f"one of {', '.join(ACCELERATORS)}",
+                    fix=nearest(self.accelerator, ACCELERATORS),
+                )
+            )
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(
                 facts(

@@ -27,6 +27,7 @@ from seq2exp.models.registry import build_model
 from seq2exp.training.callbacks import AveragedWeights, BatchSeed, Checkpoints, MetricsTable
 from seq2exp.training.checkpoint import ModelCard, read_checkpoint, save_model
 from seq2exp.training.config import TrainConfig
+from seq2exp.training.devices import is_leader, memory_errors, require_devices
 from seq2exp.training.module import ExpressionModule
 from seq2exp.training.run import describe_machine
 
@@ -64,10 +65,16 @@ def train(config: TrainConfig, data: Path, out: Path, *, resume: str = "auto") -
     InputError
         The folder holds another run, is in use, or the dataset has no labelled genes.
     ConfigError
-        The configuration does not fit the dataset.
+        The configuration does not fit the dataset or the machine.
     """
+    require_devices(config)
     dataset = Dataset(data)
     out = Path(out).absolute()
+    if not is_leader(config):
+        # Another rank of the same run; the first one owns the folder.
+        for job in _jobs(config, dataset, out):
+            job.run()
+        return
     occupied = out.is_dir() and any(path.name != ".lock" for path in out.iterdir())
     if resume == "never" and occupied:
         raise InputError(
@@ -129,8 +136,9 @@ def _jobs(config: TrainConfig, dataset: Dataset, out: Path) -> list[_Member]:
     ]
     jobs = []
     for label, settings, folder in runs:
-        folder.mkdir(parents=True, exist_ok=True)
-        _claim(settings, dataset, folder)
+        if is_leader(config):
+            folder.mkdir(parents=True, exist_ok=True)
+            _claim(settings, dataset, folder)
         several = settings.fit.seeds > 1
         for seed in range(settings.seed, settings.seed + settings.fit.seeds):
             place = folder / "members" / f"seed_{seed}" if several else folder
@@ -207,9 +215,13 @@ def _train_member(job: _Member) -> None:
     model = build_model(str(params["name"]), {k: v for k, v in params.items() if k != "name"})
     _set_scaling(model, module_data.train)
     checkpoints = folder / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
-    _fit(config, model, module_data, folder, seed=job.seed, label=job.label)
+    if is_leader(config):
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+    with memory_errors(config):
+        _fit(config, model, module_data, folder, seed=job.seed, label=job.label)
+    if not is_leader(config):
+        return
     best = checkpoints / "best.pt"
     if not best.is_file():
         raise InputError(

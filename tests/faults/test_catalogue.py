@@ -14,13 +14,13 @@ LATER = {
     **dict.fromkeys(("f13", "f14", "f15", "f16", "f17", "f18"), "variants and donors"),
     **dict.fromkeys(("f19", "f20"), "tissue sections"),
     "f23": "variant scoring in shards",
-    "f30": "accelerators and fast kernels",
     "f34": "archives: nothing is unpacked or downloaded yet",
     "f38": "memory at the scale of millions of variants and thousands of tracks",
-    "f44": "fuzzing of every reader, once all of them exist",
 }
 # Parts of faults in scope that wait for the same later work.
 PARTS_LATER = {
+    "f30": "mamba-ssm absent or half-installed: with the fast kernels",
+    "f44": "VCF and h5ad, once they are read",
     "f31": "lost ranks and downloads; a dead worker of prepare is tested",
     # In a deleted working folder oneMKL, inside torch, ends the process before we can speak.
     "f39": "old and new numpy and pandas need environments of their own",
