@@ -14,7 +14,7 @@ TAKES_OVERRIDES = True
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same files (%(default)s)")
+    parser.add_argument("--seed", type=int, help="same seed, same files (0)")
     parser.add_argument(
         "--config",
         action="append",
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="simulation settings",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
-    parser.epilog = "Any setting of docs/simulator.md may follow as --key value."
+    parser.epilog = "Any setting of docs/simulator.md may follow OUT as --key value."
 
 
 def run(args: argparse.Namespace) -> None:
@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
     from seq2exp.core.files import refuse_existing
 
     refuse_existing(args.out, overwrite=args.overwrite)
-    overrides = {"seed": args.seed, **parse_overrides(args.overrides)}
+    overrides = parse_overrides(args.overrides)
+    if args.seed is not None:
+        overrides["seed"] = args.seed
     config = load_config(SimulationConfig, args.config, overrides=overrides)
     print(simulate(config, args.out, overwrite=args.overwrite, progress=True))

@@ -112,7 +112,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             )
         key, separator, text = flag[2:].partition("=")
         if not separator:
-            if not items:
+            if not items or items[0].startswith("--"):
                 raise ConfigError(
                     facts("command line", found=f"--{key} alone", expected="a value", fix="add it")
                 )

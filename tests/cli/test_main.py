@@ -311,3 +311,17 @@ def test_train_says_what_to_do_next_and_keeps_the_resolved_settings(run):
     values = load_yaml(run / "config.yaml")
     assert values["fit"]["max_epochs"] == 1
     assert values["data"]["window_bp"] == 2048
+
+
+@pytest.mark.parametrize(("flags", "seed"), [([], 7), (["--seed", "3"], 3)])
+def test_the_seed_of_a_configuration_counts_unless_the_flag_is_given(
+    tmp_path, monkeypatch, flags, seed
+):
+    import data_prep.simulate as package
+
+    seen = []
+    monkeypatch.setattr(package, "simulate", lambda config, out, **_: seen.append(config.seed))
+    (tmp_path / "s.yaml").write_text("seed: 7\n")
+    line = ["simulate", str(tmp_path / "out"), "--config", str(tmp_path / "s.yaml")]
+    assert main([*line, *flags]) == 0
+    assert seen == [seed]

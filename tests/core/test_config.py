@@ -86,6 +86,8 @@ def test_missing_and_oversized_files_are_refused(tmp_path):
 def test_flags_are_named_when_wrong(tmp_path):
     with pytest.raises(ConfigError, match=r"command line: found unknown key 'cuont'.*'count'"):
         load(tmp_path, "{}", "--cuont", "1")
+    with pytest.raises(ConfigError, match="--overwrite alone"):
+        parse_overrides(["--overwrite", "--count", "3"])
     with pytest.raises(ConfigError, match="--count alone"):
         parse_overrides(["--count"])
     with pytest.raises(ConfigError, match="--key value"):
