@@ -118,7 +118,7 @@ def _why_not(path: Path, index: Path, block: Path, text: FastaText) -> str:
                 fix="the FASTA is truncated: restore it; if it is whole, delete the old index",
             )
         ) from None
-    except (ValueError, OSError, UnicodeDecodeError) as error:
+    except (ValueError, OSError) as error:
         problem = f"unreadable index ({error})"
     return problem or reason
 
@@ -204,7 +204,17 @@ def _rebuild(path: Path, text: FastaText, cache: Path, reason: str) -> Genome:
                 fix="rewrap it, for example with `seqkit seq -w 60`",
             )
         ) from None
-    rows = _read_index(index)
+    try:
+        rows = _read_index(index)
+    except ValueError as error:
+        raise FormatError(
+            facts(
+                str(path),
+                found=f"contig names that are no text ({error})",
+                expected="names in ASCII or UTF-8, without control characters",
+                fix="rename the records, or restore the file",
+            )
+        ) from None
     _refuse_odd_records(path, rows, text)
     if reason != "no index":
         warnings.warn(

@@ -15,10 +15,10 @@ LATER = {
     **dict.fromkeys(("f19", "f20"), "tissue sections"),
     "f23": "variant scoring in shards",
     "f34": "archives: nothing is unpacked or downloaded yet",
-    "f38": "memory at the scale of millions of variants and thousands of tracks",
 }
 # Parts of faults in scope that wait for the same later work.
 PARTS_LATER = {
+    "f38": "millions of variants and spots; that file handles are bounded is tested as F11",
     "f30": "mamba-ssm absent or half-installed: with the fast kernels",
     "f44": "VCF and h5ad, once they are read",
     "f31": "lost ranks and downloads; a dead worker of prepare is tested",

@@ -234,6 +234,13 @@ def test_f03_iupac_soft_mask_and_crlf_are_fine(tmp_path):
     assert ambiguous == 12  # ten upper-case codes, r and y; N itself is no ambiguity code
 
 
+def test_f03_a_contig_name_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "g.fa"
+    path.write_bytes(b">c\xc8r1\nACGT\n")
+    with pytest.raises(FormatError, match=r"g\.fa: found contig names that are no text"):
+        open_genome(path, cache=tmp_path / "cache")
+
+
 # F04 -------------------------------------------------------------------------------------------
 
 
