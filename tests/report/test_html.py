@@ -11,7 +11,7 @@ from seq2exp.elements import export
 from seq2exp.elements.calling import CallConfig
 from seq2exp.elements.compare import CompareConfig, compare_with_truth, write_comparison
 from seq2exp.elements.export import export_elements
-from seq2exp.report import html as report
+from seq2exp.report import headline, material
 from seq2exp.report.choose import choose_loci
 from seq2exp.report.html import write_report
 from tests.elements.test_compare import truth_at
@@ -50,7 +50,7 @@ def parse(path):
 
 @pytest.fixture
 def run_folder(run, dataset, tmp_path, monkeypatch):
-    for module in (export, report):
+    for module in (export, material):
         monkeypatch.setattr(module, "open_run", lambda _: run)
     monkeypatch.setattr(type(run), "dataset_path", lambda _: dataset.root)
     folder = tmp_path / "run <b>&"
@@ -118,10 +118,10 @@ def test_the_strongest_control_is_named(low, high, verdict):
         for metric in ("mse", "mse_difference")
         for name, value in (("ridge", 0.2), ("mean", 0.9))
     ]
-    (sentence,) = report._best_control({"rows": rows})
+    (sentence,) = headline._best_control({"rows": rows})
     assert f"The model is {verdict}" in sentence
     assert "ridge" in sentence
-    assert report._best_control(None) == []
+    assert headline._best_control(None) == []
 
 
 def test_texts_are_escaped(full):

@@ -1,0 +1,155 @@
+"""Sections of the report about the element map: elements, comparison, loci."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from seq2exp.report import page, plots
+from seq2exp.report.choose import Locus, choose_loci
+from seq2exp.report.locus import locus_data, plot_locus
+from seq2exp.report.material import Material
+from seq2exp.report.rows import MASK, cell, facts_table, find_row, rivals
+
+__all__ = ["comparison_section", "elements_section", "loci_section"]
+
+logger = logging.getLogger(__name__)
+
+
+def elements_section(m: Material) -> str:
+    """Numbers of the called elements."""
+    if m.summary is None:
+        text = "No element map yet: run `seq2exp elements` to write one."
+        return page.section("elements", "Called elements", page.note(text))
+    s = m.summary
+    distal = s["distal_per_gene"]
+    rows = [
+        ("genes", f"{s['genes']:,}"),
+        ("distal elements", f"{s['elements'].get('distal', 0):,}"),
+        (
+            "per gene",
+            (
+                f"median {distal['median']:g}, mean {distal['mean']:.1f}, most {distal['max']}; "
+                f"{distal['genes_without']:,} genes have none"
+            ),
+        ),
+        ("rule", _rule(s)),
+        ("union over genes", f"{s['union_bases'] / 1000:,.1f} kb, promoters included"),
+    ]
+    if s["distal_length_bp"]:
+        quartiles = s["distal_length_bp"]
+        rows.append(
+            (
+                "length",
+                (
+                    f"median {quartiles['median']:.0f} bp, half of them between "
+                    f"{quartiles['q25']:.0f} and {quartiles['q75']:.0f} bp"
+                ),
+            )
+        )
+    bands = [
+        [page.escape(_band(name)), page.escape(f"{count:,}")]
+        for name, count in s["distal_by_distance"].items()
+    ]
+    text = (
+        f"The mask of the central {s['promoter_bp']:,} bp is set to 1 by construction. These "
+        "promoters are listed as a class of their own and are no evidence."
+    )
+    parts = [
+        facts_table(rows),
+        page.note(text),
+        page.table(["distance from the TSS", "elements"], bands),
+    ]
+    return page.section("elements", "Called elements", *parts)
+
+
+def _band(name: str) -> str:
+    low, high = (float(edge) for edge in name.split("-"))
+    if math.isinf(high):
+        return f"over {low / 1000:g} kb"
+    return f"{low / 1000:g} to {high / 1000:g} kb"
+
+
+def _rule(summary: Mapping[str, Any]) -> str:
+    calling = summary["calling"]
+    origin = "given" if calling["threshold"] else f"budget of {100 * calling['budget']:g} % of bins"
+    return (
+        f"mask at least {summary['threshold']:.3f} ({origin}); gaps up to "
+        f"{calling['max_gap_bp']} bp are joined; at least {calling['min_length_bp']} bp long"
+    )
+
+
+def comparison_section(m: Material) -> str:
+    """Compare the mask with its rivals, where a truth is known."""
+    title = "Are they the right elements?"
+    if not m.comparison:
+        text = "No comparison with known elements was made, so this map is a set of hypotheses."
+        return page.section("comparison", title, page.note(text))
+    c = m.comparison
+    rows, inputs, chosen = c["rows"], c["inputs"], list(rivals(c).values())
+    budget = f"{max(inputs['settings']['budgets']):g}"
+    metrics = ["auprc", f"auprc@{budget}", f"precision@{budget}", f"recall@{budget}"]
+    if find_row(c, MASK, "pairs_auprc"):
+        metrics.append("pairs_auprc")
+    names = [n for n in dict.fromkeys(r["name"] for r in rows) if not n.startswith(f"{MASK} - ")]
+    body = [
+        [page.escape(name), *(cell(find_row(c, name, metric)) for metric in metrics)]
+        for name in names
+    ]
+    paired = [
+        [page.escape(f"{MASK} minus {name}")]
+        + [cell(find_row(c, f"{MASK} - {name}", metric), sign="+") for metric in metrics]
+        for name in chosen
+    ]
+    values = {name: row["value"] for name in names if (row := find_row(c, name, "auprc"))}
+    picture = plots.plot_precision_recall(
+        {name: tuple(c["curves"][name]) for name in [MASK, *chosen] if name in c["curves"]},
+        base_rate=inputs["base_rate"],
+        values={name: value for name, value in values.items() if value is not None},
+    )
+    text = (
+        f"Truth: {inputs['truth']}. {inputs['genes']:,} {inputs['settings']['split']} genes, "
+        f"{inputs['distal_bins']:,} distal bins, {100 * inputs['base_rate']:.1f} % of them in "
+        "elements that are true for the gene. Forced promoter bins are left out for all methods."
+    )
+    explain = (
+        f"auprc@{budget} keeps only the best {100 * float(budget):g} % of the bins of each method "
+        "(equal budget); precision and recall are those of these bins. "
+        "pairs_auprc ranks whole candidate elements instead of bins."
+    )
+    parts = [
+        f"<p>{page.escape(text)}</p>",
+        page.table(["", *metrics], body + paired, own=[names.index(MASK)]),
+        page.note(explain),
+        page.figure(picture, "Precision and recall over the distal bins of all scored genes"),
+        page.figure(plots.plot_bands(rows, [MASK, *chosen]), "AUPRC by distance from the TSS"),
+    ]
+    return page.section("comparison", title, *parts)
+
+
+def loci_section(m: Material) -> str:
+    """Pictures of the best, a typical and the worst locus."""
+    if m.masks is None or m.dataset is None or m.elements is None or m.num_loci < 1:
+        text = "Locus pictures need an element map and the dataset."
+        return page.section("loci", "Loci", page.note(text))
+    parts = []
+    for locus in choose_loci(m.masks, m.elements, m.truth, number=m.num_loci):
+        parts.append(f"<h3>{page.escape(locus.title)}</h3>")
+        parts.append(_locus(m, locus))
+    return page.section("loci", "Loci", *parts)
+
+
+def _locus(m: Material, locus: Locus) -> str:
+    if m.masks is None or m.dataset is None or m.elements is None or m.summary is None:
+        return ""
+    data = locus_data(
+        m.masks,
+        m.dataset,
+        locus.gene_id,
+        elements=m.elements,
+        threshold=float(m.summary["threshold"]),
+        truth=m.truth,
+    )
+    return page.figure(plot_locus(data), locus.reason)
