@@ -24,7 +24,8 @@ from seq2exp.models.output import ModelCall, Seq2ExpOutput, expect_shape, mean_w
 from seq2exp.models.scaling import ColumnMoments
 from seq2exp.models.track_head import TrackHead
 from seq2exp.nn.beta import BetaParameters, BetaPrior, TrackBeta, fuse, sequence_beta
-from seq2exp.nn.stem import build_stem
+from seq2exp.nn.kmers import KmerStem
+from seq2exp.nn.stem import ConvStem, LinearStem, build_stem
 from seq2exp.nn.stem_layer import StemScan
 from seq2exp.nn.tracks import TrackEmbedding, apply_transform
 
@@ -45,33 +46,11 @@ class Seq2Exp(nn.Module):
     def __init__(self, config: Seq2ExpConfig) -> None:
         super().__init__()
         self.config = config
-        num_bins = config.num_bins
-        self.promoter = central_span(
-            num_bins, bin_size=config.bin_size, central_bp=config.promoter_bp
-        )
-        self.stem = (
-            build_stem(
-                config.d_model,
-                bin_size=config.bin_size,
-                config=config.stem,
-                tss=config.window_bp // 2,
-            )
-            if config.use_sequence
-            else None
-        )
-        reads_tracks = config.use_tracks or (config.has_generator and config.generator_sees_tracks)
-        self.track_embedding = (
-            TrackEmbedding(
-                len(config.tracks),
-                config.d_model,
-                transform=config.track_transform,
-                learn_missing=config.learn_missing_tracks,
-            )
-            if reads_tracks and config.tracks
-            else None
-        )
+        self.promoter = self._central(config.promoter_bp)
+        self.stem = self._stem() if config.use_sequence else None
+        self.track_embedding = self._track_embedding()
         self.position_ND = (
-            nn.Parameter(torch.zeros(num_bins, config.d_model))
+            nn.Parameter(torch.zeros(config.num_bins, config.d_model))
             if config.position_embedding
             else None
         )
@@ -87,20 +66,56 @@ class Seq2Exp(nn.Module):
         self.register_buffer("track_unit_T", torch.ones(len(config.tracks)))
         self.prior = BetaPrior(mean=config.prior_mean, scale=config.prior_scale)
         self.predictor = self._encoder(config.predictor_layers)
-        self.readout = Readout(
-            config.d_model,
-            kind=config.readout,
-            span=central_span(num_bins, bin_size=config.bin_size, central_bp=config.readout_bp),
-            width=config.readout_width,
-            bands=band_weights(config.bands, num_bins=num_bins, bin_size=config.bin_size),
-            weighting=config.readout_weighting,
-        )
+        self.readout = self._readout()
         self.element_sum = (
             ElementSum(config.d_model, channels=config.element_channels, promoter=self.promoter)
             if config.element_channels
             else None
         )
-        self.head = ExpressionHead(
+        self.head = self._head()
+        self._zero_biases()
+
+    def _central(self, central_bp: int) -> tuple[int, int]:
+        """Half-open span of the bins around the TSS."""
+        config = self.config
+        return central_span(config.num_bins, bin_size=config.bin_size, central_bp=central_bp)
+
+    def _stem(self) -> LinearStem | ConvStem | KmerStem:
+        config = self.config
+        return build_stem(
+            config.d_model,
+            bin_size=config.bin_size,
+            config=config.stem,
+            tss=config.window_bp // 2,
+        )
+
+    def _track_embedding(self) -> TrackEmbedding | None:
+        config = self.config
+        wanted = config.use_tracks or (config.has_generator and config.generator_sees_tracks)
+        if not (wanted and config.tracks):
+            return None
+        return TrackEmbedding(
+            len(config.tracks),
+            config.d_model,
+            transform=config.track_transform,
+            learn_missing=config.learn_missing_tracks,
+        )
+
+    def _readout(self) -> Readout:
+        config = self.config
+        bands = band_weights(config.bands, num_bins=config.num_bins, bin_size=config.bin_size)
+        return Readout(
+            config.d_model,
+            kind=config.readout,
+            span=self._central(config.readout_bp),
+            width=config.readout_width,
+            bands=bands,
+            weighting=config.readout_weighting,
+        )
+
+    def _head(self) -> ExpressionHead:
+        config = self.config
+        return ExpressionHead(
             self.readout.out_dim + config.element_channels,
             num_features=config.num_features,
             num_outputs=config.num_outputs,
@@ -114,6 +129,8 @@ class Seq2Exp(nn.Module):
             feature_clip=config.feature_clip,
             feature_hidden=config.feature_hidden,
         )
+
+    def _zero_biases(self) -> None:
         for name, module in self.named_modules():
             # The bias of a step projection holds the first step sizes.
             free = isinstance(module, nn.Linear) and not name.endswith("dt_proj")
