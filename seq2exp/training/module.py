@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -117,13 +118,23 @@ class ExpressionModule(pl.LightningModule):
     config : OptimConfig
     total_steps : int
         Number of optimiser steps of the whole run.
+    gene_ids : sequence of str, optional
+        Of the rows of the gene table, for messages.
     """
 
-    def __init__(self, model: nn.Module, config: OptimConfig, *, total_steps: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimConfig,
+        *,
+        total_steps: int,
+        gene_ids: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.total_steps = total_steps
+        self.gene_ids = gene_ids
         self.history: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         self._seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -224,9 +235,12 @@ class ExpressionModule(pl.LightningModule):
                 expected="finite numbers",
                 fix=f"lower optim.lr or optim.clip_norm; the batch is saved as {path}",
                 count=len(batch),
-                examples=[f"gene row {row}" for row in batch.index_B.tolist()],
+                examples=[self._gene(row) for row in batch.index_B.tolist()],
             )
         )
+
+    def _gene(self, row: int) -> str:
+        return self.gene_ids[row] if self.gene_ids else f"gene row {row}"
 
 
 def _mean_pearson(predicted_GK: torch.Tensor, observed_GK: torch.Tensor) -> float:

@@ -309,7 +309,8 @@ def _fit(
     fit = config.fit
     per_epoch = math.ceil(len(data.train) / (fit.batch_size * fit.devices * fit.num_nodes))
     total_steps = math.ceil(per_epoch / fit.accumulate) * fit.max_epochs
-    module = ExpressionModule(model, config.optim, total_steps=total_steps)
+    names = data.dataset.genes["gene_id"].astype(str).tolist()
+    module = ExpressionModule(model, config.optim, total_steps=total_steps, gene_ids=names)
     # The table's row comes before the checkpoint: a kill between them repeats the epoch and its
     # row, and loses neither. Checkpoints see the averaged weights before they are swapped back.
     callbacks: list[pl.Callback] = [
