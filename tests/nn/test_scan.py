@@ -236,3 +236,94 @@ def test_taken_backend_name_is_refused():
     assert set(backend_names()) >= {"torch", "reference"}
     with pytest.raises(ConfigError, match="taken"):
         register_backend("torch", scan_reference)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("length", "batch", "channels", "states"),
+    [(1, 1, 1, 1), (31, 2, 3, 4), (32, 1, 16, 5), (33, 9, 17, 2), (300, 1, 140, 16)],
+)
+def test_compiled_equals_the_float64_reference_with_gradients(
+    length, batch, channels, states, reverse
+):
+    """Lengths around the chunk of 32, channels that leave vectors and blocks incomplete."""
+    exact = make_inputs(length, batch=batch, channels=channels, states=states)
+    single = [tensor.detach().float().requires_grad_() for tensor in exact]
+    ours, oracle = (
+        run(single, backend="cpu", reverse=reverse),
+        run(exact, backend="reference", reverse=reverse),
+    )
+    for mine, theirs in zip(ours, oracle, strict=True):
+        assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    pairs = zip(gradients(ours, single), gradients(oracle, exact), NAMES, strict=True)
+    for mine, theirs, name in pairs:
+        assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max(), name
+
+
+def test_compiled_is_the_same_for_every_number_of_threads():
+    inputs = make_inputs(100, batch=1, channels=40, states=4, dtype=torch.float32)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            outputs = run(inputs, backend="cpu")
+            found.append([*outputs, *gradients(outputs, inputs)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 500])
+def test_compiled_in_any_chunks_is_the_same(chunk):
+    inputs = make_inputs(130, dtype=torch.float32)
+    whole, parts = run(inputs, backend="cpu"), run(inputs, backend="cpu", chunk=chunk)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    for a, b in zip(gradients(whole, inputs), gradients(parts, inputs), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_exponential_over_its_whole_range():
+    """One token, one state: y = exp(delta A) s. Underflow goes to 0, overflow to inf, NaN stays."""
+    rates = torch.cat([torch.linspace(-86, 88, 4001), torch.tensor([-200.0, 200.0, torch.nan])])
+    one, none = torch.ones(1, 1, 1), torch.zeros(1, 1, len(rates))
+    y = selective_scan(
+        none,
+        torch.ones_like(none),
+        rates[:, None],
+        one,
+        one,
+        initial_state_BEN=torch.ones(1, len(rates), 1),
+        backend="cpu",
+    )[0, 0]
+    exact = rates[:4001].double().exp()
+    assert ((y[:4001] - exact).abs() / exact).max() < 4e-7
+    assert 0 <= y[4001] < 1e-37
+    assert torch.isinf(y[4002])
+    assert torch.isnan(y[4003])
+
+
+def test_a_nan_in_one_sequence_stays_there():
+    inputs = [t.detach() for t in make_inputs(40, dtype=torch.float32)]
+    inputs[0][1, 5, 0] = torch.nan
+    y, _ = run(inputs, backend="cpu")
+    assert not torch.isnan(y[0]).any()
+    assert torch.isnan(y[1, 5:, 0]).all()
+    assert not torch.isnan(y[1, :, 1:]).any()
+    assert not torch.isnan(y[1, :5]).any()
+
+
+def test_compiled_refuses_what_it_cannot_compute():
+    with pytest.raises(ConfigError, match=r"torch\.float64 on cpu"):
+        run(make_inputs(3), backend="cpu")
+
+
+def test_compiled_takes_empty_sequences_and_strides():
+    u, *rest = (t.detach() for t in make_inputs(0, dtype=torch.float32))
+    y, state = run([u, *rest], backend="cpu")
+    assert y.shape == (2, 0, 3)
+    assert torch.equal(state, rest[-1])
+    inputs = [t.detach() for t in make_inputs(50, dtype=torch.float32)]
+    strided = [t.transpose(0, -1).contiguous().transpose(0, -1) for t in inputs]
+    for a, b in zip(run(inputs, backend="cpu"), run(strided, backend="cpu"), strict=True):
+        assert torch.equal(a, b)

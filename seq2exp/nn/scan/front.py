@@ -6,7 +6,7 @@ Shapes: B batch, L positions, E channels, N states per channel.
 from __future__ import annotations
 
 import difflib
-from typing import Literal, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -60,7 +60,26 @@ def _per_token(
     )
 
 
-_BACKENDS: dict[str, ScanBackend] = {"torch": scan_chunked, "reference": _per_token}
+def _compiled(*tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    try:
+        from seq2exp.nn.scan.compiled import scan_compiled
+    except ImportError as error:
+        raise ConfigError(
+            facts(
+                "scan backend 'cpu'",
+                found=f"that numba cannot be used ({error})",
+                expected="the package numba",
+                fix="install numba, or use backend 'torch'",
+            )
+        ) from error
+    return scan_compiled(*tensors, **options)
+
+
+_BACKENDS: dict[str, ScanBackend] = {
+    "torch": scan_chunked,
+    "cpu": _compiled,
+    "reference": _per_token,
+}
 _AUTO = "torch"
 
 
