@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -327,3 +331,20 @@ def test_compiled_takes_empty_sequences_and_strides():
     strided = [t.transpose(0, -1).contiguous().transpose(0, -1) for t in inputs]
     for a, b in zip(run(inputs, backend="cpu"), run(strided, backend="cpu"), strict=True):
         assert torch.equal(a, b)
+
+
+def test_compiled_needs_no_folder_for_its_machine_code():
+    """F39: in a child where numba finds nowhere to write."""
+    code = (
+        "import torch\n"
+        "from numba.core.caching import CacheImpl\n"
+        "CacheImpl._locator_classes = []\n"
+        "from seq2exp.nn.scan import selective_scan\n"
+        "one = torch.ones(1, 3, 1)\n"
+        "y = selective_scan(one, one, -torch.ones(1, 1), one, one, backend='cpu')\n"
+        "print(y[0, 1, 0].item())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert float(done.stdout) == pytest.approx(1 + math.exp(-1))

@@ -14,6 +14,9 @@ Shapes: B batch, L positions, E channels, N states, K chunks, G groups of channe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
@@ -37,7 +40,19 @@ _BIAS, _MANTISSA = np.int32(127), np.int32(23)
 _FAST = {"contract", "reassoc", "nsz"}
 
 
-@njit(error_model="numpy", cache=True)
+def _compiled(**options: bool | set[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile at first use and keep the machine code, where there is a folder to keep it in."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        try:
+            return njit(error_model="numpy", cache=True, **options)(function)
+        except RuntimeError:
+            return njit(error_model="numpy", **options)(function)
+
+    return wrap
+
+
+@_compiled()
 def _exp(x: np.float32) -> np.float32:
     """Return exp(x) with a relative error below 4e-7; NaN stays NaN."""
     x = _LOW if x < _LOW else x
@@ -50,7 +65,7 @@ def _exp(x: np.float32) -> np.float32:
     return p * np.int32((power + _BIAS) << _MANTISSA).view(_F)
 
 
-@njit(parallel=True, fastmath=_FAST, error_model="numpy", cache=True)
+@_compiled(parallel=True, fastmath=_FAST)
 def scan_forward(
     u: Floats,
     delta: Floats,
@@ -106,7 +121,7 @@ def scan_forward(
                 last[b, n, left + i] = state[n, i]
 
 
-@njit(parallel=True, fastmath=_FAST, error_model="numpy", cache=True)
+@_compiled(parallel=True, fastmath=_FAST)
 def scan_backward(
     u: Floats,
     delta: Floats,
