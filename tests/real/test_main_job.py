@@ -31,6 +31,7 @@ pytestmark = [
 SETS = {
     "yeast_R64": ["--contigs", "[I, II, III, VI, IX, Mito]"],
     "human_chr22_hg38": [],
+    "human_chr1_b37": [],
     "human_chr20_b37": [],
 }
 
