@@ -21,7 +21,7 @@ from seq2exp.nn.scan.kernels import scan_backward, scan_forward
 __all__ = ["scan_compiled"]
 
 _CHUNK = 32
-# Independent pieces of work that a scan is cut into; fixed, so that threads change no result.
+# Independent pieces of work of the backward; fixed, so that threads change no sum over channels.
 _ITEMS = 8
 _LANES, _WIDEST = 16, 128
 _FORWARD: Callable[..., None] = scan_forward
@@ -88,8 +88,8 @@ class _CompiledScan(torch.autograd.Function):
         marks_KBNE = initial_BNE.new_empty((-(-length // chunk), *initial_BNE.shape))
         last_BNE = torch.empty_like(initial_BNE)
         arrays = _arrays(*inputs, initial_BNE, y_BLE, marks_KBNE, last_BNE)
-        _use_threads()
-        _FORWARD(*arrays, reverse, chunk, _width(u_BLE))
+        # No channel reads another here, so blocks as wide as the threads allow change no bit.
+        _FORWARD(*arrays, reverse, chunk, _width(u_BLE, items=_use_threads()))
         ctx.save_for_backward(*inputs, marks_KBNE)
         ctx.reverse, ctx.chunk = reverse, chunk
         return y_BLE, last_BNE
@@ -103,7 +103,7 @@ class _CompiledScan(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, marks_KBNE = ctx.saved_tensors
         batch, _, channels = u_BLE.shape
-        width = _width(u_BLE)
+        width = _width(u_BLE, items=_ITEMS)
         groups = min(-(-channels // width), -(-_ITEMS // max(batch, 1)))
         carry_BNE = grad_last_BNE.clone(memory_format=torch.contiguous_format)
         grad_u_BLE, grad_delta_BLE = torch.empty_like(u_BLE), torch.empty_like(delta_BLE)
@@ -124,13 +124,16 @@ def _arrays(*tensors: Tensor) -> list[Any]:
     return [tensor.detach().numpy() for tensor in tensors]
 
 
-def _width(u_BLE: Tensor) -> int:
-    """Channels per block: whole vectors, wide blocks where the batch gives enough items."""
+def _width(u_BLE: Tensor, *, items: int) -> int:
+    """Channels per block, whole vectors, so that a scan is cut into about so many items."""
     batch, _, channels = u_BLE.shape
-    share = channels * max(batch, 1) // _ITEMS
+    share = channels * max(batch, 1) // items
     return max(_LANES, min(_WIDEST, share // _LANES * _LANES))
 
 
-def _use_threads() -> None:
+def _use_threads() -> int:
+    """Take as many threads as torch does, and return their number."""
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), most))
+    threads = min(torch.get_num_threads(), most)
+    numba.set_num_threads(threads)
+    return threads
