@@ -117,7 +117,7 @@ def _write_skipped(config: DataConfig, plan: Plan, root: Path) -> None:
 def _write_tracks(
     dtype: str, plan: Plan, tasks: Sequence[TrackTask], root: Path
 ) -> list[TrackInfo]:
-    if not plan.settings:
+    if not plan.tracks:
         return []
     (root / "tracks").mkdir()
     for contig in plan.contigs:
@@ -129,8 +129,8 @@ def _write_tracks(
         write_array(layout.tracks_path(root, contig), np.stack(columns, axis=1))
     stored = [layout.load_array(layout.tracks_path(root, contig)) for contig in plan.contigs]
     return [
-        _track_info(track, number, [t for t in tasks if t.config is track], stored)
-        for number, track in enumerate(plan.settings)
+        _track_info(track.config, number, [t for t in tasks if t.config is track.config], stored)
+        for number, track in enumerate(plan.tracks)
     ]
 
 
@@ -184,8 +184,9 @@ def _write_genes(
         _add(sequence_features(plan.genes, plan.cds, codes), frames, infos)
     if wanted.promoter and tasks:
         bins = _ContigBins(tasks)
+        used = [track.config for track in plan.tracks]
         result = promoter_signal(
-            plan.genes, bins, plan.settings, wanted, bin_size=config.bin_size, sizes=plan.contigs
+            plan.genes, bins, used, wanted, bin_size=config.bin_size, sizes=plan.contigs
         )
         _add(result, frames, infos)
     columns = [*layout.GENE_COLUMNS, "status", "gene_start", "gene_end"]

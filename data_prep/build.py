@@ -151,18 +151,16 @@ def _tasks(config: DataConfig, plan: Plan, shards: Path) -> list[ShardTask]:
         SequenceTask(plan.genome, contig, shards / f"sequence.{safe_name(contig)}.npy")
         for contig in plan.contigs
     ]
-    for number, (setting, file, covered) in enumerate(
-        zip(plan.settings, plan.tracks, plan.covered, strict=True)
-    ):
+    for number, track in enumerate(plan.tracks):
         for contig, length in plan.contigs.items():
             masked = region_intervals(plan.regions, contig)
-            here = None if covered is None else covered.get(contig, ((), ()))
+            here = None if track.covered is None else track.covered.get(contig, ((), ()))
             known = known_intervals(length, masked, here)  # type: ignore[arg-type]
             target = shards / f"track{number}.{safe_name(contig)}.npy"
             tasks.append(
                 TrackTask(
-                    file,
-                    setting,
+                    track.file,
+                    track.config,
                     contig,
                     length,
                     config.bin_size,
@@ -206,9 +204,9 @@ def _without_bad_tracks(
         Seq2ExpWarning,
         stacklevel=2,
     )
-    settings = [track for track in plan.settings if track.name not in skipped]
+    tracks = [track for track in plan.tracks if track.config.name not in skipped]
     kept = [t for t in tasks if not isinstance(t, TrackTask) or t.config.name not in skipped]
-    return dataclasses.replace(plan, settings=settings, skipped=skipped), kept
+    return dataclasses.replace(plan, tracks=tracks, skipped=skipped), kept
 
 
 def estimated_bytes(config: DataConfig, plan: Plan) -> int:

@@ -30,11 +30,10 @@ from seq2exp.core.contigs import compare_sizes, match_contigs
 from seq2exp.core.errors import InputError, Seq2ExpError, facts
 from seq2exp.core.files import safe_name
 
-__all__ = ["Plan", "PreflightError", "check_inputs", "input_files"]
+__all__ = ["CheckedTrack", "Plan", "PreflightError", "check_inputs", "input_files"]
 
 T = TypeVar("T")
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64]]
-CheckedTrack = tuple[TrackConfig, TrackFile, dict[str, Intervals] | None]
 
 
 class PreflightError(InputError):
@@ -43,6 +42,16 @@ class PreflightError(InputError):
     def __init__(self, problems: list[Seq2ExpError]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
+
+
+@dataclass(frozen=True)
+class CheckedTrack:
+    """A track that can be used."""
+
+    config: TrackConfig
+    file: TrackFile
+    covered: dict[str, Intervals] | None
+    """Covered intervals by contig, where the configuration gives them."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +65,11 @@ class Plan:
     """Gene table with split and status."""
     cds: pd.DataFrame
     regions: pd.DataFrame
-    tracks: list[TrackFile]
-    covered: list[dict[str, Intervals] | None]
-    """Per track: covered intervals by contig, where the configuration gives them."""
+    tracks: list[CheckedTrack]
     expression: pd.DataFrame | None
     """Transformed labels, one row per gene."""
     contact_file: Path | None
     counts: dict[str, int] = field(default_factory=dict)
-    settings: list[TrackConfig] = field(default_factory=list)
-    """Of the tracks in `tracks`, in the same order."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Tracks that are left out, and why."""
 
@@ -161,12 +166,10 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
         genes=genes,
         cds=annotation.cds,
         regions=regions[regions["contig"].isin(contigs)].reset_index(drop=True),
-        tracks=[file for _, file, _ in tracks],
-        covered=[intervals for _, _, intervals in tracks],
+        tracks=tracks,
         expression=expression,
         contact_file=contact_file,
         counts={**annotation.counts, **counts, **_by_split(genes)},
-        settings=[track for track, _, _ in tracks],
         skipped=skipped,
     )
 
@@ -249,9 +252,8 @@ def _track(
 ) -> CheckedTrack:
     path = config.resolve(track.path, source)
     file = check_track(track, path, sizes=genome.sizes, contigs=list(contigs))
-    if not track.covered:
-        return track, file, None
-    return track, file, bed_intervals(config.resolve(track.covered, source), genome.sizes)
+    bed = config.resolve(track.covered, source) if track.covered else None
+    return CheckedTrack(track, file, None if bed is None else bed_intervals(bed, genome.sizes))
 
 
 def _place_genes(

@@ -25,7 +25,7 @@ from seq2exp.baselines.features import (
     track_spans,
 )
 from seq2exp.baselines.ridge import COARSE_ALPHAS, RELATIVE_ALPHAS, Ridge, block_weights, fit_ridge
-from seq2exp.core.config import nearest
+from seq2exp.core.config import require_known
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.core.progress import track
 from seq2exp.dataset.datamodule import labelled_rows
@@ -265,10 +265,7 @@ def require_controls(names: Sequence[str]) -> None:
     """Raise ConfigError unless every name is that of a fitted control."""
     known = [control.name for control in CONTROLS]
     for name in names:
-        if name not in known:
-            raise ConfigError(
-                facts("controls", found=name, expected="a fitted control", fix=nearest(name, known))
-            )
+        require_known("controls", name, known, expected="a fitted control")
 
 
 def usual_controls() -> list[str]:

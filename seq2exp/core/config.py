@@ -18,7 +18,16 @@ import yaml
 
 from seq2exp.core.errors import ConfigError, facts
 
-__all__ = ["bind", "dump_yaml", "load_config", "load_yaml", "nearest", "parse_overrides", "to_dict"]
+__all__ = [
+    "bind",
+    "dump_yaml",
+    "load_config",
+    "load_yaml",
+    "nearest",
+    "parse_overrides",
+    "require_known",
+    "to_dict",
+]
 
 T = TypeVar("T")
 
@@ -209,6 +218,12 @@ def dump_yaml(value: Any, path: Path) -> None:  # noqa: ANN401
     plain = value if isinstance(value, Mapping) else to_dict(value)
     with atomic_file(Path(path), overwrite=True) as partial:
         partial.write_text(yaml.safe_dump(plain, sort_keys=False, width=100), encoding="utf-8")
+
+
+def require_known(what: str, word: str, known: Sequence[str], *, expected: str) -> None:
+    """Raise ConfigError, with the nearest known word, unless `word` is one of `known`."""
+    if word not in known:
+        raise ConfigError(facts(what, found=word, expected=expected, fix=nearest(word, known)))
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from seq2exp.core.config import nearest
+from seq2exp.core.config import require_known
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.dataset.samples import SampleConfig
 from seq2exp.training.losses import LOSSES
@@ -47,21 +47,10 @@ class OptimConfig:
     """smooth_l1 (beta 1) or mse."""
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ConfigError(
-                facts(
-                    "optim.loss", found=self.loss, expected="a loss", fix=nearest(self.loss, LOSSES)
-                )
-            )
-        if self.embedding_moment not in MOMENTS:
-            raise ConfigError(
-                facts(
-                    "optim.embedding_moment",
-                    found=self.embedding_moment,
-                    expected=" or ".join(MOMENTS),
-                    fix=nearest(self.embedding_moment, MOMENTS),
-                )
-            )
+        require_known("optim.loss", self.loss, LOSSES, expected="a loss")
+        require_known(
+            "optim.embedding_moment", self.embedding_moment, MOMENTS, expected=" or ".join(MOMENTS)
+        )
         if not 0 <= self.warmup_fraction < 1:
             raise ConfigError(
                 facts(
@@ -119,15 +108,8 @@ class FitConfig:
                         fix="use 1 or more",
                     )
                 )
-        if self.accelerator not in ACCELERATORS:
-            raise ConfigError(
-                facts(
-                    "fit.accelerator",
-                    found=self.accelerator,
-                    expected=f"one of {', '.join(ACCELERATORS)}",
-                    fix=nearest(self.accelerator, ACCELERATORS),
-                )
-            )
+        among = f"one of {', '.join(ACCELERATORS)}"
+        require_known("fit.accelerator", self.accelerator, ACCELERATORS, expected=among)
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(
                 facts(
@@ -165,7 +147,4 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in self.controls:
-            if name not in CONTROLS:
-                raise ConfigError(
-                    facts("controls", found=name, expected="a control", fix=nearest(name, CONTROLS))
-                )
+            require_known("controls", name, CONTROLS, expected="a control")

@@ -11,8 +11,6 @@ from seq2exp.dataset.edges import padded_bases, usable_rows
 from seq2exp.dataset.samples import GeneSamples, SampleConfig
 from seq2exp.dataset.store import Dataset
 
-N_CODE = 4
-
 
 @pytest.fixture(scope="module")
 def dataset(toy):

@@ -25,6 +25,12 @@ def optimizer_of(model, **options):
     return TableAdamW(parameter_groups(model, DECAY, **options), lr=LR, betas=BETAS, eps=EPS)
 
 
+def take_step(model, optimizer, words):
+    optimizer.zero_grad()
+    loss_of(model, words).backward()
+    optimizer.step()
+
+
 def test_two_steps_of_a_table_follow_the_formula():
     table = nn.Embedding(4, 2)
     start = table.weight.detach().clone()
@@ -72,9 +78,7 @@ def test_everything_else_is_adamw(moment):
     second = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS)
     for words in ([0, 1], [1, 2], [3]):
         for model, optimizer in ((ours, first), (theirs, second)):
-            optimizer.zero_grad()
-            loss_of(model, words).backward()
-            optimizer.step()
+            take_step(model, optimizer, words)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -83,16 +87,12 @@ def test_a_restored_optimizer_goes_on_exactly():
     whole = words_and_layer()
     optimizer = optimizer_of(whole)
     for words in ([0, 1], [2]):
-        optimizer.zero_grad()
-        loss_of(whole, words).backward()
-        optimizer.step()
+        take_step(whole, optimizer, words)
     restored = copy.deepcopy(whole)
     other = optimizer_of(restored)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for model, stepper in ((whole, optimizer), (restored, other)):
-        stepper.zero_grad()
-        loss_of(model, [1, 4, 4]).backward()
-        stepper.step()
+        take_step(model, stepper, [1, 4, 4])
     for a, b in zip(whole.parameters(), restored.parameters(), strict=True):
         assert torch.equal(a, b)
 
