@@ -11,11 +11,12 @@ Shapes: B batch, L positions, T positions of one chunk, E channels, N states per
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from seq2exp.nn.scan.layout import apply_channels_innermost
 
 __all__ = ["choose_chunk", "scan_chunked"]
 
@@ -54,11 +55,17 @@ def scan_chunked(
     """
     batch, _, num_channels = u_BLE.shape
     size = chunk or choose_chunk(batch, num_channels, A_EN.shape[1])
-    initial_BNE = initial_state_BEN.transpose(1, 2).contiguous()
-    A_NE = A_EN.t().contiguous()
-    run: Callable[..., tuple[Tensor, Tensor]] = _ChunkedScan.apply
-    y_BLE, final_BNE = run(u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, initial_BNE, reverse, size)
-    return y_BLE, final_BNE.transpose(1, 2)
+    return apply_channels_innermost(
+        _ChunkedScan,
+        u_BLE,
+        delta_BLE,
+        A_EN,
+        B_BLN,
+        C_BLN,
+        initial_state_BEN=initial_state_BEN,
+        reverse=reverse,
+        chunk=size,
+    )
 
 
 class _ChunkedScan(torch.autograd.Function):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.nn.scan.kernels import scan_backward, scan_forward
+from seq2exp.nn.scan.layout import apply_channels_innermost
 
 __all__ = ["scan_compiled"]
 
@@ -60,13 +61,17 @@ def scan_compiled(
                 fix="use backend 'torch' or 'auto'",
             )
         )
-    A_NE = A_EN.t().contiguous()
-    initial_BNE = initial_state_BEN.transpose(1, 2).contiguous()
-    run: Callable[..., tuple[Tensor, Tensor]] = _CompiledScan.apply
-    y_BLE, final_BNE = run(
-        u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, initial_BNE, reverse, chunk or _CHUNK
+    return apply_channels_innermost(
+        _CompiledScan,
+        u_BLE,
+        delta_BLE,
+        A_EN,
+        B_BLN,
+        C_BLN,
+        initial_state_BEN=initial_state_BEN,
+        reverse=reverse,
+        chunk=chunk or _CHUNK,
     )
-    return y_BLE, final_BNE.transpose(1, 2)
 
 
 class _CompiledScan(torch.autograd.Function):
