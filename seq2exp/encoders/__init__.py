@@ -1,8 +1,27 @@
-"""Encoders: hidden states in, hidden states out, chosen by registry name."""
+"""Encoders: windows or embedded positions in, hidden states out, chosen by registry name."""
 
 from __future__ import annotations
 
-from seq2exp.encoders.bimamba import BiMambaEncoder
-from seq2exp.encoders.registry import Encoder, build_encoder, encoder_names, register_encoder
+from seq2exp.encoders.bimamba import BiMambaTrunk
+from seq2exp.encoders.protocol import Encoder, Span, Trunk
+from seq2exp.encoders.registry import (
+    build_encoder,
+    build_trunk,
+    encoder_names,
+    register_encoder,
+    register_trunk,
+    trunk_names,
+)
 
-__all__ = ["BiMambaEncoder", "Encoder", "build_encoder", "encoder_names", "register_encoder"]
+__all__ = [
+    "BiMambaTrunk",
+    "Encoder",
+    "Span",
+    "Trunk",
+    "build_encoder",
+    "build_trunk",
+    "encoder_names",
+    "register_encoder",
+    "register_trunk",
+    "trunk_names",
+]

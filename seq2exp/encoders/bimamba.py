@@ -10,15 +10,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seq2exp.encoders.registry import register_encoder
+from seq2exp.encoders.registry import register_trunk
 from seq2exp.nn.mamba import BiMambaBlock
 from seq2exp.nn.norm import RMSNorm
 
-__all__ = ["BiMambaEncoder"]
+__all__ = ["BiMambaTrunk"]
 
 
-@register_encoder("bimamba")
-class BiMambaEncoder(nn.Module):
+@register_trunk("bimamba")
+class BiMambaTrunk(nn.Module):
     """Bidirectional Mamba-1 with tied projections (the net of Seq2Exp and of Caduceus-Ph).
 
     Parameters

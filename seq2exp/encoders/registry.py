@@ -1,78 +1,116 @@
-"""The registry of encoders, and the protocol they share.
-
-Shapes: B batch, N positions (bins of bin_size bp), D width.
-"""
+"""Trunks and encoders by registry name."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from seq2exp.core.config import bind
 from seq2exp.core.errors import ConfigError, facts
 
-__all__ = ["Encoder", "build_encoder", "encoder_names", "register_encoder"]
+__all__ = [
+    "build_encoder",
+    "build_trunk",
+    "encoder_names",
+    "register_encoder",
+    "register_trunk",
+    "trunk_names",
+]
+
+_TRUNKS: dict[str, Callable[..., nn.Module]] = {}
+_ENCODERS: dict[str, tuple[type, Callable[..., nn.Module]]] = {}
 
 
-class Encoder(Protocol):
-    """Mixes embedded positions: ``encoder(hidden_BND, mask_BN) -> hidden_BND``.
-
-    Attributes
-    ----------
-    out_dim : int
-        Width of the output.
-    causal : bool
-        Whether a position sees only what lies left of it.
-    supports_gate : bool
-        Whether `mask_BN` gates the mixing itself, so that a position with mask 0 has no
-        influence on the others.
-    """
-
-    out_dim: int
-    causal: bool
-    supports_gate: bool
-
-    def __call__(self, hidden_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        """Hidden states of every position, shape (batch, positions, out_dim)."""
-        ...
-
-
-_ENCODERS: dict[str, Callable[..., nn.Module]] = {}
-
-
-def register_encoder(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
-    """Class decorator that enters an encoder under `name`."""
+def register_trunk(name: str) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Class decorator that enters a trunk under `name`; it is built from keywords."""
 
     def enter(cls: type[nn.Module]) -> type[nn.Module]:
-        _ENCODERS[name] = cls
+        _TRUNKS[name] = cls
         return cls
 
     return enter
 
 
+def register_encoder(name: str, config: type) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    """Class decorator that enters an encoder under `name`.
+
+    The class is called as ``cls(config, tracks=..., window_bp=..., bin_size=...)`` with an instance
+    of the dataclass `config`, the names of the tracks, the window and the bins of the data.
+    """
+
+    def enter(cls: type[nn.Module]) -> type[nn.Module]:
+        _ENCODERS[name] = (config, cls)
+        return cls
+
+    return enter
+
+
+def trunk_names() -> tuple[str, ...]:
+    """List the registered trunks."""
+    return tuple(_TRUNKS)
+
+
 def encoder_names() -> tuple[str, ...]:
-    """List the registered names."""
+    """List the registered encoders."""
     return tuple(_ENCODERS)
 
 
-def build_encoder(name: str, params: dict[str, Any]) -> nn.Module:
-    """Make an encoder by its registry name.
+def build_trunk(name: str, params: Mapping[str, Any]) -> nn.Module:
+    """Make a trunk by its registry name.
 
     Raises
     ------
     ConfigError
         Unknown name; the message has the nearest match.
     """
-    if name not in _ENCODERS:
-        near = difflib.get_close_matches(name, _ENCODERS, n=1)
+    _require_known("trunk", name, tuple(_TRUNKS))
+    return _TRUNKS[name](**params)
+
+
+def build_encoder(
+    name: str,
+    params: Mapping[str, Any],
+    *,
+    tracks: tuple[str, ...] = (),
+    window_bp: int,
+    bin_size: int,
+) -> nn.Module:
+    """Make an encoder by its registry name.
+
+    Parameters
+    ----------
+    name : str
+        One of `encoder_names()`.
+    params : mapping
+        Values of the encoder's configuration; what is left out has its default.
+    tracks : tuple of str
+        Names of the tracks it is to read.
+    window_bp, bin_size : int
+        Window and bins of the data.
+
+    Raises
+    ------
+    ConfigError
+        Unknown name or key, a wrong value, or tracks, a window or bins that the encoder cannot
+        read.
+    """
+    _require_known("encoder", name, tuple(_ENCODERS))
+    config, cls = _ENCODERS[name]
+    settings: Any = bind(config, dict(params), where=f"encoder {name!r}")
+    return cls(settings, tracks=tracks, window_bp=window_bp, bin_size=bin_size)
+
+
+def _require_known(kind: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         raise ConfigError(
             facts(
-                "encoder",
+                kind,
                 found=repr(name),
-                expected="one of " + ", ".join(_ENCODERS),
-                fix=f"use {(near or list(_ENCODERS))[0]!r}",
+                expected="one of " + ", ".join(known),
+                fix=f"use {(near or list(known))[0]!r}",
             )
         )
-    return _ENCODERS[name](**params)

@@ -48,7 +48,7 @@ class Seq2ExpConfig:
     """Taps of the convolution in each block."""
     expand: int = 2
     """Inner width over model width."""
-    encoder: str = "bimamba"
+    trunk: str = "bimamba"
     """Registry name of both networks."""
     generator_layers: int = 2
     """Blocks of the network that makes the mask."""

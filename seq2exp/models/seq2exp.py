@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from seq2exp.encoders import build_encoder
+from seq2exp.encoders import build_trunk
 from seq2exp.models.config import CONTACT, Seq2ExpConfig
 from seq2exp.models.contributions import ElementSum
 from seq2exp.models.heads import ExpressionHead, Readout, band_weights
@@ -55,7 +55,7 @@ class Seq2Exp(nn.Module):
             else None
         )
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.generator = self._encoder(config.generator_layers) if config.has_generator else None
+        self.generator = self._trunk(config.generator_layers) if config.has_generator else None
         self.mask_head = nn.Linear(config.d_model, 2) if config.has_generator else None
         self.track_head = (
             TrackHead(config.d_model, tracks=config.target_tracks, transform=config.track_transform)
@@ -65,7 +65,7 @@ class Seq2Exp(nn.Module):
         self.track_beta = self._track_beta() if config.has_track_mask else None
         self.register_buffer("track_unit_T", torch.ones(len(config.tracks)))
         self.prior = BetaPrior(mean=config.prior_mean, scale=config.prior_scale)
-        self.predictor = self._encoder(config.predictor_layers)
+        self.predictor = self._trunk(config.predictor_layers)
         self.readout = self._readout()
         self.element_sum = (
             ElementSum(config.d_model, channels=config.element_channels, promoter=self.promoter)
@@ -137,7 +137,7 @@ class Seq2Exp(nn.Module):
             if free and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def _encoder(self, num_layers: int) -> nn.Module:
+    def _trunk(self, num_layers: int) -> nn.Module:
         config = self.config
         params = {
             "d_model": config.d_model,
@@ -153,7 +153,7 @@ class Seq2Exp(nn.Module):
             "dt_min": config.dt_min,
             "dt_max": config.dt_max,
         }
-        return build_encoder(config.encoder, params)
+        return build_trunk(config.trunk, params)
 
     def _track_beta(self) -> TrackBeta:
         betas, weights = self.config.track_beta_values()

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError
-from seq2exp.encoders import BiMambaEncoder, build_encoder
+from seq2exp.encoders import BiMambaTrunk, build_trunk
 from seq2exp.nn.mamba import BiMambaBlock, BiMambaMixer, dt_rank
 
 
@@ -90,7 +90,7 @@ def test_gradient_reaches_the_mask():
 
 def test_masked_positions_reach_no_other_position():
     torch.manual_seed(0)
-    encoder = BiMambaEncoder(12, num_layers=3).double()
+    encoder = BiMambaTrunk(12, num_layers=3).double()
     x = torch.randn(2, 30, 12, dtype=torch.float64)
     mask = (torch.rand(2, 30) < 0.5).double()
     changed = torch.where(mask[..., None] == 1, x, torch.randn_like(x) * 100)
@@ -103,7 +103,7 @@ def test_binary_mask_equals_packing_with_three_rows_of_each_gap():
     """Conv width 4: three masked rows of each gap (as zeros) keep the kept rows apart."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(5)
-    encoder = BiMambaEncoder(12, num_layers=3).double()
+    encoder = BiMambaTrunk(12, num_layers=3).double()
     gaps = torch.randint(0, 11, (12,), generator=generator).tolist()
     mask = torch.cat([torch.cat([torch.zeros(gap), torch.ones(2)]) for gap in gaps]).double()
     rows = torch.cat(
@@ -146,9 +146,9 @@ def test_initial_values():
 
 def test_encoder_uses_its_real_depth_unless_told():
     torch.manual_seed(0)
-    real = BiMambaEncoder(64, num_layers=4).layers[0].mixer.out_proj.weight.std()
+    real = BiMambaTrunk(64, num_layers=4).layers[0].mixer.out_proj.weight.std()
     torch.manual_seed(0)
-    parity = BiMambaEncoder(64, num_layers=4, init_depth=64).layers[0].mixer.out_proj.weight.std()
+    parity = BiMambaTrunk(64, num_layers=4, init_depth=64).layers[0].mixer.out_proj.weight.std()
     torch.testing.assert_close(real / parity, torch.tensor(4.0))
 
 
@@ -158,8 +158,8 @@ def test_dt_rank():
 
 def test_recomputed_blocks_give_the_same_gradients():
     torch.manual_seed(0)
-    plain = BiMambaEncoder(12, num_layers=2).double()
-    again = BiMambaEncoder(12, num_layers=2, recompute=True).double()
+    plain = BiMambaTrunk(12, num_layers=2).double()
+    again = BiMambaTrunk(12, num_layers=2, recompute=True).double()
     again.load_state_dict(plain.state_dict())
     x = torch.randn(2, 9, 12, dtype=torch.float64)
     mask = torch.rand(2, 9, dtype=torch.float64)
@@ -182,12 +182,12 @@ def test_published_parameter_counts():
     assert count(mixer.fwd) + shared == 116_480
     assert count(mixer) == 134_656
     assert count(BiMambaBlock(128)) == 134_784
-    assert count(BiMambaEncoder(128, num_layers=4)) == 539_264
+    assert count(BiMambaTrunk(128, num_layers=4)) == 539_264
 
 
 def test_unknown_encoder_names_the_nearest():
     with pytest.raises(ConfigError, match="use 'bimamba'"):
-        build_encoder("bimanba", {"d_model": 8, "num_layers": 1})
+        build_trunk("bimanba", {"d_model": 8, "num_layers": 1})
 
 
 def test_first_steps_lie_between_the_given_bounds():
@@ -215,12 +215,12 @@ def test_out_gain_scales_what_a_fresh_block_adds():
 def test_without_the_final_norm_the_output_is_the_residual_stream():
     torch.manual_seed(0)
     x = torch.randn(2, 9, 12)
-    bare = BiMambaEncoder(12, num_layers=0, final_norm=False)
+    bare = BiMambaTrunk(12, num_layers=0, final_norm=False)
     assert torch.equal(bare(x), x)
     assert not list(bare.parameters())
-    encoder = BiMambaEncoder(12, num_layers=2, final_norm=False)
+    encoder = BiMambaTrunk(12, num_layers=2, final_norm=False)
     torch.testing.assert_close(encoder(x), encoder.layers[1](encoder.layers[0](x)))
-    normed = BiMambaEncoder(12, num_layers=2)
+    normed = BiMambaTrunk(12, num_layers=2)
     normed.layers.load_state_dict(encoder.layers.state_dict())
     root = encoder(x).square().mean(-1, keepdim=True).add(1e-5).sqrt()
     torch.testing.assert_close(normed(x), encoder(x) / root)

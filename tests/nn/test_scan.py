@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -348,3 +349,73 @@ def test_compiled_needs_no_folder_for_its_machine_code():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
     assert float(done.stdout) == pytest.approx(1 + math.exp(-1))
+
+
+PLAIN = ("reference", "torch")
+
+
+def full_inputs(length, *, batch=2, channels=3, seed=0):
+    """Inputs of every optional argument, float64 leaves."""
+    generator = torch.Generator().manual_seed(seed + 100)
+    tensors = make_inputs(length, batch=batch, channels=channels, seed=seed)
+    extra = (
+        torch.randn(batch, length, channels, generator=generator, dtype=torch.float64),
+        torch.randn(channels, generator=generator, dtype=torch.float64),
+        torch.rand(batch, length, generator=generator, dtype=torch.float64),
+    )
+    return [*tensors, *(t.requires_grad_() for t in extra)]
+
+
+def run_full(inputs, **options):
+    u, delta, A, B, C, D, state, z, bias, mask = inputs
+    return selective_scan(
+        u, delta, A, B, C, D_E=D, initial_state_BEN=state, z_BLE=z, delta_bias_E=bias,
+        delta_softplus=True, step_mask_BL=mask, return_state=True, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", PLAIN)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_bias_softplus_mask_skip_and_gate_are_what_they_say(backend, reverse):
+    inputs = full_inputs(17)
+    u, delta, A, B, C, D, state, z, bias, mask = inputs
+    step = mask[..., None] * torch.log1p(torch.exp(delta + bias))
+    bare, last = selective_scan(
+        u, step, A, B, C, initial_state_BEN=state, reverse=reverse, return_state=True
+    )
+    expected = ((bare + D * u) * z * torch.sigmoid(z), last)
+    found = run_full(inputs, reverse=reverse, backend=backend)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    pairs = zip(gradients(found, inputs), gradients(expected, inputs), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend", PLAIN)
+def test_full_gradients_agree_with_finite_differences(backend):
+    inputs = full_inputs(5, batch=1, channels=2)
+    starts = torch.tensor([[False, False, True, False, False]])
+    assert torch.autograd.gradcheck(
+        lambda *x: run_full(x, starts_BL=starts, backend=backend), inputs
+    )
+
+
+@pytest.mark.parametrize("backend", PLAIN)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("sizes", [(4, 7, 1, 5), (17,), (1, 1, 15)])
+def test_packed_sequences_do_not_see_each_other(backend, reverse, sizes):
+    inputs = full_inputs(17)
+    starts = torch.zeros(2, 17, dtype=torch.bool)
+    edges = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    starts[:, edges[:-1]] = True
+    packed, last = run_full(inputs, starts_BL=starts, reverse=reverse, backend=backend, chunk=3)
+    first = len(sizes) - 1 if reverse else 0
+    for i, (a, b) in enumerate(itertools.pairwise(edges)):
+        u, delta, A, B, C, D, state, z, bias, mask = inputs
+        alone = [u[:, a:b], delta[:, a:b], A, B[:, a:b], C[:, a:b], D]
+        alone += [state if i == first else torch.zeros_like(state), z[:, a:b], bias, mask[:, a:b]]
+        y, state_alone = run_full(alone, reverse=reverse)
+        torch.testing.assert_close(packed[:, a:b], y, rtol=1e-12, atol=1e-12)
+        if i == len(sizes) - 1 - first:
+            torch.testing.assert_close(last, state_alone, rtol=1e-12, atol=1e-12)

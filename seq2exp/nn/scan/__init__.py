@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from seq2exp.nn.scan.front import ScanBackend, backend_names, register_backend, selective_scan
+from seq2exp.nn.scan.front import backend_names, register_backend, selective_scan
+from seq2exp.nn.scan.inputs import ScanBackend, ScanInputs
 from seq2exp.nn.scan.reference import scan_reference
 
 __all__ = [
     "ScanBackend",
+    "ScanInputs",
     "backend_names",
     "register_backend",
     "scan_reference",

@@ -43,6 +43,7 @@ def scan_chunked(
     C_BLN: Tensor,
     *,
     initial_state_BEN: Tensor,
+    breaks_BL: Tensor | None = None,
     reverse: bool = False,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -63,6 +64,7 @@ def scan_chunked(
         B_BLN,
         C_BLN,
         initial_state_BEN=initial_state_BEN,
+        breaks_BL=breaks_BL,
         reverse=reverse,
         chunk=size,
     )
@@ -80,6 +82,7 @@ class _ChunkedScan(torch.autograd.Function):
         B_BLN: Tensor,
         C_BLN: Tensor,
         initial_BNE: Tensor,
+        breaks_BL: Tensor | None,
         reverse: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
@@ -90,11 +93,11 @@ class _ChunkedScan(torch.autograd.Function):
         state_BNE = initial_BNE
         for k, (start, stop) in enumerate(spans):
             starts_KBNE[k].copy_(state_BNE)
-            operands = _Operands.cut(u_BLE, delta_BLE, B_BLN, C_BLN, start, stop)
+            operands = _Operands.cut(u_BLE, delta_BLE, B_BLN, C_BLN, breaks_BL, start, stop)
             _, states_TBNE = work.states(operands, A_NE, starts_KBNE[k], reverse=reverse)
             y_BLE[:, start:stop] = _contract_states(operands.C_TBN, states_TBNE).transpose(0, 1)
             state_BNE = states_TBNE[0 if reverse else -1]
-        ctx.save_for_backward(u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, starts_KBNE)
+        ctx.save_for_backward(u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, starts_KBNE, breaks_BL)
         ctx.reverse, ctx.chunk = reverse, chunk
         return y_BLE, state_BNE.clone()
 
@@ -105,7 +108,7 @@ class _ChunkedScan(torch.autograd.Function):
         grad_y_BLE: Tensor,
         grad_final_BNE: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, starts_KBNE = ctx.saved_tensors
+        u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, starts_KBNE, breaks_BL = ctx.saved_tensors
         reverse, length = ctx.reverse, u_BLE.shape[1]
         spans = _spans(length, ctx.chunk, reverse=reverse)
         carry_BNE = grad_final_BNE.clone()
@@ -115,7 +118,7 @@ class _ChunkedScan(torch.autograd.Function):
         grad_A_NE = torch.zeros_like(A_NE)
         for k in range(len(spans) - 1, -1, -1):
             start, stop = spans[k]
-            operands = _Operands.cut(u_BLE, delta_BLE, B_BLN, C_BLN, start, stop)
+            operands = _Operands.cut(u_BLE, delta_BLE, B_BLN, C_BLN, breaks_BL, start, stop)
             grad_y_TBE = grad_y_BLE[:, start:stop].transpose(0, 1).contiguous()
             grads = work.gradients(
                 operands, A_NE, starts_KBNE[k], grad_y_TBE, carry_BNE, reverse=reverse
@@ -125,7 +128,17 @@ class _ChunkedScan(torch.autograd.Function):
             ):
                 whole[:, start:stop] = part.transpose(0, 1)
             grad_A_NE += grads[4]
-        return grad_u_BLE, grad_delta_BLE, grad_A_NE, grad_B_BLN, grad_C_BLN, carry_BNE, None, None
+        return (
+            grad_u_BLE,
+            grad_delta_BLE,
+            grad_A_NE,
+            grad_B_BLN,
+            grad_C_BLN,
+            carry_BNE,
+            None,
+            None,
+            None,
+        )
 
 
 def _spans(length: int, chunk: int, *, reverse: bool) -> list[tuple[int, int]]:
@@ -137,16 +150,32 @@ def _spans(length: int, chunk: int, *, reverse: bool) -> list[tuple[int, int]]:
 class _Operands:
     """One chunk of the inputs, time first; `step_u` is delta * u."""
 
-    def __init__(self, u_TBE: Tensor, delta_TBE: Tensor, B_TBN: Tensor, C_TBN: Tensor) -> None:
+    def __init__(
+        self,
+        u_TBE: Tensor,
+        delta_TBE: Tensor,
+        B_TBN: Tensor,
+        C_TBN: Tensor,
+        breaks_TB: Tensor | None,
+    ) -> None:
         self.u_TBE, self.delta_TBE, self.B_TBN, self.C_TBN = u_TBE, delta_TBE, B_TBN, C_TBN
+        self.breaks_TB = breaks_TB
         self.step_u_TBE = delta_TBE * u_TBE
 
     @classmethod
     def cut(
-        cls, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, start: int, stop: int
+        cls,
+        u: Tensor,
+        delta: Tensor,
+        B: Tensor,
+        C: Tensor,
+        breaks: Tensor | None,
+        start: int,
+        stop: int,
     ) -> _Operands:
         """Cut [start, stop) out of arrays of shape (batch, length, ...)."""
-        return cls(*(x[:, start:stop].transpose(0, 1).contiguous() for x in (u, delta, B, C)))
+        u, delta, B, C = (x[:, start:stop].transpose(0, 1).contiguous() for x in (u, delta, B, C))
+        return cls(u, delta, B, C, None if breaks is None else breaks[:, start:stop].t())
 
 
 class _Work:
@@ -167,6 +196,8 @@ class _Work:
         length = operands.u_TBE.shape[0]
         decay_TBNE, states_TBNE = (buffer[:length] for buffer in self.buffers[:2])
         torch.mul(operands.delta_TBE[:, :, None], A_NE, out=decay_TBNE).exp_()
+        if operands.breaks_TB is not None:
+            decay_TBNE.masked_fill_(operands.breaks_TB[..., None, None], 0.0)
         torch.mul(operands.step_u_TBE[:, :, None], operands.B_TBN[..., None], out=states_TBNE)
         _recur(states_TBNE.unbind(0), decay_TBNE.unbind(0), start_BNE, reverse=reverse)
         return decay_TBNE, states_TBNE

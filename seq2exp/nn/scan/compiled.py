@@ -37,6 +37,7 @@ def scan_compiled(
     C_BLN: Tensor,
     *,
     initial_state_BEN: Tensor,
+    breaks_BL: Tensor | None = None,
     reverse: bool = False,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -61,6 +62,15 @@ def scan_compiled(
                 fix="use backend 'torch' or 'auto'",
             )
         )
+    if breaks_BL is not None:
+        raise ConfigError(
+            facts(
+                "scan backend 'cpu'",
+                found="packed sequences",
+                expected="one sequence per row",
+                fix="use backend 'torch'",
+            )
+        )
     return apply_channels_innermost(
         _CompiledScan,
         u_BLE,
@@ -69,6 +79,7 @@ def scan_compiled(
         B_BLN,
         C_BLN,
         initial_state_BEN=initial_state_BEN,
+        breaks_BL=breaks_BL,
         reverse=reverse,
         chunk=chunk or _CHUNK,
     )
@@ -84,6 +95,7 @@ class _CompiledScan(torch.autograd.Function):
         B_BLN: Tensor,
         C_BLN: Tensor,
         initial_BNE: Tensor,
+        breaks_BL: Tensor | None,
         reverse: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
         chunk: int,
     ) -> tuple[Tensor, Tensor]:
@@ -122,7 +134,7 @@ class _CompiledScan(torch.autograd.Function):
         _use_threads()
         _BACKWARD(*arrays, ctx.reverse, ctx.chunk, width)
         sums = grad_A_BNE.sum(0), grad_B_GBLN.sum(0), grad_C_GBLN.sum(0)
-        return grad_u_BLE, grad_delta_BLE, *sums, carry_BNE, None, None
+        return grad_u_BLE, grad_delta_BLE, *sums, carry_BNE, None, None, None
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

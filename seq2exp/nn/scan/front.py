@@ -6,58 +6,22 @@ Shapes: B batch, L positions, E channels, N states per channel.
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.nn.scan.chunked import scan_chunked
+from seq2exp.nn.scan.inputs import ScanBackend, ScanInputs, unfused
 from seq2exp.nn.scan.reference import scan_reference
 
 __all__ = ["ScanBackend", "backend_names", "register_backend", "selective_scan"]
 
 
-class ScanBackend(Protocol):
-    """What a backend computes; see `selective_scan` for the shapes."""
-
-    def __call__(
-        self,
-        u_BLE: Tensor,
-        delta_BLE: Tensor,
-        A_EN: Tensor,
-        B_BLN: Tensor,
-        C_BLN: Tensor,
-        *,
-        initial_state_BEN: Tensor,
-        reverse: bool,
-        chunk: int | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the outputs (batch, length, channels) and the last state."""
-        ...
-
-
-def _per_token(
-    u_BLE: Tensor,
-    delta_BLE: Tensor,
-    A_EN: Tensor,
-    B_BLN: Tensor,
-    C_BLN: Tensor,
-    *,
-    initial_state_BEN: Tensor,
-    reverse: bool,
-    chunk: int | None,
-) -> tuple[Tensor, Tensor]:
+def _per_token(*tensors: Tensor, chunk: int | None, **options: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     del chunk  # a loop over tokens has no chunks
-    return scan_reference(
-        u_BLE,
-        delta_BLE,
-        A_EN,
-        B_BLN,
-        C_BLN,
-        initial_state_BEN=initial_state_BEN,
-        reverse=reverse,
-    )
+    return scan_reference(*tensors, **options)
 
 
 def _compiled(*tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
@@ -76,9 +40,9 @@ def _compiled(*tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor]:  # noq
 
 
 _BACKENDS: dict[str, ScanBackend] = {
-    "torch": scan_chunked,
-    "cpu": _compiled,
-    "reference": _per_token,
+    "torch": unfused(scan_chunked),
+    "cpu": unfused(_compiled),
+    "reference": unfused(_per_token),
 }
 _AUTO = "torch"
 
@@ -111,6 +75,11 @@ def selective_scan(
     C_BLN: Tensor,
     *,
     D_E: Tensor | None = ...,
+    z_BLE: Tensor | None = ...,
+    delta_bias_E: Tensor | None = ...,
+    delta_softplus: bool = ...,
+    step_mask_BL: Tensor | None = ...,
+    starts_BL: Tensor | None = ...,
     reverse: bool = ...,
     initial_state_BEN: Tensor | None = ...,
     chunk: int | None = ...,
@@ -128,6 +97,11 @@ def selective_scan(
     C_BLN: Tensor,
     *,
     D_E: Tensor | None = ...,
+    z_BLE: Tensor | None = ...,
+    delta_bias_E: Tensor | None = ...,
+    delta_softplus: bool = ...,
+    step_mask_BL: Tensor | None = ...,
+    starts_BL: Tensor | None = ...,
     reverse: bool = ...,
     initial_state_BEN: Tensor | None = ...,
     chunk: int | None = ...,
@@ -144,6 +118,11 @@ def selective_scan(
     C_BLN: Tensor,
     *,
     D_E: Tensor | None = None,
+    z_BLE: Tensor | None = None,
+    delta_bias_E: Tensor | None = None,
+    delta_softplus: bool = False,
+    step_mask_BL: Tensor | None = None,
+    starts_BL: Tensor | None = None,
     reverse: bool = False,
     initial_state_BEN: Tensor | None = None,
     chunk: int | None = None,
@@ -152,20 +131,33 @@ def selective_scan(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Run the selective scan over every sequence of a batch.
 
-    ``s_t = exp(delta_t A) s_{t-1} + delta_t B_t u_t`` and ``y_t = C_t . s_t + D u_t``. Exact
-    for every length, differentiable once in every tensor argument. ``delta_t = 0`` passes the
-    state through unchanged. Formula: Gu and Dao, arXiv 2312.00752.
+    ``s_t = exp(d_t A) s_{t-1} + d_t B_t u_t`` and ``y_t = (C_t . s_t + D u_t) silu(z_t)`` with the
+    step ``d_t = mask_t softplus(delta_t + bias)``; what is left out of mask, softplus, bias, D and
+    z is left out of the formula. Exact for every length, differentiable once in every float
+    argument. A step of 0 passes the state through unchanged. Formula: Gu and Dao, arXiv 2312.00752.
 
     Parameters
     ----------
     u_BLE, delta_BLE : float tensor, shape (batch, length, channels)
-        Input and step size (after the softplus).
+        Input and step size, before bias, softplus and mask.
     A_EN : float tensor, shape (channels, states)
         Decay rates, negative for a stable scan.
     B_BLN, C_BLN : float tensor, shape (batch, length, states)
         Input and output projections of each token.
     D_E : float tensor, shape (channels,), optional
         Skip connection.
+    z_BLE : float tensor, shape (batch, length, channels), optional
+        Gate, before its silu.
+    delta_bias_E : float tensor, shape (channels,), optional
+        Added to the step size.
+    delta_softplus : bool
+        Take the softplus of the step size, after the bias.
+    step_mask_BL : float tensor, shape (batch, length), optional
+        Multiplies the step size, after the softplus.
+    starts_BL : bool tensor, shape (batch, length), optional
+        True at the first token, in the order of the tensors, of each of several sequences packed
+        one behind the other. The state does not cross from one into the next, in either direction;
+        `initial_state_BEN` belongs to the sequence that is visited first.
     reverse : bool
         Scan from the last token to the first.
     initial_state_BEN : float tensor, shape (batch, channels, states), optional
@@ -194,28 +186,29 @@ def selective_scan(
     -----
     The state is float32 for half-precision inputs and float64 if any input is float64.
     """
-    _check_shapes(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, D_E, initial_state_BEN, chunk)
+    if initial_state_BEN is None:
+        dtype = torch.promote_types(u_BLE.dtype, torch.float32)
+        initial_state_BEN = u_BLE.new_zeros((u_BLE.shape[0], *A_EN.shape), dtype=dtype)
+    inputs = ScanInputs(
+        u_BLE,
+        delta_BLE,
+        A_EN,
+        B_BLN,
+        C_BLN,
+        initial_state_BEN,
+        D_E=D_E,
+        z_BLE=z_BLE,
+        delta_bias_E=delta_bias_E,
+        delta_softplus=delta_softplus,
+        step_mask_BL=step_mask_BL,
+        starts_BL=starts_BL,
+        reverse=reverse,
+        chunk=chunk,
+    )
+    _check_shapes(inputs)
     run = _find_backend(backend)
-    dtype = torch.float32
-    for tensor in (u_BLE, delta_BLE, A_EN):
-        dtype = torch.promote_types(dtype, tensor.dtype)
     with torch.autocast(device_type=u_BLE.device.type, enabled=False):
-        u_compute_BLE = u_BLE.to(dtype)
-        if initial_state_BEN is None:
-            initial_state_BEN = u_compute_BLE.new_zeros((u_BLE.shape[0], *A_EN.shape))
-        y_BLE, state_BEN = run(
-            u_compute_BLE,
-            delta_BLE.to(dtype),
-            A_EN.to(dtype),
-            B_BLN.to(dtype),
-            C_BLN.to(dtype),
-            initial_state_BEN=initial_state_BEN.to(dtype),
-            reverse=reverse,
-            chunk=chunk,
-        )
-        if D_E is not None:
-            y_BLE = torch.addcmul(y_BLE, u_compute_BLE, D_E.to(dtype))
-        y_BLE = y_BLE.to(u_BLE.dtype)
+        y_BLE, state_BEN = run(inputs)
     return (y_BLE, state_BEN) if return_state else y_BLE
 
 
@@ -234,27 +227,23 @@ def _find_backend(name: str) -> ScanBackend:
     )
 
 
-def _check_shapes(
-    u_BLE: Tensor,
-    delta_BLE: Tensor,
-    A_EN: Tensor,
-    B_BLN: Tensor,
-    C_BLN: Tensor,
-    D_E: Tensor | None,
-    initial_state_BEN: Tensor | None,
-    chunk: int | None,
-) -> None:
+def _check_shapes(inputs: ScanInputs) -> None:
+    u_BLE, A_EN, chunk = inputs.u_BLE, inputs.A_EN, inputs.chunk
     if u_BLE.ndim != 3 or A_EN.ndim != 2:
         raise _shape_error("u and A", (tuple(u_BLE.shape), tuple(A_EN.shape)), "(B, L, E), (E, N)")
-    batch, length, num_channels = u_BLE.shape
-    num_states = A_EN.shape[1]
+    batch, length, channels = u_BLE.shape
+    states = A_EN.shape[1]
     wanted = {
-        "delta": (delta_BLE, (batch, length, num_channels)),
-        "A": (A_EN, (num_channels, num_states)),
-        "B": (B_BLN, (batch, length, num_states)),
-        "C": (C_BLN, (batch, length, num_states)),
-        "D": (D_E, (num_channels,)),
-        "initial_state": (initial_state_BEN, (batch, num_channels, num_states)),
+        "delta": (inputs.delta_BLE, (batch, length, channels)),
+        "A": (A_EN, (channels, states)),
+        "B": (inputs.B_BLN, (batch, length, states)),
+        "C": (inputs.C_BLN, (batch, length, states)),
+        "D": (inputs.D_E, (channels,)),
+        "z": (inputs.z_BLE, (batch, length, channels)),
+        "delta_bias": (inputs.delta_bias_E, (channels,)),
+        "step_mask": (inputs.step_mask_BL, (batch, length)),
+        "starts": (inputs.starts_BL, (batch, length)),
+        "initial_state": (inputs.initial_state_BEN, (batch, channels, states)),
     }
     for name, (tensor, shape) in wanted.items():
         if tensor is not None and tuple(tensor.shape) != shape:

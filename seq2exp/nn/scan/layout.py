@@ -22,6 +22,7 @@ def apply_channels_innermost(
     C_BLN: Tensor,
     *,
     initial_state_BEN: Tensor,
+    breaks_BL: Tensor | None,
     reverse: bool,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
@@ -30,9 +31,10 @@ def apply_channels_innermost(
     Parameters
     ----------
     function : type of autograd Function
-        Takes u, delta, rates, B, C, first state, reverse and chunk; returns y and the last state.
-    u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, initial_state_BEN, reverse, chunk
-        As in `selective_scan`.
+        Takes u, delta, rates, B, C, first state, breaks, reverse and chunk; returns y and the
+        last state.
+    u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, initial_state_BEN, breaks_BL, reverse, chunk
+        As in `scan_reference` and `selective_scan`.
 
     Returns
     -------
@@ -42,5 +44,7 @@ def apply_channels_innermost(
     run: Callable[..., tuple[Tensor, Tensor]] = function.apply
     A_NE = A_EN.t().contiguous()
     initial_BNE = initial_state_BEN.transpose(1, 2).contiguous()
-    y_BLE, final_BNE = run(u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, initial_BNE, reverse, chunk)
+    y_BLE, final_BNE = run(
+        u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, initial_BNE, breaks_BL, reverse, chunk
+    )
     return y_BLE, final_BNE.transpose(1, 2)

@@ -19,6 +19,7 @@ def scan_reference(
     C_BLN: Tensor,
     *,
     initial_state_BEN: Tensor,
+    breaks_BL: Tensor | None = None,
     reverse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Scan by a loop over tokens: slow, differentiable by autograd, used as the oracle.
@@ -36,6 +37,8 @@ def scan_reference(
         Input and output projections of each token.
     initial_state_BEN : float tensor, shape (batch, channels, states)
         State before the first token visited.
+    breaks_BL : bool tensor, shape (batch, length), optional
+        True at tokens before whose visit the state is dropped.
     reverse : bool
         Visit tokens from the last to the first.
 
@@ -49,6 +52,8 @@ def scan_reference(
     state_BEN = initial_state_BEN
     outputs: list[Tensor] = [u_BLE[:, 0]] * length
     for t in range(length - 1, -1, -1) if reverse else range(length):
+        if breaks_BL is not None:
+            state_BEN = state_BEN.masked_fill(breaks_BL[:, t, None, None], 0.0)
         decay_BEN = torch.exp(delta_BLE[:, t, :, None] * A_EN)
         inject_BEN = (delta_BLE[:, t] * u_BLE[:, t])[..., None] * B_BLN[:, t, None, :]
         state_BEN = decay_BEN * state_BEN + inject_BEN
