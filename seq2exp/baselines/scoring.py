@@ -28,24 +28,27 @@ def score(
     split: str,
     num_resamples: int = 1000,
     seed: int = 0,
+    reference: str = MODEL,
 ) -> list[Row]:
     """Return one row per model, metric and label sample, and the paired differences.
 
     Metrics are taken across genes within a sample and then averaged over the samples (rows whose
-    ``sample`` is None). ``mse_difference`` and ``pearson_difference`` of a control say by how much
-    the model is better than it: positive in favour of the model.
+    ``sample`` is None). ``mse_difference`` and ``pearson_difference`` of another model or control
+    say by how much the reference is better than it: positive in favour of the reference.
 
     Parameters
     ----------
     observed : float array, shape (num_genes, num_samples)
         NaN where unknown.
     predictions : mapping
-        From name to float array, shape (num_genes, num_samples); ``model`` is the model.
+        From name to float array, shape (num_genes, num_samples).
     samples : list of str
     split : str
         Written into the rows.
     num_resamples, seed : int
         Bootstrap over genes; the same resamples serve every model, metric and sample.
+    reference : str
+        The model that the others are compared with; no differences without it.
 
     Returns
     -------
@@ -67,9 +70,9 @@ def score(
         for metric in METRICS
         for row in table.rows(name, metric, lambda array, m=model: array[..., m, :])
     ]
-    if MODEL not in names:
+    if reference not in names:
         return rows
-    ours = names.index(MODEL)
+    ours = names.index(reference)
     for model, name in enumerate(names):
         if model == ours:
             continue

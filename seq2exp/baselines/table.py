@@ -8,7 +8,7 @@ from seq2exp.baselines.controls import FittedControl
 from seq2exp.baselines.scoring import MODEL, Row
 from seq2exp.training.metrics import HIGHER_IS_BETTER
 
-__all__ = ["render", "verdict"]
+__all__ = ["align", "best_of", "heading", "interval_text", "number_text", "render", "verdict"]
 
 _COLUMNS = ("mse", "mae", "r2", "pearson", "spearman")
 _WITH_INTERVAL = ("mse", "pearson")
@@ -31,9 +31,8 @@ def render(
     samples = list(dict.fromkeys(row["sample"] for row in rows if row["sample"] is not None))
     names = list(dict.fromkeys(name for name, metric in overall if metric == "mse"))
     num_genes = overall[(names[0], "mse")]["n"]
-    over = f", averaged over {len(samples)} samples" if samples else ""
     lines = [
-        f"Split {split}: {num_genes} genes; metrics across genes{over}; 95 % intervals over genes",
+        heading(split, num_genes=num_genes, num_samples=len(samples)),
         "",
         *_table(overall, names),
         "",
@@ -50,6 +49,14 @@ def render(
     if notes:
         lines += ["", *(f"Note: {note}." for note in notes)]
     return "\n".join(lines) + "\n"
+
+
+def heading(split: str, *, num_genes: int, num_samples: int) -> str:
+    """Return the line above a table: which genes, and over what the intervals are."""
+    over = f", averaged over {num_samples} samples" if num_samples > 1 else ""
+    return (
+        f"Split {split}: {num_genes} genes; metrics across genes{over}; 95 % intervals over genes"
+    )
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -73,21 +80,21 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def _table(overall: dict[tuple[str, str], Row], names: list[str]) -> list[str]:
-    best = {metric: _best(overall, names, metric) for metric in _COLUMNS}
+    best = {metric: best_of(overall, names, metric) for metric in _COLUMNS}
     header = ["", "MSE", "MAE", "R2", "Pearson", "Spearman", "mask", "MSE difference"]
     body = []
     for name in names:
         cells = [name]
         for metric in _COLUMNS:
             row = overall[(name, metric)]
-            text = _interval(row) if metric in _WITH_INTERVAL else _number(row["value"])
+            text = interval_text(row) if metric in _WITH_INTERVAL else number_text(row["value"])
             cells.append(text + ("*" if name == best[metric] else " "))
         ratio = overall.get((name, "mask_ratio"))
-        cells.append(_number(ratio["value"]) if ratio else "")
+        cells.append(number_text(ratio["value"]) if ratio else "")
         paired = overall.get((name, "mse_difference"))
-        cells.append(_interval(paired) if paired else "")
+        cells.append(interval_text(paired) if paired else "")
         body.append(cells)
-    return _align([header, *body])
+    return align([header, *body])
 
 
 def _per_sample(rows: Sequence[Row], samples: list[str], names: list[str]) -> list[str]:
@@ -102,19 +109,20 @@ def _per_sample(rows: Sequence[Row], samples: list[str], names: list[str]) -> li
             [
                 sample,
                 str(ours["n"]),
-                _interval(found[(MODEL, "pearson", sample)]),
-                _interval(ours),
+                interval_text(found[(MODEL, "pearson", sample)]),
+                interval_text(ours),
                 best,
-                _number(found[(best, "mse", sample)]["value"]) if best else "",
+                number_text(found[(best, "mse", sample)]["value"]) if best else "",
             ]
         )
-    lines = _align(table)
+    lines = align(table)
     if len(samples) > len(table) - 1:
         lines.append(f"... and {len(samples) - len(table) + 1} more samples in the JSON file")
     return lines
 
 
-def _best(overall: dict[tuple[str, str], Row], names: list[str], metric: str) -> str:
+def best_of(overall: dict[tuple[str, str], Row], names: list[str], metric: str) -> str:
+    """Return the name that is best in a metric; empty where nobody has a value."""
     known = [name for name in names if overall[(name, metric)]["value"] is not None]
     sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
     return min(known, key=lambda name: sign * overall[(name, metric)]["value"], default="")
@@ -124,17 +132,20 @@ def _error(row: Row) -> float:
     return float("inf") if row["value"] is None else float(row["value"])
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Return three decimals, or n/a."""
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def _interval(row: Row) -> str:
+def interval_text(row: Row) -> str:
+    """Return ``value [low, high]``, or n/a."""
     if row["value"] is None:
         return "n/a"
-    return f"{row['value']:.3f} [{_number(row['low'])}, {_number(row['high'])}]"
+    return f"{row['value']:.3f} [{number_text(row['low'])}, {number_text(row['high'])}]"
 
 
-def _align(table: list[list[str]]) -> list[str]:
+def align(table: list[list[str]]) -> list[str]:
+    """Return the lines of a table: names to the left, numbers to the right."""
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     return [
         "  ".join(

@@ -28,6 +28,7 @@ COMMANDS = {
     "inspect": "print what a dataset holds",
     "train": "dataset -> trained run; continues a killed one",
     "evaluate": "metrics of a run beside its controls, with intervals",
+    "compare": "several runs side by side on the same genes, with paired differences",
     "predict": "expression of every gene of a dataset",
     "elements": "regulatory-element maps: BED, bigWig, BEDPE, plots",
     "report": "one HTML page about a run",
