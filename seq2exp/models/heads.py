@@ -232,6 +232,19 @@ class ExpressionHead(nn.Module):
         self.register_buffer("output_mean_K", torch.zeros(num_outputs))
         self.register_buffer("output_std_K", torch.ones(num_outputs))
 
+    @torch.no_grad()
+    def set_feature_scaling(self, mean_F: Tensor, std_F: Tensor) -> None:
+        """Set mean and standard deviation of the scalar features, float, shape (features,)."""
+        self.feature_mean_F.copy_(mean_F)
+        self.feature_std_F.copy_(std_F)
+
+    @torch.no_grad()
+    def set_output_scaling(self, mean_K: Tensor, std_K: Tensor) -> None:
+        """Start from the moments of the training labels, float, shape (outputs,)."""
+        self.output_mean_K.copy_(torch.nan_to_num(mean_K))
+        usable_K = torch.isfinite(std_K) & (std_K > 0)
+        self.output_std_K.copy_(torch.where(usable_K, std_K, 1.0))
+
     def forward(self, pooled_BD: Tensor, features_BF: Tensor | None) -> Tensor:
         """Predict expression, shape (batch, outputs), at least float32."""
         parts = [self.input_dropout(pooled_BD)]

@@ -9,6 +9,7 @@ from torch import nn
 
 from seq2exp.core.config import bind, nearest, to_dict
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.models.baseline import Baseline, BaselineConfig
 from seq2exp.models.seq2exp import Seq2Exp, Seq2ExpConfig
 
 __all__ = ["build_model", "config_dict", "model_names"]
@@ -19,7 +20,10 @@ class _Entry(NamedTuple):
     config: type
 
 
-_MODELS = {"seq2exp": _Entry(Seq2Exp, Seq2ExpConfig)}
+_MODELS = {
+    "seq2exp": _Entry(Seq2Exp, Seq2ExpConfig),
+    "baseline": _Entry(Baseline, BaselineConfig),
+}
 
 
 def model_names() -> tuple[str, ...]:
@@ -27,7 +31,7 @@ def model_names() -> tuple[str, ...]:
     return tuple(_MODELS)
 
 
-def build_model(name: str, params: Mapping[str, Any] | Seq2ExpConfig) -> nn.Module:
+def build_model(name: str, params: Mapping[str, Any] | Seq2ExpConfig | BaselineConfig) -> nn.Module:
     """Make a model by its registry name.
 
     Parameters

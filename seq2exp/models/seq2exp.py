@@ -411,15 +411,11 @@ class Seq2Exp(nn.Module):
             chosen = self.track_head.tracks
             self.track_head.scaling.set_scaling(embedded.mean()[chosen], embedded.std()[chosen])
         if config.scale_features:
-            self.head.feature_mean_F.copy_(features.mean())
-            self.head.feature_std_F.copy_(features.std())
+            self.head.set_feature_scaling(features.mean(), features.std())
 
-    @torch.no_grad()
     def set_output_scaling(self, mean_K: Tensor, std_K: Tensor) -> None:
         """Let the head start from the moments of the training labels, float, shape (outputs,)."""
-        self.head.output_mean_K.copy_(torch.nan_to_num(mean_K))
-        usable_K = torch.isfinite(std_K) & (std_K > 0)
-        self.head.output_std_K.copy_(torch.where(usable_K, std_K, 1.0))
+        self.head.set_output_scaling(mean_K, std_K)
 
     def _check(self, call: ModelCall) -> None:
         """Refuse tensors of the wrong shape."""
