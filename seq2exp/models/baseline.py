@@ -280,6 +280,10 @@ class Baseline(nn.Module):
         if config.num_features:
             expect_shape("features", call.features_BF, (batch, config.num_features))
 
+    def flops(self) -> int:
+        """Count the floating-point operations of a forward pass of one window, in the encoder."""
+        return int(self.encoder.flops(self.config.window_bp))
+
     @torch.no_grad()
     def fit_scaling(self, batches: Iterable[tuple[Tensor | None, Tensor | None]]) -> None:
         """Set the buffers that scale tracks and features from training windows.

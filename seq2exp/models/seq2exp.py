@@ -11,6 +11,7 @@ D model width, K outputs.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -380,6 +381,11 @@ class Seq2Exp(nn.Module):
             return kl_BM.mean(1)
         free_BM = self._to_mask_bins(free_BN[..., None]).any(2)[..., 0].to(kl_BM.dtype)
         return (kl_BM * free_BM).sum(1) / free_BM.sum(1).clamp(min=1)
+
+    def flops(self) -> int:
+        """Count the floating-point operations of a forward pass of one window, in the networks."""
+        networks: list[Any] = [net for net in (self.generator, self.predictor) if net is not None]
+        return sum(int(net.flops(self.config.num_bins)) for net in networks)
 
     @torch.no_grad()
     def fit_scaling(self, batches: Iterable[tuple[Tensor | None, Tensor | None]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +19,8 @@ from seq2exp.training.optimizer import TableAdamW
 __all__ = [
     "ExpressionModule",
     "NumericsError",
+    "StepLoss",
+    "batch_loss",
     "forward_batch",
     "learning_rate",
     "parameter_groups",
@@ -107,6 +109,28 @@ def forward_batch(model: nn.Module, batch: Batch, **options: Any) -> Any:  # noq
     )
 
 
+class StepLoss(NamedTuple):
+    """Loss of a batch and its parts; `tracks` is None without the auxiliary loss."""
+
+    total: torch.Tensor
+    loss: torch.Tensor
+    kl: torch.Tensor
+    tracks: torch.Tensor | None
+
+
+def batch_loss(model: nn.Module, batch: Batch, config: OptimConfig) -> StepLoss:
+    """Return prediction loss + weighted KL and auxiliary loss of one batch."""
+    output = forward_batch(model, batch)
+    loss = masked_loss(output.expression_BK, batch.expression_BK, kind=config.loss)
+    kl = output.kl_B.mean()
+    settings: Any = model.config
+    total, tracks = loss + settings.kl_weight * kl, None
+    if settings.track_loss_weight:
+        tracks = output.track_loss_B.mean()
+        total = total + settings.track_loss_weight * tracks
+    return StepLoss(total, loss, kl, tracks)
+
+
 class ExpressionModule(pl.LightningModule):
     """Train a model of the registry on expression.
 
@@ -145,14 +169,8 @@ class ExpressionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return prediction loss + weighted KL and auxiliary loss of one batch."""
-        output = forward_batch(self.model, batch)
-        loss = masked_loss(output.expression_BK, batch.expression_BK, kind=self.config.loss)
-        kl = output.kl_B.mean()
-        settings = self.model.config
-        total = loss + settings.kl_weight * kl  # type: ignore[union-attr]
-        if settings.track_loss_weight:  # type: ignore[union-attr]
-            tracks = output.track_loss_B.mean()
-            total = total + settings.track_loss_weight * tracks  # type: ignore[union-attr]
+        total, loss, kl, tracks = batch_loss(self.model, batch, self.config)
+        if tracks is not None:
             self._add("train_track_loss", tracks, len(batch))
         if not torch.isfinite(total):
             self._refuse(batch, float(loss.detach()), float(kl.detach()))
@@ -160,7 +178,7 @@ class ExpressionModule(pl.LightningModule):
         self._sums["genes"] += size
         self._add("train_loss", loss, size)
         self._add("train_kl", kl, size)
-        return torch.as_tensor(total)
+        return total
 
     def _add(self, name: str, value: torch.Tensor, size: int) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + float(value.detach()) * size

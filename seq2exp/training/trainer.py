@@ -29,9 +29,10 @@ from seq2exp.training.checkpoint import ModelCard, read_checkpoint, save_model
 from seq2exp.training.config import TrainConfig
 from seq2exp.training.devices import is_leader, memory_errors, require_devices
 from seq2exp.training.module import ExpressionModule
+from seq2exp.training.plan import Plan, make_plan, require_room, with_recompute
 from seq2exp.training.run import describe_machine
 
-__all__ = ["RESUME_MODES", "control_config", "train"]
+__all__ = ["RESUME_MODES", "control_config", "dry_run", "train"]
 
 logger = logging.getLogger(__name__)
 # Lightning reports its devices and tips at every start; our own lines say what matters.
@@ -85,13 +86,57 @@ def train(config: TrainConfig, data: Path, out: Path, *, resume: str = "auto") -
                 fix="choose another --out, delete the folder, or use --resume auto",
             )
         )
+    plan = _planned(config, dataset, thorough=False)
+    if plan is not None:
+        require_room(plan)
+        if plan.recompute:
+            logger.info(
+                "blocks are run again in the backward pass: a batch would not fit otherwise"
+            )
     with file_lock(out / ".lock", what=f"run {out}"):
-        jobs = _jobs(config, dataset, out)
+        jobs = _jobs(config, dataset, out, recompute=plan is not None and plan.recompute)
         for _ in run_tasks(jobs, config.fit.parallel):
             pass
         for name in config.controls:
             _finish(out / "controls" / name)
         _finish(out)
+
+
+def dry_run(config: TrainConfig, data: Path) -> Plan:
+    """Say what training would need, without training or writing anything.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    data : Path
+        Dataset directory.
+
+    Raises
+    ------
+    ConfigError
+        The configuration does not fit the dataset or the machine's devices.
+    """
+    require_devices(config)
+    plan = _planned(config, Dataset(data), thorough=True)
+    assert plan is not None
+    return plan
+
+
+def _planned(config: TrainConfig, dataset: Dataset, *, thorough: bool) -> Plan | None:
+    samples = _data(config, dataset, seed=config.seed).train
+    if config.fit.threads:
+        torch.set_num_threads(config.fit.threads)
+    return make_plan(config, model_params(config, samples), samples, thorough=thorough)
+
+
+def _data(config: TrainConfig, dataset: Dataset, *, seed: int) -> GeneDataModule:
+    return GeneDataModule(
+        dataset,
+        config.data,
+        batch_size=config.fit.batch_size,
+        workers=config.fit.workers,
+        seed=seed,
+    )
 
 
 def control_config(config: TrainConfig, dataset: Dataset, name: str) -> TrainConfig:
@@ -123,12 +168,15 @@ class _Member:
     folder: Path
     seed: int
     label: str
+    recompute: bool = False
 
     def run(self) -> None:
         _train_member(self)
 
 
-def _jobs(config: TrainConfig, dataset: Dataset, out: Path) -> list[_Member]:
+def _jobs(
+    config: TrainConfig, dataset: Dataset, out: Path, *, recompute: bool = False
+) -> list[_Member]:
     """Claim the folders of the run and its controls, and list what is to be trained there."""
     runs = [("train", config, out)] + [
         (f"control {name}", control_config(config, dataset, name), out / "controls" / name)
@@ -143,7 +191,7 @@ def _jobs(config: TrainConfig, dataset: Dataset, out: Path) -> list[_Member]:
         for seed in range(settings.seed, settings.seed + settings.fit.seeds):
             place = folder / "members" / f"seed_{seed}" if several else folder
             name = f"{label}, seed {seed}" if several else label
-            jobs.append(_Member(settings, dataset.root, place, seed, name))
+            jobs.append(_Member(settings, dataset.root, place, seed, name, recompute))
     return jobs
 
 
@@ -204,14 +252,10 @@ def _train_member(job: _Member) -> None:
         logger.info("%s: %s is already finished", job.label, folder)
         return
     _settle(config, job.seed)
-    module_data = GeneDataModule(
-        Dataset(job.dataset),
-        config.data,
-        batch_size=config.fit.batch_size,
-        workers=config.fit.workers,
-        seed=job.seed,
-    )
+    module_data = _data(config, Dataset(job.dataset), seed=job.seed)
     params = model_params(config, module_data.train)
+    if job.recompute:
+        params = with_recompute(params) or params
     model = build_model(str(params["name"]), {k: v for k, v in params.items() if k != "name"})
     _set_scaling(model, module_data.train)
     checkpoints = folder / "checkpoints"
