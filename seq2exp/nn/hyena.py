@@ -88,6 +88,9 @@ def long_conv(v_BLD: Tensor, filter_LD: Tensor, bias_D: Tensor) -> Tensor:
     length = v_BLD.shape[1]
     size = fft_length(2 * length)
     v_BDL = v_BLD.to(filter_LD.dtype).transpose(1, 2)
+    if v_BDL.numel() == 0:
+        # Fourier libraries refuse empty batches.
+        return v_BDL.transpose(1, 2)
     filter_spectrum = torch.fft.rfft(filter_LD.t(), n=size)
     spectrum = torch.fft.rfft(v_BDL, n=size) * filter_spectrum
     y_BDL = torch.fft.irfft(spectrum, n=size)[..., :length]
@@ -267,11 +270,11 @@ class HyenaOperator(nn.Module):
         """Count the numbers kept for the backward.
 
         Per position input (D), projected and convolved channels (6 D), the product x1 v (D), the
-        mixed values (D) and their product with the gate (D); per frequency the spectra of values
-        and filter (4 D); and the filter's own.
+        mixed values (D) and their product with the gate (D); values and filter as padded for the
+        transform (2 D per point) and their spectra (4 D per frequency); and the filter's own.
         """
         width = self.out_proj.out_features
-        spectra = 4 * width * (fft_length(2 * num_positions) // 2 + 1)
+        spectra = 4 * width * (fft_length(2 * num_positions) + 1)
         return num_positions * (10 * width + self.implicit_filter.kept_per_position()) + spectra
 
 
