@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from seq2exp.encoders.bimamba import BiMambaTrunk
+from seq2exp.encoders.conv import ConvEncoder, ConvTrunk
+from seq2exp.encoders.hyena import HyenaEncoder, HyenaTrunk
+from seq2exp.encoders.mamba import MambaEncoder, MambaTrunk
 from seq2exp.encoders.protocol import Encoder, Span, Trunk
 from seq2exp.encoders.registry import (
     build_encoder,
@@ -12,12 +15,23 @@ from seq2exp.encoders.registry import (
     register_trunk,
     trunk_names,
 )
+from seq2exp.encoders.transformer import TransformerEncoder, TransformerTrunk
+from seq2exp.encoders.window import WindowEncoder
 
 __all__ = [
     "BiMambaTrunk",
+    "ConvEncoder",
+    "ConvTrunk",
     "Encoder",
+    "HyenaEncoder",
+    "HyenaTrunk",
+    "MambaEncoder",
+    "MambaTrunk",
     "Span",
+    "TransformerEncoder",
+    "TransformerTrunk",
     "Trunk",
+    "WindowEncoder",
     "build_encoder",
     "build_trunk",
     "encoder_names",
