@@ -27,7 +27,7 @@ from seq2exp.training.module import batch_loss
 
 __all__ = ["Plan", "make_plan", "require_room"]
 
-_MOST_BINS, _MOST_BP, _FEWEST_BINS = 2048, 32_768, 16
+_MOST_BINS, _MOST_BP, _FEWEST_BINS = 1024, 32_768, 16
 # Below this many bases per batch nobody runs out of memory.
 _SMALL_BATCH_BP = 1 << 18
 # What a process of its own takes before it holds a tensor.

@@ -57,11 +57,9 @@ print(resident("VmHWM") - before)
 
 def base_config(**changes):
     """Bases as bins, so that a window has many of them."""
-    settings = {
-        "data": {"window_bp": 4096, "bin_size": 1, "jitter_bp": 0},
-        "fit": {"batch_size": 2, "threads": 1},
-    }
-    return tiny_config(**{**settings, **changes})
+    data = {"window_bp": 2048, "bin_size": 1, "jitter_bp": 0} | changes.pop("data", {})
+    fit = {"batch_size": 2, "threads": 1} | changes.pop("fit", {})
+    return tiny_config(data=data, fit=fit, **changes)
 
 
 def test_tensors_that_live_at_the_same_time_are_counted():
@@ -92,14 +90,12 @@ def test_what_autograd_keeps_is_counted_until_the_backward_frees_it():
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
-def test_the_plan_is_within_a_fifth_of_the_measured_peak(toy, tmp_path, monkeypatch):
-    config = base_config(
-        data={"window_bp": 8192}, model={"d_model": 32, "generator_layers": 2}, fit={"batch_size": 1}
-    )
+def test_the_plan_is_within_a_fifth_of_the_measured_peak(toy, tmp_path):
+    model = {"d_model": 32, "generator_layers": 2}
+    config = base_config(data={"window_bp": 4096}, model=model, fit={"batch_size": 1})
     # The longest window that is run is a quarter of the one that is planned.
-    monkeypatch.setattr(plan, "_MOST_BINS", 2048)
     found = dry_run(config, toy)
-    assert found.measured_bins == 2048
+    assert found.measured_bins == 1024
     dump_yaml(to_dict(config), tmp_path / "config.yaml")
     done = subprocess.run(
         [sys.executable, "-c", STEP, str(tmp_path / "config.yaml"), str(toy)],
@@ -128,8 +124,8 @@ def test_a_short_window_is_measured_and_a_long_one_extrapolated(toy):
     assert short.measured_bins == short.num_bins == 16
     assert "measured" in short.text
     long = dry_run(base_config(), toy)
-    assert (long.measured_bins, long.num_bins) == (2048, 4096)
-    assert "extrapolated from windows of up to 2,048 bins" in long.text
+    assert (long.measured_bins, long.num_bins) == (1024, 2048)
+    assert "extrapolated from windows of up to 1,024 bins" in long.text
     assert long.step_seconds > 0
 
 
@@ -139,7 +135,7 @@ def test_a_window_too_large_is_refused_with_the_numbers_before_anything_is_writt
     monkeypatch.setattr(plan, "_SMALL_BATCH_BP", 0)
     monkeypatch.setattr(plan, "available_bytes", lambda device: 2_000_000)
     config = base_config(model={"recompute": False})
-    with pytest.raises(ConfigError, match=r"windows of 4,096 bases, 2 per step: found a need of"):
+    with pytest.raises(ConfigError, match=r"windows of 2,048 bases, 2 per step: found a need of"):
         train(config, toy, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -156,21 +152,19 @@ def test_the_largest_batch_fits_and_one_more_does_not(toy, monkeypatch):
     assert unknown.fits
     assert unknown.largest_batch is None
     assert "unknown" in unknown.text
-    with pytest.raises(ConfigError, match="set fit.batch_size to at most"):
+    with pytest.raises(ConfigError, match=r"set fit\.batch_size to at most"):
         require_room(dataclasses.replace(limited, batch_size=limited.largest_batch + 1))
 
 
 def test_blocks_run_again_only_where_that_is_needed_and_not_decided(toy, monkeypatch):
-    config = base_config(model={"generator_layers": 3, "predictor_layers": 3})
+    config = base_config(model={"generator_layers": 2, "predictor_layers": 2})
     free = dry_run(config, toy)
     assert not free.recompute
     monkeypatch.setattr(plan, "available_bytes", lambda device: free.total_bytes - 1)
     tight = dry_run(config, toy)
     assert tight.recompute
-    assert tight.window_bytes < 0.7 * free.window_bytes
-    decided = base_config(
-        model={"generator_layers": 3, "predictor_layers": 3, "recompute": False}
-    )
+    assert tight.window_bytes < 0.8 * free.window_bytes
+    decided = base_config(model={"generator_layers": 3, "predictor_layers": 3, "recompute": False})
     assert not dry_run(decided, toy).recompute
     inner = {"name": "baseline", "encoder": "conv", "encoder_params": {"num_layers": 2}}
     assert with_recompute(inner) == {
@@ -234,6 +228,6 @@ def test_memory_limits_of_a_container_count(tmp_path, monkeypatch):
 def test_counting_leaves_the_numbers_alone():
     x = torch.linspace(0, 1, 50, requires_grad=True)
     seen = []
-    measure(lambda: seen.append(float((x.sin() * x).sum())), CPU)
+    measure(lambda: seen.append(float((x.sin() * x).detach().sum())), CPU)
     assert len(set(seen)) == 1
     assert np.isfinite(seen[0])
