@@ -147,9 +147,7 @@ def test_a_position_with_mask_zero_has_no_influence(name):
     assert trunk.supports_gate
     kept = mask.bool()
     changed = torch.where(kept[..., None], x, 100 * torch.randn_like(x))
-    torch.testing.assert_close(
-        trunk(changed, mask)[kept], trunk(x, mask)[kept], rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(trunk(changed, mask)[kept], trunk(x, mask)[kept], rtol=0, atol=1e-12)
     assert not torch.allclose(trunk(changed)[kept], trunk(x)[kept])
 
 
