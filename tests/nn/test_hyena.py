@@ -167,3 +167,13 @@ def test_filter_parameters_carry_the_word_that_spares_them_weight_decay():
     names = [name for name, _ in HyenaTrunk(8, num_layers=1).named_parameters()]
     spared = [n for n in names if any(p.startswith("implicit_filter") for p in n.split("."))]
     assert len(spared) == 2 + 3 * 2 + 1
+
+
+def test_gradients_of_the_long_convolution_are_those_of_finite_differences():
+    torch.manual_seed(0)
+    shapes = ((2, 7, 3), (7, 3), (3,))
+    inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    assert torch.autograd.gradcheck(long_conv, inputs)
+    empty = torch.randn(0, 7, 3, dtype=torch.float64, requires_grad=True)
+    grads = torch.autograd.grad(long_conv(empty, *inputs[1:]).sum(), [empty, *inputs[1:]])
+    assert not any(grad.any() for grad in grads)
