@@ -45,3 +45,15 @@ def test_the_gate_inside_the_scan_is_the_gate_behind_it():
 def test_published_parameter_count():
     """A direction with its projections 116,480, its norm 128 (specification 3.7)."""
     assert sum(p.numel() for p in MambaBlock(128).parameters()) == 116_608
+
+
+@pytest.mark.parametrize(("length", "width"), [(1000, 12), (4097, 4)])
+def test_long_sequences_equal_a_loop_over_tokens(length, width):
+    torch.manual_seed(0)
+    block = shaken(MambaBlock(width, d_state=5))
+    x = torch.randn(1, length, width, dtype=torch.float64)
+    with torch.no_grad():
+        plain = by_tokens(block, x)
+        torch.testing.assert_close(block(x), plain, rtol=0, atol=1e-10)
+        single = block.float()(x.float())
+    torch.testing.assert_close(single.double(), plain, rtol=1e-4, atol=1e-5)
