@@ -82,6 +82,11 @@ class MambaConfig(CharConfig):
     backend: str = "auto"
     """Backend of the selective scan."""
 
+    def mixer_keywords(self) -> dict[str, Any]:
+        """Keywords of the Mamba trunks beside those that every trunk takes."""
+        names = ("d_state", "d_conv", "expand", "init_depth", "dt_min", "dt_max", "backend")
+        return {name: getattr(self, name) for name in names}
+
 
 @register_encoder("mamba", MambaConfig)
 class MambaEncoder(CharEncoder):
@@ -100,14 +105,5 @@ class MambaEncoder(CharEncoder):
     def __init__(
         self, config: MambaConfig, *, tracks: tuple[str, ...], window_bp: int, bin_size: int
     ) -> None:
-        trunk = MambaTrunk(
-            d_state=config.d_state,
-            d_conv=config.d_conv,
-            expand=config.expand,
-            init_depth=config.init_depth,
-            dt_min=config.dt_min,
-            dt_max=config.dt_max,
-            backend=config.backend,
-            **config.trunk_keywords(),
-        )
+        trunk = MambaTrunk(**config.mixer_keywords(), **config.trunk_keywords())
         super().__init__(config, trunk, tracks=tracks, window_bp=window_bp, bin_size=bin_size)
