@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seq2exp.encoders.bimamba import BiMambaTrunk
 from seq2exp.encoders.enformer import EnformerEncoder
+from seq2exp.encoders.epinformer import EPInformerEncoder
 from seq2exp.encoders.protocol import Encoder, Span, Trunk
 from seq2exp.encoders.registry import (
     build_encoder,
@@ -16,6 +17,7 @@ from seq2exp.encoders.registry import (
 
 __all__ = [
     "BiMambaTrunk",
+    "EPInformerEncoder",
     "Encoder",
     "EnformerEncoder",
     "Span",

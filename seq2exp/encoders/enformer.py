@@ -95,7 +95,7 @@ class EnformerConfig:
     @property
     def bin_size(self) -> int:
         """Base pairs per bin."""
-        return 2**self.num_halvings
+        return 1 << self.num_halvings
 
     @property
     def ladder(self) -> tuple[int, ...]:

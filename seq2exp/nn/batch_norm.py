@@ -40,7 +40,7 @@ class BatchNorm(nn.BatchNorm1d):
         self.statistics = statistics
         self.is_replay = False
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name of the base class
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise every channel, shape (batch, channels, positions)."""
         if self.training and (self.statistics == "running" or self.is_replay):
             of_batch = self.statistics == "batch"

@@ -32,7 +32,7 @@ _SLOPE = 1.702
 
 
 def sigmoid_gelu(x: Tensor) -> Tensor:
-    """Return ``x * sigmoid(1.702 x)``, the GELU of Enformer; one tensor is kept for the backward."""
+    """Return ``x * sigmoid(1.702 x)``, the GELU of Enformer; keeps one tensor for the backward."""
     return F.silu(x * _SLOPE).div_(_SLOPE)
 
 
@@ -105,7 +105,7 @@ class AttentionPool(nn.Module):
 
     def forward(self, x_BCL: Tensor) -> Tensor:
         """Pool an even number of positions to half of it."""
-        first_BCM, second_BCM = x_BCL.unflatten(-1, (-1, 2)).unbind(-1)
+        first_BCM, second_BCM = x_BCL[..., ::2], x_BCL[..., 1::2]
         difference_BCM = first_BCM - second_BCM
         share_BCM = F.conv1d(difference_BCM, self.weight[..., None]).sigmoid()
         return torch.addcmul(second_BCM, difference_BCM, share_BCM)
@@ -254,7 +254,7 @@ class EnformerBlock(nn.Module):
         # Norm in and out, keys and values; queries twice; then norm in and out and the network.
         total = num_bins * (2 * dim + keys + values) + num_queries * (2 * keys + values + 4 * dim)
         total += num_distances * (keys + inner.num_features) + logits
-        # Dropout keeps its mask, on a CPU a number each, and the dropped weights beside the weights.
+        # Dropout keeps its mask (a number each on a CPU), and the dropped weights too.
         if inner.dropout.p:
             total += 2 * logits
         if self.dropout.p:

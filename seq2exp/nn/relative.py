@@ -130,7 +130,7 @@ def _distances(num_positions: int, device: torch.device | None) -> Tensor:
 
 
 def align_distances(by_distance: Tensor, num_keys: int) -> Tensor:
-    """Turn columns of distances into columns of keys, a view where the input is contiguous.
+    """Turn columns of distances into columns of keys, as a view of a contiguous input.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def align_distances(by_distance: Tensor, num_keys: int) -> Tensor:
     # result start width - 1 apart.
     size = num_rows * (width - 1)
     flat = by_distance.flatten(-2)[..., num_rows - 1 : num_rows - 1 + size]
-    return flat.unflatten(-1, (num_rows, width - 1))[..., :num_keys]
+    return flat.view(*by_distance.shape[:-2], num_rows, width - 1)[..., :num_keys]
 
 
 class RelativeAttention(nn.Module):
@@ -219,7 +219,7 @@ class RelativeAttention(nn.Module):
         key_BHNE, value_BHNV = self._heads(self.to_k(x_BND)), self._heads(self.to_v(x_BND))
         # The distances that these queries meet; the first stands in row num_keys - stop.
         met_RF = self.position_dropout(features_PF[num_keys - stop : 2 * num_keys - 1 - start])
-        place_HRE = self.to_rel_k(met_RF).unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
+        place_HRE = self._heads(self.to_rel_k(met_RF)[None])[0]
         content_BHSN = (query_BHSE + self.content_bias) @ key_BHNE.mT
         place_BHSR = (query_BHSE + self.position_bias) @ place_HRE.mT
         logits_BHSN = content_BHSN + align_distances(place_BHSR, num_keys)
@@ -229,7 +229,7 @@ class RelativeAttention(nn.Module):
         return out_BSD
 
     def _heads(self, x_BND: Tensor) -> Tensor:
-        return x_BND.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return x_BND.view(*x_BND.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def flops(self, num_positions: int, num_queries: int) -> int:
         """Count the operations of the matrix products of a forward pass for one sequence."""
