@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.encoders.protocol import Span, Strands
@@ -237,7 +238,7 @@ class EPInformerEncoder(nn.Module):
         )
         promoter_2 = chosen_BR2.new_tensor([tss - half, tss + self.config.element_bp - half])
         spans_BS2 = torch.cat([promoter_2.expand(len(chosen_BR2), 1, 2), chosen_BR2], dim=1)
-        return spans_BS2, torch.cat([torch.ones_like(filled_BR[:, :1]), filled_BR], dim=1)
+        return spans_BS2, F.pad(filled_BR, (1, 0), value=True)
 
     def _readable(self, codes_MW: Tensor, weight_MW: Tensor | None, slot_M: Tensor) -> Tensor:
         """Rows that are encoded: all promoters, and elements with a known base that is seen."""

@@ -43,10 +43,13 @@ class BatchNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         """Normalise every channel, shape (batch, channels, positions)."""
         if self.training and (self.statistics == "running" or self.is_replay):
+            # A replay has to keep as many tensors as the first run, so it moves copies.
             of_batch = self.statistics == "batch"
-            means = (None, None) if of_batch else (self.running_mean, self.running_var)
+            mean_C, var_C = self.running_mean, self.running_var
+            if of_batch and mean_C is not None and var_C is not None:
+                mean_C, var_C = mean_C.clone(), var_C.clone()
             return F.batch_norm(
-                input, *means, self.weight, self.bias, training=of_batch, eps=self.eps
+                input, mean_C, var_C, self.weight, self.bias, training=of_batch, eps=self.eps
             )
         return super().forward(input)
 

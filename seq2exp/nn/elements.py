@@ -105,13 +105,13 @@ def span_means(signal_BNT: Tensor, window_M: Tensor, spans_M2: Tensor, *, bin_si
     def total_to(base_M: Tensor) -> Tensor:
         """Sum over all bases before these, in units of bins."""
         bin_M = torch.div(base_M, bin_size, rounding_mode="floor")
-        rest_M1 = (base_M - bin_M * bin_size)[:, None] / bin_size
+        rest_M1 = (base_M - bin_M * bin_size)[:, None].double() / bin_size
         own_MT = signal_BNT[window_M, bin_M.clamp(max=num_bins - 1)]
         total_MT: Tensor = sums_BNT[window_M, bin_M] + rest_M1 * own_MT
         return total_MT
 
     start_M, end_M = spans_M2.unbind(1)
-    size_M1 = (end_M - start_M).clamp(min=1)[:, None] / bin_size
+    size_M1 = (end_M - start_M).clamp(min=1)[:, None].double() / bin_size
     return (total_to(end_M) - total_to(start_M)) / size_M1
 
 
