@@ -229,7 +229,8 @@ class RelativeAttention(nn.Module):
         return out_BSD
 
     def _heads(self, x_BND: Tensor) -> Tensor:
-        return x_BND.view(*x_BND.shape[:2], self.num_heads, -1).transpose(1, 2)
+        width = x_BND.shape[2] // self.num_heads
+        return x_BND.view(*x_BND.shape[:2], self.num_heads, width).transpose(1, 2)
 
     def flops(self, num_positions: int, num_queries: int) -> int:
         """Count the operations of the matrix products of a forward pass for one sequence."""

@@ -70,7 +70,8 @@ class StarBlock(nn.Module):
         """
         parts_BSHE = self.in_proj(self.norm_attention(x_BSD)).chunk(3, dim=-1)
         query_BSHE, key_BSHE, value_BSHE = (
-            part.view(*part.shape[:2], self.num_heads, -1) for part in parts_BSHE
+            part.view(*part.shape[:2], self.num_heads, x_BSD.shape[2] // self.num_heads)
+            for part in parts_BSHE
         )
         query_BSHE = query_BSHE * query_BSHE.shape[-1] ** -0.5
         mixed_BSHE = _hub(query_BSHE[:, :1], key_BSHE, value_BSHE, filled_BS)

@@ -12,6 +12,7 @@ from torch import nn
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.encoders import build_encoder
 from seq2exp.encoders.row_features import activity_tracks
+from tests.memory import kept_bytes
 
 TINY = {"out_dim": 32, "num_layers": 2, "num_heads": 2, "max_elements": 5, "element_bp": 112,
         "max_distance_bp": 400, "stem_channels": 6, "tower_channels": [5, 4]}  # fmt: skip
@@ -364,6 +365,18 @@ def test_recompute_equals_the_plain_run(options):
 # Bad input ------------------------------------------------------------------------------------
 
 
+def test_no_windows_and_no_elements():
+    encoder = make().eval()
+    codes, signal, elements = batch(1)
+    assert encoder(codes[:0], signal[:0], elements_BR2=elements[:0]).shape == (0, 1, 32)
+    torch.testing.assert_close(
+        encoder(codes, signal, elements_BR2=elements[:, :0]),
+        encoder(codes, signal, elements_BR2=torch.full_like(elements, -1)),
+        rtol=0,
+        atol=1e-13,
+    )
+
+
 def test_a_training_promoter_of_n_is_an_error():
     encoder = make()
     codes, signal, elements = batch(3)
@@ -425,16 +438,5 @@ def test_flops_are_those_of_all_filled_slots():
 def test_activation_bytes_are_what_autograd_keeps(norm):
     encoder = make(norm=norm, max_elements=4, shortcuts="never").float().train()
     codes, signal, elements = batch(1)
-    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
-    sizes, alive = {}, []
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        alive.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        encoder(codes, signal, elements_BR2=elements[:, :4])
-    assert encoder.activation_bytes(WINDOW) == pytest.approx(sum(sizes.values()), rel=0.2)
+    measured = kept_bytes(encoder, lambda: encoder(codes, signal, elements_BR2=elements[:, :4]))
+    assert encoder.activation_bytes(WINDOW) == pytest.approx(measured, rel=0.2)
