@@ -22,6 +22,8 @@ from pathlib import Path
 
 from data_prep.config import DataConfig
 from data_prep.simulate import SimulationConfig
+from seq2exp.encoders.enformer import EnformerConfig
+from seq2exp.encoders.epinformer import EPInformerConfig
 from seq2exp.models.config import Seq2ExpConfig
 from seq2exp.training.config import TrainConfig
 
@@ -32,6 +34,8 @@ CONFIGS: Mapping[str, type] = {
     "model": Seq2ExpConfig,
     "prepare": DataConfig,
     "simulate": SimulationConfig,
+    "enformer": EnformerConfig,
+    "epinformer": EPInformerConfig,
 }
 # The dataset and the data section decide these.
 FILLED_IN = ("tracks", "num_features", "num_outputs", "window_bp", "bin_size")

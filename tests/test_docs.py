@@ -36,7 +36,9 @@ def settings_of(page: str) -> set[str]:
     return {row.split("|")[1].strip() for row in rows if row.startswith(("| `", "| **"))}
 
 
-@pytest.mark.parametrize("page", ["train.md", "prepare.md", "simulator.md"])
+@pytest.mark.parametrize(
+    "page", ["train.md", "prepare.md", "simulator.md", "enformer.md", "epinformer.md"]
+)
 def test_tables_of_settings_are_those_of_the_dataclasses(config_keys, page):
     text = (DOCS / page).read_text()
     assert config_keys.MARK.search(text), "the page has lost its mark"

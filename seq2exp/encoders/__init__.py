@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from seq2exp.encoders.bimamba import BiMambaTrunk
+from seq2exp.encoders.bimamba import BiMambaEncoder, BiMambaTrunk
 from seq2exp.encoders.conv import ConvEncoder, ConvTrunk
+from seq2exp.encoders.enformer import EnformerEncoder
+from seq2exp.encoders.epinformer import EPInformerEncoder
 from seq2exp.encoders.hyena import HyenaEncoder, HyenaTrunk
 from seq2exp.encoders.mamba import MambaEncoder, MambaTrunk
 from seq2exp.encoders.protocol import Encoder, Span, Trunk
@@ -19,10 +21,13 @@ from seq2exp.encoders.transformer import TransformerEncoder, TransformerTrunk
 from seq2exp.encoders.window import WindowEncoder
 
 __all__ = [
+    "BiMambaEncoder",
     "BiMambaTrunk",
     "ConvEncoder",
     "ConvTrunk",
+    "EPInformerEncoder",
     "Encoder",
+    "EnformerEncoder",
     "HyenaEncoder",
     "HyenaTrunk",
     "MambaEncoder",
