@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seq2exp.encoders.bimamba import BiMambaTrunk
+from seq2exp.encoders.caduceus import Caduceus, CaduceusConfig
 from seq2exp.encoders.protocol import Encoder, Span, Trunk
 from seq2exp.encoders.registry import (
     build_encoder,
@@ -15,6 +16,8 @@ from seq2exp.encoders.registry import (
 
 __all__ = [
     "BiMambaTrunk",
+    "Caduceus",
+    "CaduceusConfig",
     "Encoder",
     "Span",
     "Trunk",

@@ -1,0 +1,85 @@
+"""Token table of the published DNA language models, addressed by base codes.
+
+The character tokenizer of HyenaDNA and Caduceus numbers its special tokens 0 to 6 and A7, C8, G9,
+T10, N11; the table is padded to a multiple of 8 rows (kuleshov-group/caduceus and
+HazyResearch/hyena-dna).
+
+Shapes: B batch, L base pairs, C the four bases A C G T, D width, V rows of the table.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seq2exp.core.errors import ConfigError, facts
+
+__all__ = ["FIRST_BASE_ID", "NUM_TOKENS", "TokenTable", "complement_ids", "token_ids"]
+
+FIRST_BASE_ID = 7
+"""Id of A; C, G, T and N follow."""
+NUM_TOKENS = 12
+_ROW_MULTIPLE = 8
+_INIT_STD = 0.02
+
+
+def token_ids(codes_BL: Tensor) -> Tensor:
+    """Return the ids of base codes A0 C1 G2 T3 N4, int64."""
+    return codes_BL.to(torch.int64) + FIRST_BASE_ID
+
+
+def complement_ids(num_rows: int) -> Tensor:
+    """Return the id of every token's complement: A with T, C with G, all others themselves."""
+    ids_V = torch.arange(num_rows)
+    bases = slice(FIRST_BASE_ID, FIRST_BASE_ID + 4)
+    ids_V[bases] = ids_V[bases].flip(0)
+    return ids_V
+
+
+class TokenTable(nn.Module):
+    """Embedding by look-up, with the rows that the published models have.
+
+    Parameters
+    ----------
+    d_model : int
+        Width.
+    num_rows : int
+        Rows; 12 tokens, padded to a multiple of 8, when left out.
+    """
+
+    def __init__(self, d_model: int, *, num_rows: int = 0) -> None:
+        super().__init__()
+        num_rows = num_rows or -(-NUM_TOKENS // _ROW_MULTIPLE) * _ROW_MULTIPLE
+        if num_rows < NUM_TOKENS:
+            raise ConfigError(
+                facts(
+                    "token table",
+                    found=f"{num_rows} rows",
+                    expected=f"at least {NUM_TOKENS}",
+                    fix="leave the number of rows out",
+                )
+            )
+        self.weight = nn.Parameter(torch.empty(num_rows, d_model).normal_(std=_INIT_STD))
+
+    def tokens(self, ids_BL: Tensor) -> Tensor:
+        """Embed token ids, shape (batch, length, width)."""
+        return F.embedding(ids_BL, self.weight)
+
+    def forward(self, bases: Tensor) -> Tensor:
+        """Embed bases through the rows of their letters, shape (batch, length, width).
+
+        Parameters
+        ----------
+        bases : uint8 tensor, shape (batch, length), or float tensor, shape (batch, length, 4)
+            Codes A0 C1 G2 T3 N4, or columns A C G T, for gradients with respect to the bases. What
+            a row lacks to the sum 1 counts as N, so a zero row is N; for exact one-hot rows the
+            result is that of the codes bit for bit.
+        """
+        if bases.ndim == 2:
+            return self.tokens(token_ids(bases))
+        bases_BLC = bases.to(self.weight.dtype)
+        n_BL1 = 1 - bases_BLC.sum(-1, keepdim=True)
+        rows = self.weight[FIRST_BASE_ID : FIRST_BASE_ID + 5]
+        embedded_BLD: Tensor = torch.cat([bases_BLC, n_BL1], dim=-1) @ rows
+        return embedded_BLD
