@@ -14,7 +14,8 @@ strand, C the four bases, V rows of the token table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -102,7 +103,11 @@ class StrandTrunk(BiMambaTrunk):
     """
 
     def __init__(self, config: CaduceusConfig) -> None:
-        mixer = {"d_state": config.d_state, "d_conv": config.d_conv, "expand": config.expand}
+        mixer: dict[str, Any] = {
+            "d_state": config.d_state,
+            "d_conv": config.d_conv,
+            "expand": config.expand,
+        }
         depth = config.init_depth or config.num_layers
         super().__init__(
             config.d_model,
@@ -145,7 +150,7 @@ class StrandTrunk(BiMambaTrunk):
         require_rms_norm(self)
         for layer in self.layers:
             plus_BND, minus_BND = rcps_block(
-                lambda x_BND, layer=layer: self._run(layer, x_BND),
+                partial(self._run, layer),
                 plus_BND,
                 minus_BND,
                 swap_halves=self.swap_halves,
@@ -327,9 +332,7 @@ class Caduceus(nn.Module):
                 )
             )
 
-    def _embed(
-        self, bases: Tensor, signal_BNT: Tensor | None, mask_BN: Tensor | None
-    ) -> Tensor:
+    def _embed(self, bases: Tensor, signal_BNT: Tensor | None, mask_BN: Tensor | None) -> Tensor:
         if self.linear is not None:
             embedded_BND: Tensor = self.linear(bases, signal_BNT, mask_BN)
             return embedded_BND

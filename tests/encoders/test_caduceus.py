@@ -363,7 +363,7 @@ def test_published_counts_of_the_pretrained_trunk(variant):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ConfigError, match="swap_halves.*variant: ph"):
+    with pytest.raises(ConfigError, match=r"swap_halves.*variant: ph"):
         CaduceusConfig(swap_halves=True)
     with pytest.raises(ConfigError, match="norm_eps"):
         CaduceusConfig(norm_eps=0)
