@@ -1,16 +1,11 @@
-"""A stack of bidirectional Mamba-1 blocks.
-
-Shapes: B batch, N positions, D width.
-"""
+"""A stack of bidirectional Mamba-1 blocks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-
 from seq2exp.encoders.registry import register_trunk
+from seq2exp.encoders.stack import BlockTrunk
 from seq2exp.nn.mamba import BiMambaBlock
 from seq2exp.nn.norm import RMSNorm
 
@@ -18,8 +13,12 @@ __all__ = ["BiMambaTrunk"]
 
 
 @register_trunk("bimamba")
-class BiMambaTrunk(nn.Module):
+class BiMambaTrunk(BlockTrunk):
     """Bidirectional Mamba-1 with tied projections (the net of Seq2Exp and of Caduceus-Ph).
+
+    With a span, the two scans of the last block stop where nobody reads on, and its gate,
+    out-projection and the final norm run inside of the span. Values and gradients are those of the
+    whole output; the random numbers of dropout are not.
 
     Parameters
     ----------
@@ -41,8 +40,7 @@ class BiMambaTrunk(nn.Module):
         `seq2exp.nn.mamba.BiMambaMixer`.
     """
 
-    causal = False
-    supports_gate = True
+    supports_packing = True
 
     def __init__(
         self,
@@ -55,21 +53,9 @@ class BiMambaTrunk(nn.Module):
         final_norm: bool = True,
         **mixer: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__()
-        self.out_dim = d_model
-        self.recompute = recompute
-        self.layers = nn.ModuleList(
+        blocks = (
             BiMambaBlock(d_model, dropout=dropout, init_depth=init_depth or num_layers, **mixer)
             for _ in range(num_layers)
         )
-        self.norm_f = RMSNorm(d_model) if final_norm else nn.Identity()
-
-    def forward(self, hidden_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        """Hidden states of every position; `mask_BN` gates every block from inside."""
-        for layer in self.layers:
-            if self.recompute and self.training:
-                hidden_BND = checkpoint(layer, hidden_BND, mask_BN, use_reentrant=False)
-            else:
-                hidden_BND = layer(hidden_BND, mask_BN)
-        out_BND: Tensor = self.norm_f(hidden_BND)
-        return out_BND
+        norm = RMSNorm(d_model) if final_norm else None
+        super().__init__(d_model, blocks=blocks, recompute=recompute, norm=norm)

@@ -19,7 +19,12 @@ _UNFOLDED_NUMBERS = 1 << 18
 
 
 def depthwise_conv(
-    x_BLE: Tensor, weight_EW: Tensor, bias_E: Tensor, *, reverse: bool = False
+    x_BLE: Tensor,
+    weight_EW: Tensor,
+    bias_E: Tensor,
+    *,
+    reverse: bool = False,
+    starts_BL: Tensor | None = None,
 ) -> Tensor:
     """Depthwise convolution whose output at t sees the inputs t - W + 1 .. t.
 
@@ -34,13 +39,16 @@ def depthwise_conv(
     bias_E : float tensor, shape (channels,)
     reverse : bool
         Look to the right instead of the left.
+    starts_BL : bool tensor, shape (batch, length), optional
+        True at the first position, in the order of the tensors, of each of several sequences packed
+        one behind the other. What lies in another sequence counts as zero.
 
     Returns
     -------
     tensor of the dtype of `x_BLE`, shape (batch, length, channels)
     """
     run: Callable[..., Tensor] = _DepthwiseConv.apply
-    return run(x_BLE, weight_EW.to(x_BLE.dtype), bias_E.to(x_BLE.dtype), reverse)
+    return run(x_BLE, weight_EW.to(x_BLE.dtype), bias_E.to(x_BLE.dtype), reverse, starts_BL)
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -53,12 +61,14 @@ class _DepthwiseConv(torch.autograd.Function):
         weight_EW: Tensor,
         bias_E: Tensor,
         reverse: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
+        starts_BL: Tensor | None,
     ) -> Tensor:
         taps_WE = weight_EW.t().contiguous()
         out_BLE = torch.addcmul(bias_E, x_BLE, taps_WE[-1])
-        for target, source, tap in _shifts(out_BLE, x_BLE, taps_WE, reverse=reverse):
+        pairs = _shifts(out_BLE, x_BLE, taps_WE, reverse=reverse)
+        for target, source, tap in _inside(pairs, starts_BL):
             target.addcmul_(source, tap)
-        ctx.save_for_backward(x_BLE, weight_EW)
+        ctx.save_for_backward(x_BLE, weight_EW, starts_BL)
         ctx.reverse = reverse
         return out_BLE
 
@@ -67,18 +77,18 @@ class _DepthwiseConv(torch.autograd.Function):
     def backward(
         ctx: Any,  # noqa: ANN401  its attributes are made at run time
         grad_BLE: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
-        x_BLE, weight_EW = ctx.saved_tensors
+    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        x_BLE, weight_EW, starts_BL = ctx.saved_tensors
         taps_WE = weight_EW.t().contiguous()
         grad_x_BLE = grad_BLE * taps_WE[-1]
-        for source, target, tap in _shifts(grad_BLE, grad_x_BLE, taps_WE, reverse=ctx.reverse):
+        # Seen from the input, the positions that read it lie on the other side.
+        pairs = _shifts(grad_x_BLE, grad_BLE, taps_WE, reverse=not ctx.reverse)
+        for target, source, tap in _inside(pairs, starts_BL):
             target.addcmul_(source, tap)
         rows = [(grad_BLE * x_BLE).sum((0, 1))]
-        rows += [
-            (grad * x).sum((0, 1))
-            for grad, x, _ in _shifts(grad_BLE, x_BLE, taps_WE, reverse=ctx.reverse)
-        ]
-        return grad_x_BLE, torch.stack(rows[::-1], dim=1), grad_BLE.sum((0, 1)), None
+        pairs = _shifts(grad_BLE, x_BLE, taps_WE, reverse=ctx.reverse)
+        rows += [(grad * x).sum((0, 1)) for grad, x, _ in _inside(pairs, starts_BL)]
+        return grad_x_BLE, torch.stack(rows[::-1], dim=1), grad_BLE.sum((0, 1)), None, None
 
 
 def _shifts(
@@ -92,6 +102,20 @@ def _shifts(
         out_span, in_span = (behind, ahead) if reverse else (ahead, behind)
         pairs.append((out_BLE[:, out_span], in_BLE[:, in_span], taps_WE[-1 - shift]))
     return pairs
+
+
+def _inside(
+    pairs: list[tuple[Tensor, Tensor, Tensor]], starts_BL: Tensor | None
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Zero the inputs of each shift that lie in another packed sequence than the output."""
+    if starts_BL is None:
+        return pairs
+    number_BL = starts_BL.cumsum(1)
+    inside = []
+    for shift, (target, source, tap) in enumerate(pairs, start=1):
+        apart_BL1 = (number_BL[:, shift:] != number_BL[:, :-shift])[..., None]
+        inside.append((target, source.masked_fill(apart_BL1, 0.0), tap))
+    return inside
 
 
 def windows(x: Tensor, width: int, *, stride: int = 1) -> Tensor:

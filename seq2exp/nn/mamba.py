@@ -5,7 +5,8 @@ out-projection: with tied projections this equals running the two directions one
 (specification: Su et al., arXiv 2502.13991, and Schiff et al., arXiv 2403.03234; the mathematics of
 one direction is Gu and Dao, arXiv 2312.00752).
 
-Shapes: B batch, L positions, D model width, E inner width, N states, R rank of the step size.
+Shapes: B batch, L positions, S positions of a span, D model width, E inner width, N states,
+R rank of the step size.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from torch.nn import functional as F
 from seq2exp.nn.conv import depthwise_conv
 from seq2exp.nn.norm import RMSNorm
 from seq2exp.nn.scan import selective_scan
+from seq2exp.nn.scan.chunked import choose_chunk
 
-__all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "dt_rank"]
+__all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "dt_rank", "project_in"]
 
 _STEP_MIN, _STEP_MAX, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -85,7 +87,13 @@ class MambaDirection(nn.Module):
             self.dt_proj.bias.copy_(step_E + torch.log(-torch.expm1(-step_E)))
 
     def forward(
-        self, x_BLE: Tensor, mask_BL1: Tensor | None = None, *, backend: str = "auto"
+        self,
+        x_BLE: Tensor,
+        mask_BL1: Tensor | None = None,
+        *,
+        z_BLE: Tensor | None = None,
+        starts_BL: Tensor | None = None,
+        backend: str = "auto",
     ) -> Tensor:
         """Convolution and selective scan of one direction, in the order of the input.
 
@@ -95,9 +103,19 @@ class MambaDirection(nn.Module):
             Output of the in-projection, already multiplied by the mask where there is one.
         mask_BL1 : float tensor, shape (batch, length, 1), optional
             Multiplies the step size; 0 leaves the state as it was.
+        z_BLE : float tensor, shape (batch, length, inner width), optional
+            The result is multiplied by its silu.
+        starts_BL : bool tensor, shape (batch, length), optional
+            First positions of packed sequences; convolution and state stay inside of each.
         """
         x_BLE = F.silu(
-            depthwise_conv(x_BLE, self.conv_weight, self.conv_bias, reverse=self.reverse)
+            depthwise_conv(
+                x_BLE,
+                self.conv_weight,
+                self.conv_bias,
+                reverse=self.reverse,
+                starts_BL=starts_BL,
+            )
         )
         rank_BLR, B_BLN, C_BLN = self.x_proj(x_BLE).split(
             (self.rank, self.d_state, self.d_state), dim=-1
@@ -114,10 +132,33 @@ class MambaDirection(nn.Module):
             B_BLN,
             C_BLN,
             D_E=self.D,
+            z_BLE=z_BLE,
+            starts_BL=starts_BL,
             reverse=self.reverse,
             backend=backend,
         )
         return y_BLE
+
+    def flops_per_position(self) -> int:
+        """Count the operations of convolution, projections and scan at one position.
+
+        The scan counts ``9 E N``, as in the count of Gu and Dao's code: decay, injection, state,
+        output.
+        """
+        d_inner, num_taps = self.conv_weight.shape
+        products = d_inner * (self.rank + 2 * self.d_state) + self.rank * d_inner
+        return 2 * num_taps * d_inner + 2 * products + 9 * d_inner * self.d_state
+
+    def kept_per_position(self) -> int:
+        """Count the numbers kept at one position beyond the input ``x_BLE``.
+
+        The convolved input before and after its silu, the step size before and after its softplus
+        (4 E), the output of the x projection (R + 2 N), and the states that the scan stores, one
+        per chunk.
+        """
+        d_inner = self.conv_weight.shape[0]
+        states = d_inner * self.d_state // choose_chunk(1, d_inner, self.d_state)
+        return 4 * d_inner + self.rank + 2 * self.d_state + states
 
 
 class BiMambaMixer(nn.Module):
@@ -172,17 +213,85 @@ class BiMambaMixer(nn.Module):
         with torch.no_grad():
             self.out_proj.weight *= out_gain / math.sqrt(init_depth)
 
-    def forward(self, u_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
-        """Mix along the sequence; `mask_BL` gates the convolution input and the step size."""
-        x_BLE, z_BLE = self.in_proj(u_BLD).chunk(2, dim=-1)
+    def forward(
+        self,
+        u_BLD: Tensor,
+        mask_BL: Tensor | None = None,
+        *,
+        span: tuple[int, int] | None = None,
+        starts_BL: Tensor | None = None,
+    ) -> Tensor:
+        """Mix along the sequence; `mask_BL` gates the convolution input and the step size.
+
+        Parameters
+        ----------
+        span : tuple of int, optional
+            Half-open run of positions that is returned. The forward direction then stops at its
+            end, the backward direction at its start, and gate and out-projection run inside of it.
+        starts_BL : bool tensor, shape (batch, length), optional
+            First positions of packed sequences, which do not see each other.
+        """
+        first, stop = (0, u_BLD.shape[1]) if span is None else span
+        x_BLE, z_BSE = project_in(self.in_proj, u_BLD, (first, stop))
         mask_BL1 = None
         if mask_BL is not None:
             mask_BL1 = mask_BL[..., None]
             x_BLE = x_BLE * mask_BL1.to(x_BLE.dtype)
-        y_BLE = self.fwd(x_BLE, mask_BL1, backend=self.backend)
-        y_BLE = y_BLE + self.rev(x_BLE, mask_BL1, backend=self.backend)
-        out: Tensor = self.out_proj(y_BLE * F.silu(z_BLE))
+        y_BSE = self._scan(self.fwd, x_BLE, mask_BL1, starts_BL, (0, stop))[:, first:]
+        back_BSE = self._scan(self.rev, x_BLE, mask_BL1, starts_BL, (first, x_BLE.shape[1]))
+        y_BSE = y_BSE + back_BSE[:, : stop - first]
+        out: Tensor = self.out_proj(y_BSE * F.silu(z_BSE))
         return out
+
+    def _scan(
+        self,
+        direction: MambaDirection,
+        x_BLE: Tensor,
+        mask_BL1: Tensor | None,
+        starts_BL: Tensor | None,
+        seen: tuple[int, int],
+    ) -> Tensor:
+        """Run one direction over the positions that it has to see."""
+        where = slice(*seen)
+        y_BLE: Tensor = direction(
+            x_BLE[:, where],
+            None if mask_BL1 is None else mask_BL1[:, where],
+            starts_BL=None if starts_BL is None else starts_BL[:, where],
+            backend=self.backend,
+        )
+        return y_BLE
+
+    def flops_per_position(self) -> int:
+        """Count the operations at one position; the projections are shared by both directions."""
+        shared = 2 * (self.in_proj.weight.numel() + self.out_proj.weight.numel())
+        return shared + self.fwd.flops_per_position() + self.rev.flops_per_position()
+
+    def kept_per_position(self) -> int:
+        """Count the numbers kept at one position.
+
+        Input (D), in-projection (2 E), sum of the directions, silu of the gate and their product
+        (3 E), and what each direction keeps.
+        """
+        d_inner, d_model = self.out_proj.in_features, self.out_proj.out_features
+        shared = d_model + 5 * d_inner
+        return shared + self.fwd.kept_per_position() + self.rev.kept_per_position()
+
+
+def project_in(
+    in_proj: nn.Linear, u_BLD: Tensor, span: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Project to the input of the convolution at every position and to the gate inside of a span.
+
+    Returns
+    -------
+    x_BLE : tensor, shape (batch, length, inner width)
+    z_BSE : tensor, shape (batch, positions of the span, inner width)
+    """
+    if span == (0, u_BLD.shape[1]):
+        x_BLE, z_BLE = in_proj(u_BLD).chunk(2, dim=-1)
+        return x_BLE, z_BLE
+    x_weight_ED, z_weight_ED = in_proj.weight.chunk(2)
+    return F.linear(u_BLD, x_weight_ED), F.linear(u_BLD[:, slice(*span)], z_weight_ED)
 
 
 class BiMambaBlock(nn.Module):
@@ -202,8 +311,36 @@ class BiMambaBlock(nn.Module):
         self.mixer = BiMambaMixer(d_model, **mixer)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, residual_BLD: Tensor, mask_BL: Tensor | None = None) -> Tensor:
-        """Return the residual stream after the block, shape (batch, length, width)."""
-        mixed_BLD: Tensor = self.mixer(self.norm(residual_BLD), mask_BL)
-        out_BLD: Tensor = residual_BLD + self.dropout(mixed_BLD)
-        return out_BLD
+    def forward(
+        self,
+        residual_BLD: Tensor,
+        mask_BL: Tensor | None = None,
+        *,
+        span: tuple[int, int] | None = None,
+        starts_BL: Tensor | None = None,
+    ) -> Tensor:
+        """Return the residual stream after the block, shape (batch, positions of span, width).
+
+        The arguments are those of `BiMambaMixer.forward`.
+        """
+        mixed_BSD: Tensor = self.mixer(
+            self.norm(residual_BLD), mask_BL, span=span, starts_BL=starts_BL
+        )
+        kept_BSD = residual_BLD if span is None else residual_BLD[:, slice(*span)]
+        out_BSD: Tensor = kept_BSD + self.dropout(mixed_BSD)
+        return out_BSD
+
+    def reads(self, span: tuple[int, int], num_positions: int) -> tuple[int, int]:
+        """Positions of the input that those of `span` read: all."""
+        del span
+        return 0, num_positions
+
+    def flops(self, num_positions: int) -> int:
+        """Count the floating-point operations of a forward pass."""
+        return num_positions * self.mixer.flops_per_position()
+
+    def kept_numbers(self, num_positions: int) -> int:
+        """Count the numbers that a forward pass keeps for its backward, the input included."""
+        width = len(self.norm.weight)
+        dropped = width if self.dropout.p else 0
+        return num_positions * (self.mixer.kept_per_position() + width + 1 + dropped)
