@@ -14,19 +14,17 @@ strand, C the four bases, V rows of the token table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.encoders.bimamba import BiMambaTrunk
 from seq2exp.encoders.protocol import Span, Strands
 from seq2exp.encoders.registry import register_encoder
 from seq2exp.nn.norm import RMSNorm
-from seq2exp.nn.rcps import join_strands, ph_logits, ps_logits, rcps_block, require_rms_norm
+from seq2exp.nn.rcps import exchanged, join_strands, ph_logits, ps_logits, require_rms_norm
 from seq2exp.nn.sequence import flip_bins, one_hot, reverse_complement
 from seq2exp.nn.tokens import TokenTable, complement_ids
 from seq2exp.nn.tracks import TrackScaling, TrackTransform
@@ -148,25 +146,20 @@ class StrandTrunk(BiMambaTrunk):
             The blocks hold another norm than RMSNorm.
         """
         require_rms_norm(self)
-        for layer in self.layers:
-            plus_BND, minus_BND = rcps_block(
-                partial(self._run, layer),
-                plus_BND,
-                minus_BND,
-                swap_halves=self.swap_halves,
-            )
-        begin, end = span or (0, plus_BND.shape[1])
-        mirrored = slice(plus_BND.shape[1] - end, plus_BND.shape[1] - begin)
-        return join_strands(
-            self.norm_f(plus_BND[:, begin:end]), self.norm_f(minus_BND[:, mirrored])
-        )
+        num_positions = plus_BND.shape[1]
+        begin, end = span or (0, num_positions)
+        mirrored = num_positions - end, num_positions - begin
+        for at, layer in enumerate(self.layers):
+            last = span is not None and at == len(self.layers) - 1
+            plus_BND, minus_BND = exchanged(plus_BND, minus_BND, swap_halves=self.swap_halves)
+            plus_BND = self._strand(layer, plus_BND, (begin, end) if last else None)
+            minus_BND = self._strand(layer, minus_BND, mirrored if last else None)
+        if not self.layers:
+            plus_BND, minus_BND = plus_BND[:, begin:end], minus_BND[:, slice(*mirrored)]
+        return join_strands(self.norm_f(plus_BND), self.norm_f(minus_BND))
 
-    def _run(self, layer: nn.Module, hidden_BND: Tensor) -> Tensor:
-        if self.recompute and self.training:
-            out_BND: Tensor = checkpoint(layer, hidden_BND, use_reentrant=False)
-        else:
-            out_BND = layer(hidden_BND)
-        return out_BND
+    def _strand(self, layer: nn.Module, hidden_BND: Tensor, span: Span | None) -> Tensor:
+        return self._run(layer, hidden_BND, None, span=span, starts_BL=None)
 
 
 class _LinearEmbedding(nn.Module):
@@ -261,7 +254,7 @@ class Caduceus(nn.Module):
     @property
     def out_dim(self) -> int:
         """Width of the output: D for Ph, 2D for PS."""
-        return self.config.d_model * (2 if self.config.variant == "ps" else 1)
+        return self.config.d_model * self._num_strands
 
     def forward(
         self,
@@ -300,8 +293,8 @@ class Caduceus(nn.Module):
         self._check_call(codes_BL, signal_BNT, span)
         plus_BND = self._embed(codes_BL, signal_BNT, mask_BN)
         if self.config.variant == "ph":
-            out_BSD: Tensor = self.trunk(plus_BND)
-            return out_BSD if span is None else out_BSD[:, span[0] : span[1]]
+            out_BSD: Tensor = self.trunk(plus_BND, span=span)
+            return out_BSD
         minus_BND = self._embed(
             codes_BL.flip(1, 2) if codes_BL.ndim == 3 else reverse_complement(codes_BL),
             None if signal_BNT is None else flip_bins(signal_BNT),
@@ -352,6 +345,28 @@ class Caduceus(nn.Module):
                 )
             )
         return self.table
+
+    def receptive_field(self, window_bp: int) -> int:
+        """Count the bases that one position can read: all of them, in both directions."""
+        return self.trunk.receptive_field(window_bp)
+
+    def flops(self, window_bp: int) -> int:
+        """Count the floating-point operations of a forward pass, of both strands for PS."""
+        linear = 0 if self.linear is None else 2 * self.linear.proj.weight.numel() * window_bp
+        return self._num_strands * (self.trunk.flops(window_bp) + linear)
+
+    def activation_bytes(self, window_bp: int) -> int:
+        """Count the bytes that a float32 forward pass keeps for its backward, per window.
+
+        Beside the trunk these are what is embedded: 4 columns and the tracks, or int64 ids.
+        """
+        columns = 2 if self.linear is None else self.linear.proj.in_features
+        embedded = 4 * columns * window_bp
+        return self._num_strands * (self.trunk.activation_bytes(window_bp) + embedded)
+
+    @property
+    def _num_strands(self) -> int:
+        return 2 if self.config.variant == "ps" else 1
 
     def token_logits(self, codes_BL: Tensor) -> Tensor:
         """Logits of the language-model head that is tied to the table, shape (batch, length, V).

@@ -148,7 +148,7 @@ class BlockTrunk(nn.Module):
         return out
 
     def _blocks(self) -> list[Block]:
-        return [cast(Block, layer) for layer in self.layers]
+        return [cast("Block", layer) for layer in self.layers]
 
     def _spans(self, span: Span, num_positions: int) -> tuple[Span, list[Span]]:
         """Positions of the input that are read, and those that each block has to return."""

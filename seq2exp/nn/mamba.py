@@ -277,9 +277,7 @@ class BiMambaMixer(nn.Module):
         return shared + self.fwd.kept_per_position() + self.rev.kept_per_position()
 
 
-def project_in(
-    in_proj: nn.Linear, u_BLD: Tensor, span: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def project_in(in_proj: nn.Linear, u_BLD: Tensor, span: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Project to the input of the convolution at every position and to the gate inside of a span.
 
     Returns

@@ -21,11 +21,11 @@ from seq2exp.core.errors import ConfigError, facts
 from seq2exp.nn.norm import RMSNorm
 
 __all__ = [
+    "exchanged",
     "flip_strand",
     "join_strands",
     "ph_logits",
     "ps_logits",
-    "rcps_block",
     "read_strands",
     "require_rms_norm",
     "split_strands",
@@ -48,31 +48,25 @@ def split_strands(hidden_BNQ: Tensor) -> tuple[Tensor, Tensor]:
     return plus_BND, flip_strand(flipped_BND)
 
 
-def rcps_block(
-    block: Callable[[Tensor], Tensor],
-    plus_BND: Tensor,
-    minus_BND: Tensor,
-    *,
-    swap_halves: bool,
-) -> tuple[Tensor, Tensor]:
-    """Run one block on both strands.
+def exchanged(plus_BND: Tensor, minus_BND: Tensor, *, swap_halves: bool) -> tuple[Tensor, Tensor]:
+    """Return what a block reads on each strand.
 
     The published code has two norm paths that are different functions of the same weights. The
-    unfused one is the plain form. The fused one exchanges the two halves of the 2D channels of
-    hidden states and residual before each block (not before the final norm): with
+    unfused one runs a block on each strand. The fused one exchanges the two halves of the 2D
+    channels of hidden states and residual before each block (not before the final norm): with
     ``[p, q] -> [q, p]``, ``p = plus`` and ``q = flip(minus)``, each strand takes the flipped
     stream of the other. Both are equivariant, so no test of symmetry tells them apart.
 
     Parameters
     ----------
-    block : callable
-        Block with its residual, from and to shape (batch, positions, width).
+    plus_BND, minus_BND : float tensor, shape (batch, positions, width)
+        Both strands, each in its own reading order.
     swap_halves : bool
         True for weights that were trained by the fused path.
     """
     if swap_halves:
-        plus_BND, minus_BND = flip_strand(minus_BND), flip_strand(plus_BND)
-    return block(plus_BND), block(minus_BND)
+        return flip_strand(minus_BND), flip_strand(plus_BND)
+    return plus_BND, minus_BND
 
 
 def require_rms_norm(module: nn.Module) -> None:

@@ -11,7 +11,7 @@ from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.encoders import build_encoder
 from seq2exp.encoders.caduceus import Caduceus, CaduceusConfig
 from seq2exp.nn.norm import RMSNorm
-from seq2exp.nn.rcps import flip_strand, join_strands, rcps_block, read_strands, split_strands
+from seq2exp.nn.rcps import exchanged, flip_strand, join_strands, read_strands, split_strands
 from seq2exp.nn.sequence import one_hot, reverse_complement
 from seq2exp.nn.tokens import complement_ids, token_ids
 
@@ -117,7 +117,8 @@ def test_swapped_is_the_unfused_block_on_swapped_halves_block_by_block():
     for layer in encoder.trunk.layers:
         q, p = halves(x)
         hidden, residual = unfused_block(layer, torch.cat([p, q], dim=-1), None)
-        ours = join_strands(*rcps_block(layer, *split_strands(x), swap_halves=True))
+        strands = exchanged(*split_strands(x), swap_halves=True)
+        ours = join_strands(*(layer(strand) for strand in strands))
         torch.testing.assert_close(ours, hidden + residual, rtol=0, atol=1e-12)
         x = ours
 
@@ -295,15 +296,32 @@ def test_recomputed_blocks_give_the_same_gradients(variant):
         assert torch.equal(mine.grad, theirs.grad)
 
 
-@pytest.mark.parametrize("variant", ["ph", "ps"])
-@pytest.mark.parametrize("swap", [False, True])
-def test_a_span_gives_the_rows_of_the_whole_output(variant, swap):
-    encoder = make(variant=variant, swap_halves=swap and variant == "ps")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"variant": "ps"},
+        {"variant": "ps", "swap_halves": True},
+        {"variant": "ps", "num_layers": 0},
+        {"bidirectional_strategy": "ew_multiply"},
+        {"tie_projections": False, "variant": "ps", "swap_halves": True, "num_layers": 2},
+    ],
+    ids=str,
+)
+def test_a_span_gives_the_rows_of_the_whole_output_and_their_gradients(changes):
+    encoder = make(**changes)
     codes = window()
-    whole = encoder(codes)
-    for span in ((0, 17), (4, 9), (16, 17)):
-        part = encoder(codes, span=span)
-        torch.testing.assert_close(part, whole[:, slice(*span)], rtol=0, atol=1e-12)
+    for first, stop in ((0, 17), (4, 9), (16, 17)):
+        whole, part = encoder(codes)[:, first:stop], encoder(codes, span=(first, stop))
+        torch.testing.assert_close(part, whole, rtol=0, atol=1e-12)
+        seed = torch.randn_like(whole)
+        wanted = list(encoder.parameters())
+        for mine, theirs in zip(
+            torch.autograd.grad(part, wanted, seed),
+            torch.autograd.grad(whole, wanted, seed),
+            strict=True,
+        ):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)
 
 
 def test_norm_eps_reaches_every_norm():
@@ -357,6 +375,52 @@ def test_published_counts_of_the_pretrained_trunk(variant):
     assert count(encoder.trunk) == 7_721_216
     assert count(encoder) == 7_725_312
     assert encoder.out_dim == (512 if variant == "ps" else 256)
+
+
+def test_operations_of_the_published_sizes():
+    """Specification 10, per token and direction: products 221,184 at 128 and 851,968 at 256, conv
+    2,048 and 4,096; the projections in (131,072) and out (65,536) run once per block here."""
+    length = 200_000
+    ph = build_encoder("caduceus", {}, window_bp=length, bin_size=1)
+    scan = 9 * 256 * 16
+    per_token = 2 * (221_184 + 2_048 + scan) - (131_072 + 65_536)
+    assert ph.flops(length) == length * (4 * per_token + 2 * 4 * 128)
+    ps = build_encoder("caduceus", {"variant": "ps"}, window_bp=length, bin_size=1)
+    assert ps.flops(length) == 2 * ph.flops(length)
+    own = build_encoder("caduceus", {"tie_projections": False}, window_bp=length, bin_size=1)
+    assert own.flops(length) == length * (4 * 2 * (221_184 + 2_048 + scan) + 2 * 4 * 128)
+    assert ph.receptive_field(length) == length
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_layers": 2},
+        {"variant": "ps", "num_layers": 2},
+        {"embedding": "table", "num_layers": 1},
+        {"bidirectional_strategy": "ew_multiply", "num_layers": 2},
+        {"tie_projections": False, "num_layers": 2},
+    ],
+    ids=str,
+)
+def test_kept_bytes_are_those_that_autograd_keeps(changes):
+    """Counted by the hooks of autograd: every storage once, parameters left out."""
+    torch.manual_seed(0)
+    config = CaduceusConfig(**({"d_model": 32, "recompute": False} | changes))
+    encoder = Caduceus(config, tracks=(), window_bp=512, bin_size=1)
+    own = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = encoder(window(512, 1))
+    del out
+    assert encoder.activation_bytes(512) == pytest.approx(sum(kept.values()), rel=0.2)
 
 
 # Bad use ------------------------------------------------------------------------------------------
