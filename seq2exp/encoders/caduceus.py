@@ -368,6 +368,11 @@ class Caduceus(nn.Module):
     def _num_strands(self) -> int:
         return 2 if self.config.variant == "ps" else 1
 
+    def set_track_scaling(self, mean_T: Tensor, std_T: Tensor) -> None:
+        """Set the moments of the transformed tracks, from training windows."""
+        if self.linear is not None and self.linear.scaling is not None:
+            self.linear.scaling.set_scaling(mean_T, std_T)
+
     def token_logits(self, codes_BL: Tensor) -> Tensor:
         """Logits of the language-model head that is tied to the table, shape (batch, length, V).
 
@@ -383,4 +388,4 @@ class Caduceus(nn.Module):
         hidden = self(codes_BL)
         if self.config.variant == "ph":
             return ph_logits(hidden, table_VD)
-        return ps_logits(hidden, table_VD, complement_ids(len(table_VD)).to(table_VD.device))
+        return ps_logits(hidden, table_VD, complement_ids().to(table_VD.device))

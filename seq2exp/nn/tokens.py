@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seq2exp.core.errors import ConfigError, facts
-
-__all__ = ["FIRST_BASE_ID", "NUM_TOKENS", "TokenTable", "complement_ids", "token_ids"]
+__all__ = ["FIRST_BASE_ID", "NUM_ROWS", "TokenTable", "complement_ids", "token_ids"]
 
 FIRST_BASE_ID = 7
 """Id of A; C, G, T and N follow."""
-NUM_TOKENS = 12
-_ROW_MULTIPLE = 8
+NUM_ROWS = 16
+"""Rows of the table: 12 tokens, padded to a multiple of 8."""
 _INIT_STD = 0.02
 
 
@@ -29,9 +27,9 @@ def token_ids(codes_BL: Tensor) -> Tensor:
     return codes_BL.to(torch.int64) + FIRST_BASE_ID
 
 
-def complement_ids(num_rows: int) -> Tensor:
-    """Return the id of every token's complement: A with T, C with G, all others themselves."""
-    ids_V = torch.arange(num_rows)
+def complement_ids() -> Tensor:
+    """Return the id of every token's complement, int64, shape (rows,): A with T, C with G."""
+    ids_V = torch.arange(NUM_ROWS)
     bases = slice(FIRST_BASE_ID, FIRST_BASE_ID + 4)
     ids_V[bases] = ids_V[bases].flip(0)
     return ids_V
@@ -44,23 +42,11 @@ class TokenTable(nn.Module):
     ----------
     d_model : int
         Width.
-    num_rows : int
-        Rows; 12 tokens, padded to a multiple of 8, when left out.
     """
 
-    def __init__(self, d_model: int, *, num_rows: int = 0) -> None:
+    def __init__(self, d_model: int) -> None:
         super().__init__()
-        num_rows = num_rows or -(-NUM_TOKENS // _ROW_MULTIPLE) * _ROW_MULTIPLE
-        if num_rows < NUM_TOKENS:
-            raise ConfigError(
-                facts(
-                    "token table",
-                    found=f"{num_rows} rows",
-                    expected=f"at least {NUM_TOKENS}",
-                    fix="leave the number of rows out",
-                )
-            )
-        self.weight = nn.Parameter(torch.empty(num_rows, d_model).normal_(std=_INIT_STD))
+        self.weight = nn.Parameter(torch.empty(NUM_ROWS, d_model).normal_(std=_INIT_STD))
 
     def tokens(self, ids_BL: Tensor) -> Tensor:
         """Embed token ids, shape (batch, length, width)."""
