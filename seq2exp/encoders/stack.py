@@ -11,7 +11,7 @@ Shapes: B batch, N positions, S positions of the span, D width.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -23,15 +23,10 @@ __all__ = ["Block", "BlockTrunk", "require_positive"]
 
 
 class Block(Protocol):
-    """A residual block: ``block(residual_BND, mask_BN, span=..., starts_BL=...)``."""
+    """A residual block; one of a trunk that supports packing takes `starts_BL` as well."""
 
     def __call__(
-        self,
-        residual_BLD: Tensor,
-        mask_BL: Tensor | None = None,
-        *,
-        span: Span | None = None,
-        starts_BL: Tensor | None = None,
+        self, residual_BND: Tensor, mask_BN: Tensor | None = None, *, span: Span | None = None
     ) -> Tensor:
         """Residual stream after the block, for the positions of `span`."""
         ...
@@ -124,7 +119,8 @@ class BlockTrunk(nn.Module):
         for layer, (first, stop) in zip(self.layers, spans, strict=True):
             wanted = first - base[0], stop - base[0]
             part = None if wanted == (0, hidden_BND.shape[1]) else wanted
-            hidden_BND = self._run(layer, hidden_BND, mask_BN, span=part, starts_BL=starts_BN)
+            packing = {} if starts_BN is None else {"starts_BL": starts_BN}
+            hidden_BND = self._run(layer, hidden_BND, mask_BN, span=part, **packing)
             mask_BN, starts_BN = _part(mask_BN, wanted), _part(starts_BN, wanted)
             base = first, stop
         out_BSD: Tensor = self.norm_f(hidden_BND)
@@ -135,16 +131,12 @@ class BlockTrunk(nn.Module):
         layer: nn.Module,
         hidden_BND: Tensor,
         mask_BN: Tensor | None,
-        *,
-        span: Span | None,
-        starts_BL: Tensor | None,
+        **where: Any,  # noqa: ANN401
     ) -> Tensor:
         if self.recompute and self.training:
-            again: Tensor = checkpoint(
-                layer, hidden_BND, mask_BN, use_reentrant=False, span=span, starts_BL=starts_BL
-            )
+            again: Tensor = checkpoint(layer, hidden_BND, mask_BN, use_reentrant=False, **where)
             return again
-        out: Tensor = layer(hidden_BND, mask_BN, span=span, starts_BL=starts_BL)
+        out: Tensor = layer(hidden_BND, mask_BN, **where)
         return out
 
     def _blocks(self) -> list[Block]:

@@ -118,3 +118,21 @@ class KmerStem(nn.Module):
         """Return the embedding, shape (batch, bins, width); no bin reads another."""
         del mask_BN
         return scan[0]
+
+    def margins(self) -> tuple[int, int]:
+        """Count the base pairs before and after a bin that its embedding reads: none."""
+        return 0, 0
+
+    def flops(self, num_bins: int) -> int:
+        """Count the sums of the words' vectors and the projection."""
+        num_words = self.bin_size - self.length + 1
+        return num_bins * (num_words * self.words.embedding_dim + 2 * self.proj.weight.numel())
+
+    def kept_numbers(self, num_bins: int) -> int:
+        """Count the numbers of four bytes that are kept for the backward.
+
+        Word numbers of eight bytes and the bins to which they belong, and the channels at the norm,
+        the activation and the projection.
+        """
+        num_words = self.bin_size - self.length + 1
+        return num_bins * (4 * num_words + 3 * self.words.embedding_dim + 1)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -172,6 +172,18 @@ class LinearStem(nn.Module):
         del mask_BN
         return scan[0]
 
+    def margins(self) -> tuple[int, int]:
+        """Count the base pairs before and after a bin that its embedding reads: none."""
+        return 0, 0
+
+    def flops(self, num_bins: int) -> int:
+        """Count the floating-point operations of so many bins."""
+        return 2 * num_bins * self.proj.weight.numel()
+
+    def kept_numbers(self, num_bins: int) -> int:
+        """Count the numbers kept for the backward: the one-hot bases."""
+        return 4 * num_bins
+
 
 class _Style(TypedDict):
     norm: bool
@@ -264,8 +276,7 @@ class ConvStem(nn.Module):
             pooled = self.first.finish(scan, mask_BN).sum(2) / self._divisor(self.num_positions)
         else:
             x_BNSC = self.first.finish(scan, mask_BN)
-            for layer in self.inner:
-                assert isinstance(layer, StemLayer)
+            for layer in self._inner():
                 x_BNSC = x_BNSC + layer.finish(layer.scan(x_BNSC), mask_BN)
             pooled = self._pool(x_BNSC)
         embedding_BND: Tensor = self.proj(self.dropout(pooled))
@@ -282,3 +293,45 @@ class ConvStem(nn.Module):
     def _divisor(self, num_positions: int) -> float:
         """Return the number by which a sum over positions is divided."""
         return num_positions if self.config.pool == "mean" else math.sqrt(num_positions)
+
+    def margins(self) -> tuple[int, int]:
+        """Count the base pairs before and after a bin that its embedding reads through the convolutions."""
+        config, first = self.config, self.first
+        inner = (config.num_layers - 1) * (config.inner_width // 2)
+        more = inner * config.inner_pool * config.stride
+        after = first.after - (config.stride - 1 - first.offset)
+        return max(0, first.before - first.offset + more), max(0, after + more)
+
+    def flops(self, num_bins: int) -> int:
+        """Count the operations of convolutions, attention pool and projection."""
+        count, channels = self.num_positions, self.config.channels
+        total = self.first.flops(self.bin_size) + self.proj.weight.numel() * 2
+        for layer in self._inner():
+            total += layer.flops(count)
+        if self.queries is not None:
+            total += 2 * 2 * count * channels * self.queries.out_features
+        return num_bins * total
+
+    def kept_numbers(self, num_bins: int) -> int:
+        """Count the numbers of four bytes that are kept for the backward.
+
+        What every convolution keeps and its result, softmax weights of the attention pool, and the
+        pooled channels.
+        """
+        count, channels = self.num_positions, self.config.channels
+        total = self.first.kept_numbers(self.bin_size) + self.proj.in_features
+        for layer in self._inner():
+            total += layer.kept_numbers(count) + count * channels
+        if not self.sums_early:
+            total += count * channels
+        elif self.first.scale is None and self.first.pool == 1 and self.config.activation == "relu":
+            # Nothing of the middle but the bases is kept.
+            total -= (count - sum(self.first.edges(self.bin_size))) * (channels + channels // 4)
+        if self.queries is not None:
+            total += count * self.queries.out_features
+        if self.dropout.p:
+            total += self.proj.in_features
+        return num_bins * total
+
+    def _inner(self) -> list[StemLayer]:
+        return [cast("StemLayer", layer) for layer in self.inner]

@@ -160,6 +160,27 @@ class StemLayer(nn.Module):
             after = after * F.pad(mask_BN11[:, 1:], (0, 0, 0, 0, 0, 1))
         return [self._activate(self._max_pool(x)) for x in (left + before, right + after)]
 
+    def flops(self, size: int) -> int:
+        """Count the operations on a bin of `size` positions, edges twice (see the class)."""
+        evaluated = size // self.stride + sum(self.edges(size))
+        return 2 * evaluated * self.conv.weight.numel()
+
+    def kept_numbers(self, size: int) -> int:
+        """Count the numbers of four bytes that a bin of `size` positions keeps for the backward.
+
+        The input; of the middle one byte per maximum; of the edges both unfolded parts, and what
+        is pooled; of every pooled position the input of the norm and of the activation.
+        """
+        start, stop = self._middle(size)
+        channels, taps = self.conv.out_features, self.conv.in_features
+        num_edge = sum(self.edges(size))
+        num_pooled = size // self.stride // self.pool
+        middle = num_pooled - num_edge // self.pool
+        kept = max(0, stop - start) * (taps // self.width) + middle * channels // 4
+        kept += num_edge * (2 * taps + (channels if self.pool > 1 else 0))
+        normed = 0 if self.scale is None else channels + 1
+        return kept + num_pooled * (normed + channels)
+
     def _span(self, first: int, stop: int) -> tuple[int, int]:
         """Positions that the evaluated positions first .. stop - 1 read, as a half-open span."""
         start = self.offset + first * self.stride - self.before
