@@ -122,7 +122,7 @@ def _require_complement(given: object, *, where: str) -> None:
     if given is None:
         return
     expected = {str(i): one for i, one in enumerate(complement_ids().tolist())}
-    items = given.items() if isinstance(given, Mapping) else [("", None)]
+    items = given.items() if isinstance(given, Mapping) else [("no mapping", given)]
     wrong = [f"{one}: {other}" for one, other in items if expected.get(str(one)) != other]
     if wrong:
         raise FormatError(
@@ -234,10 +234,27 @@ def build_caduceus(
     if swap_halves is not None:
         changes["swap_halves"] = swap_halves
     settings = dataclasses.replace(settings, **changes)
+    _require_variant(tensors, settings, where=where)
     state = caduceus_state(tensors, tied=settings.tie_projections, where=where)
     return build_strictly(
         lambda: Caduceus(settings, tracks=(), window_bp=1, bin_size=1), state, where=where
     )
+
+
+def _require_variant(
+    tensors: Mapping[str, Tensor], settings: CaduceusConfig, *, where: str
+) -> None:
+    """Refuse the weights of PS under the settings of Ph, and the reverse: only names differ."""
+    wrapped = any(".mixer.submodule." in name for name in tensors)
+    if wrapped != (settings.variant == "ps"):
+        raise FormatError(
+            facts(
+                where,
+                found=f"rcps: {not wrapped}".lower(),
+                expected=f"rcps: {wrapped}, as the names of the weights say".lower(),
+                fix="use the config.json that was published with these weights",
+            )
+        )
 
 
 def require_depth(tensors: Mapping[str, Tensor], num_layers: int, *, where: str) -> None:

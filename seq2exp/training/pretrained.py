@@ -11,14 +11,16 @@ from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.files import refuse_existing
 from seq2exp.dataset.samples import SampleConfig
 from seq2exp.encoders.caduceus import Caduceus
+from seq2exp.encoders.hyena import HyenaEncoder
 from seq2exp.encoders.pretrained import build_caduceus
+from seq2exp.encoders.pretrained_hyena import build_hyenadna
 from seq2exp.models.config import CONTACT
 from seq2exp.models.published import PUBLISHED_FEATURES, PUBLISHED_TRACKS, build_published
 from seq2exp.models.registry import config_dict
 from seq2exp.training.checkpoint import ModelCard, save_model
 from seq2exp.training.weights import read_model_folder, read_pickled_tensors
 
-__all__ = ["convert_seq2exp_checkpoint", "load_caduceus"]
+__all__ = ["convert_seq2exp_checkpoint", "load_caduceus", "load_hyenadna"]
 
 
 def load_caduceus(
@@ -55,6 +57,30 @@ def load_caduceus(
     return build_caduceus(
         config, tensors, where=str(path), swap_halves=swap_halves, recompute=recompute
     )
+
+
+def load_hyenadna(
+    path: Path, *, allow_pickle: bool = False, checksums: Mapping[str, str] | None = None
+) -> HyenaEncoder:
+    """Load a published HyenaDNA as an encoder of bases, for windows of up to its `l_max`.
+
+    Parameters
+    ----------
+    path, allow_pickle, checksums
+        See `seq2exp.training.weights.read_model_folder`.
+
+    Returns
+    -------
+    HyenaEncoder
+        In evaluation mode, float32, on the CPU.
+
+    Raises
+    ------
+    FormatError
+        Files that are missing, damaged or of another architecture.
+    """
+    config, tensors = read_model_folder(path, allow_pickle=allow_pickle, checksums=checksums)
+    return build_hyenadna(config, tensors, where=str(path))
 
 
 def convert_seq2exp_checkpoint(
