@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from seq2exp.core.errors import FormatError, facts
@@ -37,6 +38,8 @@ PUBLISHED_FEATURES = (
 
 _HARD: dict[str, Any] = {
     "mask": "hard",
+    # There masked bases are cut out. No gate here does just that; this one lets none through.
+    "gate": "delta",
     "generator_sees_tracks": True,
     "position_embedding": True,
     "beta_min": 0.0,
@@ -134,6 +137,7 @@ def published_settings(
                 "generator of their own",
             )
         )
+    _require_variant(state, where=where)
     d_model = state["stem.proj.weight"].shape[0]
     num_tracks = state["track_embedding.proj.weight"].shape[1]
     if num_tracks != len(tracks):
@@ -156,6 +160,28 @@ def published_settings(
     if "position_ND" in state:
         sizes |= _HARD | {"window_bp": state["position_ND"].shape[0]}
     return Seq2ExpConfig.published_soft(**(sizes | changes))
+
+
+def _require_variant(state: Mapping[str, Tensor], *, where: str) -> None:
+    """Refuse what is neither soft (two networks) nor hard (one network, positions)."""
+    generator, predictor = (
+        {name.removeprefix(role): one for name, one in state.items() if name.startswith(role)}
+        for role in ("generator.", "predictor.")
+    )
+    shared = generator.keys() == predictor.keys() and all(
+        torch.equal(one, predictor[name]) for name, one in generator.items()
+    )
+    positions = "position_ND" in state
+    if shared != positions:
+        nets = "one network for both roles" if shared else "two networks"
+        raise FormatError(
+            facts(
+                where,
+                found=f"{nets} and {'pos_emb' if positions else 'no pos_emb'}",
+                expected="two networks without positions (soft), or one with them (hard)",
+                fix="give a published checkpoint, soft or hard, whole",
+            )
+        )
 
 
 def _depth(state: Mapping[str, Tensor], role: str) -> int:
