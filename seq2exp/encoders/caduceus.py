@@ -287,10 +287,10 @@ class Caduceus(nn.Module):
         Raises
         ------
         InputError
-            Signal that is missing, or that the encoder was not built for; a span outside the
-            window.
+            Signal that is missing, or that the encoder was not built for; a signal or mask of
+            another shape; an empty window, or a span outside of it.
         """
-        self._check_call(codes_BL, signal_BNT, span)
+        self._check_call(codes_BL, signal_BNT, mask_BN, span)
         plus_BND = self._embed(codes_BL, signal_BNT, mask_BN)
         if self.config.variant == "ph":
             out_BSD: Tensor = self.trunk(plus_BND, span=span)
@@ -302,25 +302,36 @@ class Caduceus(nn.Module):
         )
         return self.trunk.both_strands(plus_BND, minus_BND, span=span)
 
-    def _check_call(self, codes_BL: Tensor, signal_BNT: Tensor | None, span: Span | None) -> None:
+    def _check_call(
+        self,
+        codes_BL: Tensor,
+        signal_BNT: Tensor | None,
+        mask_BN: Tensor | None,
+        span: Span | None,
+    ) -> None:
         batch, length = codes_BL.shape[:2]
-        expected = (batch, length, self.num_tracks) if self.num_tracks else None
-        found = None if signal_BNT is None else tuple(signal_BNT.shape)
-        if found != expected:
-            raise InputError(
-                facts(
-                    "signal of encoder caduceus",
-                    found="none" if found is None else f"shape {found}",
-                    expected="none" if expected is None else f"shape {expected}",
-                    fix="give the tracks that the encoder was built for",
+        wanted = (batch, length, self.num_tracks) if self.num_tracks else None
+        given = {"signal": (signal_BNT, wanted)}
+        if mask_BN is not None:
+            given["mask"] = (mask_BN, (batch, length))
+        for name, (values, expected) in given.items():
+            found = None if values is None else tuple(values.shape)
+            if found != expected:
+                raise InputError(
+                    facts(
+                        f"{name} of encoder caduceus",
+                        found="none" if found is None else f"shape {found}",
+                        expected="none" if expected is None else f"shape {expected}",
+                        fix="give one value per base, of the tracks that the encoder was built for",
+                    )
                 )
-            )
-        if span is not None and not 0 <= span[0] < span[1] <= length:
+        begin, end = span or (0, length)
+        if not 0 <= begin < end <= length:
             raise InputError(
                 facts(
-                    "span",
-                    found=span,
-                    expected=f"a run of bases within 0 to {length}",
+                    "window or span of encoder caduceus",
+                    found=f"bases {begin} to {end} of {length}",
+                    expected="at least one base, inside of the window",
                     fix="count the bases from the start of the window",
                 )
             )

@@ -453,5 +453,26 @@ def test_wrong_tensors_are_refused():
         make()(window(), signal_of(window()))
     with pytest.raises(InputError, match="found none"):
         make(tracks=("a", "b"))(window())
-    with pytest.raises(InputError, match="span"):
+    with pytest.raises(InputError, match=r"mask .*found shape \(2, 16\), expected shape \(2, 17\)"):
+        make()(window(), None, torch.ones(2, 16))
+    with pytest.raises(InputError, match=r"bases 3 to 18 of 17"):
         make()(window(), span=(3, 18))
+    with pytest.raises(InputError, match="at least one base"):
+        make()(window(0))
+
+
+@pytest.mark.parametrize("variant", ["ph", "ps"])
+def test_windows_of_one_base_or_of_n_alone_and_empty_batches(variant):
+    encoder = make(variant=variant)
+    assert torch.isfinite(encoder(window(1))).all()
+    assert torch.isfinite(encoder(torch.full((1, 9), 4, dtype=torch.uint8))).all()
+    assert encoder(window(9, 0)).shape == (0, 9, encoder.out_dim)
+
+
+@pytest.mark.parametrize("variant", ["ph", "ps"])
+def test_the_batch_does_not_change_a_window(variant):
+    encoder = make(variant=variant)
+    codes = window(17, 5)
+    whole = encoder(codes)
+    for i in range(5):
+        torch.testing.assert_close(encoder(codes[i : i + 1])[0], whole[i], rtol=0, atol=1e-12)
