@@ -311,6 +311,7 @@ class Caduceus(nn.Module):
     ) -> None:
         batch, length = codes_BL.shape[:2]
         wanted = (batch, length, self.num_tracks) if self.num_tracks else None
+        given: dict[str, tuple[Tensor | None, tuple[int, ...] | None]]
         given = {"signal": (signal_BNT, wanted)}
         if mask_BN is not None:
             given["mask"] = (mask_BN, (batch, length))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import random
 import typing
 from pathlib import Path
 
@@ -240,3 +241,26 @@ def test_pickles_of_something_else_are_refused(tmp_path):
             read_pickled_tensors(path)
     path.write_bytes(save(TENSORS))
     assert equal(read_tensors(path, allow_pickle=True)), "what it is decides, not its name"
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "old pickle"])
+@pytest.mark.filterwarnings("ignore")
+def test_f44_changed_bytes_end_in_our_error_or_in_tensors(tmp_path, kind):
+    path = tmp_path / "x"
+    if kind == "safetensors":
+        save_file(TENSORS, path)
+    else:
+        torch.save({"state_dict": TENSORS}, path, _use_new_zipfile_serialization=kind == "zip")
+    whole, dice, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(100):
+        content = bytearray(whole)
+        for _ in range(dice.choice((1, 2, 8))):
+            at = dice.randrange(len(content))
+            content[at : at + dice.randrange(2)] = dice.randbytes(dice.randrange(3))
+        path.write_bytes(content)
+        try:
+            read_tensors(path, allow_pickle=True)
+        except FormatError as error:
+            refused += 1
+            assert "\n" not in str(error)  # noqa: PT017
+    assert refused > 20
