@@ -33,11 +33,15 @@ class Trunk(Protocol):
     supports_gate : bool
         Whether `mask_BN` gates the mixing itself, so that a position with mask 0 has no
         influence on the others.
+    supports_packing : bool
+        Whether it also takes `starts_BN`, true at the first position of each of several sequences
+        packed one behind the other.
     """
 
     out_dim: int
     causal: bool
     supports_gate: bool
+    supports_packing: bool
 
     def __call__(
         self, hidden_BND: Tensor, mask_BN: Tensor | None = None, *, span: Span | None = None
@@ -49,6 +53,10 @@ class Trunk(Protocol):
         """
         ...
 
+    def reads(self, span: Span, num_positions: int) -> Span:
+        """Positions of the input that those of `span` read."""
+        ...
+
     def receptive_field(self, num_positions: int) -> int:
         """Count the positions of such a window that one output position can read, itself too."""
         ...
@@ -58,7 +66,10 @@ class Trunk(Protocol):
         ...
 
     def activation_bytes(self, num_positions: int) -> int:
-        """Count the bytes that a float32 forward pass keeps for its backward, per window."""
+        """Count the bytes that a float32 forward pass keeps for its backward, per window.
+
+        A trunk that runs its blocks again counts their inputs and one live block.
+        """
         ...
 
 

@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,14 +86,56 @@ def long_conv(v_BLD: Tensor, filter_LD: Tensor, bias_D: Tensor) -> Tensor:
         Float32 or wider; the result has its dtype.
     bias_D : float tensor, shape (channels,)
     """
-    length = v_BLD.shape[1]
-    size = fft_length(2 * length)
-    v_BDL = v_BLD.to(filter_LD.dtype).transpose(1, 2)
-    filter_spectrum = torch.fft.rfft(filter_LD.t(), n=size)
-    spectrum = torch.fft.rfft(v_BDL, n=size) * filter_spectrum
-    y_BDL = torch.fft.irfft(spectrum, n=size)[..., :length]
-    out_BDL: Tensor = y_BDL + v_BDL * bias_D[:, None]
-    return out_BDL.transpose(1, 2)
+    run: Callable[..., Tensor] = _LongConv.apply
+    return run(v_BLD.to(filter_LD.dtype), filter_LD, bias_D)
+
+
+class _LongConv(torch.autograd.Function):
+    """Keeps values and filter and transforms them again; spectra are twice as long."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        v_BLD: Tensor,
+        filter_LD: Tensor,
+        bias_D: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(v_BLD, filter_LD, bias_D)
+        if v_BLD.numel() == 0:  # Fourier libraries refuse empty batches
+            return torch.empty_like(v_BLD)
+        size = fft_length(2 * v_BLD.shape[1])
+        spectrum = _spectrum(v_BLD, size).mul_(_spectrum(filter_LD, size))
+        return _signal(spectrum, v_BLD).addcmul_(v_BLD, bias_D)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        grad_BLD: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        v_BLD, filter_LD, bias_D = ctx.saved_tensors
+        if v_BLD.numel() == 0:
+            return torch.empty_like(v_BLD), torch.zeros_like(filter_LD), torch.zeros_like(bias_D)
+        size = fft_length(2 * v_BLD.shape[1])
+        # Convolution turns into correlation: conjugate spectra.
+        grads = _spectrum(grad_BLD, size)
+        along = (grads * _spectrum(v_BLD, size).conj_physical_()).sum(0)
+        grads.mul_(_spectrum(filter_LD, size).conj_physical_())
+        grad_v_BLD = _signal(grads, v_BLD).addcmul_(grad_BLD, bias_D)
+        return grad_v_BLD, _signal(along, filter_LD), (grad_BLD * v_BLD).sum((0, 1))
+
+
+def _spectrum(x: Tensor, size: int) -> Tensor:
+    """Transform along positions, shape (..., channels, size / 2 + 1)."""
+    spectrum: Tensor = torch.fft.rfft(x.transpose(-1, -2), n=size)
+    return spectrum
+
+
+def _signal(spectrum: Tensor, like: Tensor) -> Tensor:
+    """Transform back to as many positions as `like` has."""
+    length = like.shape[-2]
+    signal: Tensor = torch.fft.irfft(spectrum, n=fft_length(2 * length))[..., :length]
+    return signal.transpose(-1, -2).contiguous()
 
 
 class ImplicitFilter(nn.Module):
@@ -267,12 +310,10 @@ class HyenaOperator(nn.Module):
         """Count the numbers kept for the backward.
 
         Per position input (D), projected and convolved channels (6 D), the product x1 v (D), the
-        mixed values (D) and their product with the gate (D); per frequency the spectra of values
-        and filter (4 D); and the filter's own.
+        mixed values (D), their product with the gate (D), the filter (D) and what it keeps.
         """
         width = self.out_proj.out_features
-        spectra = 4 * width * (fft_length(2 * num_positions) // 2 + 1)
-        return num_positions * (10 * width + self.implicit_filter.kept_per_position()) + spectra
+        return num_positions * (11 * width + self.implicit_filter.kept_per_position())
 
 
 class WideLayerNorm(nn.LayerNorm):

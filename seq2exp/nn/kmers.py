@@ -112,7 +112,8 @@ class KmerStem(nn.Module):
         # Counts of independent words grow with their number, their noise with its root.
         summed = summed / math.sqrt(numbers.shape[1])
         activated = self.dropout(F.gelu(rms_norm(summed, self.scale)))
-        return (self.proj(activated).view(batch, num_bases // self.bin_size, -1),)
+        shape = (batch, num_bases // self.bin_size, self.proj.out_features)
+        return (self.proj(activated).view(shape),)
 
     def forward(self, scan: tuple[Tensor, ...], mask_BN: Tensor | None = None) -> Tensor:
         """Return the embedding, shape (batch, bins, width); no bin reads another."""

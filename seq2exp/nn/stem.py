@@ -295,7 +295,7 @@ class ConvStem(nn.Module):
         return num_positions if self.config.pool == "mean" else math.sqrt(num_positions)
 
     def margins(self) -> tuple[int, int]:
-        """Count the base pairs before and after a bin that its embedding reads through the convolutions."""
+        """Count the base pairs before and after a bin that its convolutions read."""
         config, first = self.config, self.first
         inner = (config.num_layers - 1) * (config.inner_width // 2)
         more = inner * config.inner_pool * config.stride

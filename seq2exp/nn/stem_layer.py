@@ -109,7 +109,7 @@ class StemLayer(nn.Module):
             self.conv.bias,
             stride=self.stride,
         )
-        middle_BN1C = middle_MC.view(*x_BNSC.shape[:2], 1, -1)
+        middle_BN1C = middle_MC.view(*x_BNSC.shape[:2], 1, self.conv.out_features)
         return (middle_BN1C, *self._scan_left(x_BNSC, left), *self._scan_right(x_BNSC, right))
 
     def _middle(self, size: int) -> tuple[int, int]:

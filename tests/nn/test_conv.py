@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -129,3 +131,24 @@ def test_conv_max_pool_under_autocast_runs_in_half_precision():
     assert half.dtype == torch.bfloat16
     full = conv_max_pool(x, weight, bias, pool=2)
     torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_packed_sequences_are_convolved_apart(reverse):
+    """Gradients too: those of the parts, and finite differences."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 12, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    starts = torch.zeros(2, 12, dtype=torch.bool)
+    starts[0, [0, 2, 3, 9]] = True  # the first of a row may be marked or not
+    starts[1, 5] = True
+    packed = depthwise_conv(x, weight, bias, reverse=reverse, starts_BL=starts)
+    for row, edges in enumerate([(0, 2, 3, 9, 12), (0, 5, 12)]):
+        for first, stop in itertools.pairwise(edges):
+            alone = depthwise_conv(x[row : row + 1, first:stop], weight, bias, reverse=reverse)
+            torch.testing.assert_close(packed[row : row + 1, first:stop], alone)
+    assert not torch.allclose(packed, depthwise_conv(x, weight, bias, reverse=reverse))
+    assert torch.autograd.gradcheck(
+        lambda *t: depthwise_conv(*t, reverse=reverse, starts_BL=starts), (x, weight, bias)
+    )
