@@ -27,7 +27,7 @@ def test_every_encoder_has_a_row():
     assert set(ROWS) == set(encoder_names())
 
 
-@pytest.mark.parametrize("name", ["mamba", "hyena", "transformer", "conv"])
+@pytest.mark.parametrize("name", ["mamba", "hyena", "caduceus", "transformer", "conv"])
 def test_parameters_and_costs_are_those_of_the_code(name):
     row = ROWS[name]
     cost, window, bin_size = COST.match(row[4]).groups()
