@@ -128,6 +128,13 @@ class StrandTrunk(BiMambaTrunk):
             if isinstance(part, RMSNorm):
                 part.eps = config.norm_eps
 
+    def live_bytes(self, num_positions: int) -> int:
+        """Count what the block that runs again keeps beyond its input; 0 without `recompute`."""
+        if not self.recompute or not self.layers:
+            return 0
+        kept = max(block.kept_numbers(num_positions) for block in self._blocks())
+        return 4 * (kept - num_positions * self.out_dim)
+
     def both_strands(
         self, plus_BND: Tensor, minus_BND: Tensor, *, span: Span | None = None
     ) -> Tensor:
@@ -370,11 +377,12 @@ class Caduceus(nn.Module):
     def activation_bytes(self, window_bp: int) -> int:
         """Count the bytes that a float32 forward pass keeps for its backward, per window.
 
-        Beside the trunk these are what is embedded: 4 columns and the tracks, or int64 ids.
+        Beside the trunk these are what is embedded: 4 columns and the tracks, or int64 ids. With
+        `recompute` the blocks of the two strands of PS run again one after the other.
         """
         columns = 2 if self.linear is None else self.linear.proj.in_features
-        embedded = 4 * columns * window_bp
-        return self._num_strands * (self.trunk.activation_bytes(window_bp) + embedded)
+        kept = self.trunk.activation_bytes(window_bp) + 4 * columns * window_bp
+        return self._num_strands * kept - (self._num_strands - 1) * self.trunk.live_bytes(window_bp)
 
     @property
     def _num_strands(self) -> int:

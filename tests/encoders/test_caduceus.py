@@ -423,6 +423,16 @@ def test_kept_bytes_are_those_that_autograd_keeps(changes):
     assert encoder.activation_bytes(512) == pytest.approx(sum(kept.values()), rel=0.2)
 
 
+def test_only_one_block_of_one_strand_is_live_when_blocks_run_again():
+    """Per strand: inputs of 3 blocks and of the norm with its roots, and 4 columns; one block."""
+    ph, ps = (make(variant=variant, recompute=True) for variant in ("ph", "ps"))
+    kept = ph.trunk.layers[0].kept_numbers(100)
+    strand = 100 * (3 * 8 + 8 + 1 + 4)
+    assert ph.activation_bytes(100) == 4 * (strand + kept - 800)
+    assert ps.activation_bytes(100) == 4 * (2 * strand + kept - 800)
+    assert make(variant="ps").activation_bytes(100) == 2 * make().activation_bytes(100)
+
+
 # Bad use ------------------------------------------------------------------------------------------
 
 
