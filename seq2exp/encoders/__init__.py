@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seq2exp.encoders.bimamba import BiMambaEncoder, BiMambaTrunk
+from seq2exp.encoders.caduceus import Caduceus, CaduceusConfig
 from seq2exp.encoders.conv import ConvEncoder, ConvTrunk
 from seq2exp.encoders.enformer import EnformerEncoder
 from seq2exp.encoders.epinformer import EPInformerEncoder
@@ -23,6 +24,8 @@ from seq2exp.encoders.window import WindowEncoder
 __all__ = [
     "BiMambaEncoder",
     "BiMambaTrunk",
+    "Caduceus",
+    "CaduceusConfig",
     "ConvEncoder",
     "ConvTrunk",
     "EPInformerEncoder",
