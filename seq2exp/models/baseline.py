@@ -3,8 +3,8 @@
 The common head of the published comparison: mean over the central 2,000 positions beside the scalar
 features, two hidden layers of 128 (Su et al., arXiv 2502.13991, appendix).
 
-Shapes: B batch, L base pairs, N bins, S bins that are read, T tracks, F scalar features, D width of
-the encoder, K outputs.
+Shapes: B batch, L base pairs, N bins, S bins that are read, T tracks, F scalar features,
+R candidate elements, D width of the encoder, K outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from seq2exp.models.heads import ExpressionHead, HeadActivation, Readout, Readou
 from seq2exp.models.masking import central_span
 from seq2exp.models.output import ModelCall, Seq2ExpOutput, expect_shape, mean_with_mirrored
 from seq2exp.models.scaling import ColumnMoments
-from seq2exp.nn.tracks import TrackScaling, TrackTransform
+from seq2exp.nn.tracks import TrackScaling, apply_transform
 
 __all__ = ["Baseline", "BaselineConfig"]
 
@@ -50,10 +50,9 @@ class BaselineConfig:
     """Base pairs per bin of the signal; the encoder must work on the same bins."""
     use_tracks: bool = False
     """Let the encoder read the tracks; one that cannot refuses them."""
-    track_transform: TrackTransform = "log1p"
-    """Transform of the raw signal before the encoder reads it."""
     scale_tracks: bool = True
-    """Centre and scale the tracks with the moments of the training windows."""
+    """Centre and scale the tracks with the moments of the training windows, after the encoder's
+    own transform (encoder_params.track_transform); no effect on encoders that do not embed them."""
     readout: ReadoutKind = "mean"
     """How the states around the TSS are pooled; encoders that pool themselves ignore it."""
     readout_bp: int = 2000
@@ -141,7 +140,7 @@ class Baseline(nn.Module):
         )
         self.encoder = encoder
         self._require_bins()
-        self.scaling = TrackScaling(len(self.tracks), transform=config.track_transform)
+        self.takes_elements = getattr(encoder, "takes_elements", False)
         # Both strands of an equivariant encoder go through one head.
         self.equivariant = self.encoder.rc == "equivariant"
         out_dim: int = encoder.out_dim
@@ -210,6 +209,7 @@ class Baseline(nn.Module):
         *,
         blacklist_BN: Tensor | None = None,
         valid_BN: Tensor | None = None,
+        elements_BR2: Tensor | None = None,
     ) -> Seq2ExpOutput:
         """Predict expression of windows that run along transcription.
 
@@ -223,6 +223,9 @@ class Baseline(nn.Module):
             Raw scalar features; NaN where one is missing.
         blacklist_BN, valid_BN : bool tensor, shape (batch, bins), optional
             Without effect: there is no mask.
+        elements_BR2 : int tensor, shape (batch, elements, 2), optional
+            Candidate elements as half-open base pairs of the window, -1 where there is none; for
+            encoders that read them.
 
         Raises
         ------
@@ -230,7 +233,14 @@ class Baseline(nn.Module):
             A tensor that does not have the shape the configuration asks for.
         """
         call = ModelCall(
-            codes_BL, signal_BNT, features_BF, blacklist_BN, valid_BN, None, force_promoter=True
+            codes_BL,
+            signal_BNT,
+            features_BF,
+            blacklist_BN,
+            valid_BN,
+            None,
+            force_promoter=True,
+            elements_BR2=elements_BR2,
         )
         self._check(call)
         out = self._forward_one(call)
@@ -239,8 +249,9 @@ class Baseline(nn.Module):
         return mean_with_mirrored(out, self._forward_one(call.mirrored()))
 
     def _forward_one(self, call: ModelCall) -> Seq2ExpOutput:
-        signal_BNT = self._signal(call)
-        hidden_BSD: Tensor = self.encoder(call.codes_BL, signal_BNT, span=self.span)
+        signal_BNT = call.signal_BNT if self.tracks else None
+        more = {"elements_BR2": call.elements_BR2} if self.takes_elements else {}
+        hidden_BSD: Tensor = self.encoder(call.codes_BL, signal_BNT, span=self.span, **more)
         features_BF = call.features_BF if self.config.num_features else None
         strands = [hidden_BSD]
         if self.equivariant:
@@ -261,12 +272,6 @@ class Baseline(nn.Module):
             embedding_BD=torch.stack(pooled).mean(0),
         )
 
-    def _signal(self, call: ModelCall) -> Tensor | None:
-        """Return transformed and standardised tracks; a missing one is NaN still."""
-        if not self.tracks or call.signal_BNT is None:
-            return None
-        return self.scaling.scaled(call.signal_BNT)
-
     def _pool(self, hidden_BSD: Tensor) -> Tensor:
         pooled_BD: Tensor = hidden_BSD[:, 0] if self.readout is None else self.readout(hidden_BSD)
         return pooled_BD
@@ -277,6 +282,8 @@ class Baseline(nn.Module):
         batch = len(call.codes_BL)
         if self.tracks:
             expect_shape("signal", call.signal_BNT, (batch, config.num_bins, len(self.tracks)))
+        if self.takes_elements:
+            expect_shape("elements", call.elements_BR2, (batch, None, 2))
         if config.num_features:
             expect_shape("features", call.features_BF, (batch, config.num_features))
 
@@ -293,14 +300,16 @@ class Baseline(nn.Module):
         batches : iterable of (signal_BNT, features_BF)
             Raw signals and features of training genes; either may be None.
         """
+        scalings = [module for module in self.encoder.modules() if isinstance(module, TrackScaling)]
+        scales = self.config.scale_tracks and bool(scalings)
         tracks, features = ColumnMoments(len(self.tracks)), ColumnMoments(self.config.num_features)
         for signal_BNT, features_BF in batches:
-            if signal_BNT is not None and self.tracks:
-                tracks.update(self.scaling.scaled(signal_BNT))
+            if signal_BNT is not None and scales:
+                tracks.update(apply_transform(signal_BNT, scalings[0].transform))
             if features_BF is not None and self.config.num_features:
                 features.update(features_BF)
-        if self.config.scale_tracks and self.tracks:
-            self.scaling.set_scaling(tracks.mean(), tracks.std())
+        for scaling in scalings if scales else []:
+            scaling.set_scaling(tracks.mean(), tracks.std())
         if self.config.scale_features and self.config.num_features:
             self.head.set_feature_scaling(features.mean(), features.std())
 

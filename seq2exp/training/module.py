@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 # Parameters that weight decay would pull towards a meaningless zero.
-_NO_DECAY = ("bias", "A_log", "D", "D_E", "norm", "position")
+_NO_DECAY = ("bias", "A_log", "D", "D_E", "norm", "position", "implicit_filter")
 
 
 class NumericsError(Seq2ExpError):

@@ -13,6 +13,7 @@ from seq2exp.encoders import registry
 from seq2exp.models import build_model, config_dict
 from seq2exp.models.baseline import BaselineConfig
 from seq2exp.nn.sequence import one_hot, reverse_complement
+from seq2exp.nn.tracks import TrackScaling
 
 WINDOW, BIN = 64, 8
 
@@ -32,9 +33,12 @@ class Counts(nn.Module):
     def __init__(self, config, *, tracks, window_bp, bin_size):
         super().__init__()
         self.bin_size, self.out_dim = bin_size, 4 + len(tracks)
+        self.scaling = TrackScaling(len(tracks), transform="log1p")
         self.seen = None
 
     def forward(self, codes_BL, signal_BNT=None, mask_BN=None, *, span=None):
+        if signal_BNT is not None:
+            signal_BNT = self.scaling.scaled(signal_BNT)
         self.seen = signal_BNT
         counts_BND = one_hot(codes_BL).unflatten(1, (-1, self.bin_size)).mean(2)
         if signal_BNT is not None:
@@ -69,6 +73,19 @@ class Pooling(Counts):
         return super().forward(codes_BL, signal_BNT).mean(1, keepdim=True)
 
 
+class Elements(Pooling):
+    """Length of the candidate elements in place of the first base."""
+
+    takes_elements = True
+
+    def forward(self, codes_BL, signal_BNT=None, mask_BN=None, *, elements_BR2, span=None):
+        hidden = super().forward(codes_BL, signal_BNT)
+        lengths_BR = (elements_BR2[..., 1] - elements_BR2[..., 0]).clamp(min=0)
+        return hidden.index_copy(
+            2, torch.tensor([0]), lengths_BR.sum(1).to(hidden.dtype)[:, None, None]
+        )
+
+
 class Coarse(Counts):
     """Bins of its own."""
 
@@ -82,6 +99,7 @@ def toys(monkeypatch):
     known = dict(registry._ENCODERS)
     for name, cls in (("counts", Counts), ("strands", Strands), ("pooling", Pooling)):
         known[name] = (CountConfig, cls)
+    known["elements"] = (CountConfig, Elements)
     known["coarse"] = (CountConfig, Coarse)
     monkeypatch.setattr(registry, "_ENCODERS", known)
 
@@ -117,6 +135,15 @@ def test_reads_the_whole_window_where_the_readout_does(readout):
 def test_a_pooling_encoder_is_read_as_it_is():
     found = make("pooling")(codes()).embedding_BD
     torch.testing.assert_close(found, one_hot(codes()).mean(1))
+
+
+def test_elements_reach_the_encoders_that_read_them():
+    elements = torch.tensor([[[3, 10], [-1, -1]], [[0, 4], [60, 64]], [[-1, -1], [-1, -1]]])
+    found = make("elements")(codes(), elements_BR2=elements).embedding_BD
+    assert found[:, 0].tolist() == [7, 8, 0]
+    make()(codes(), elements_BR2=elements)
+    with pytest.raises(InputError, match="elements"):
+        make("elements")(codes())
 
 
 def test_an_equivariant_encoder_gives_one_answer_for_both_strands():
