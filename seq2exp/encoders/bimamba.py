@@ -57,6 +57,7 @@ class BiMambaTrunk(nn.Module):
     ) -> None:
         super().__init__()
         self.out_dim = d_model
+        self.pack_reach = int(mixer.get("d_conv", 4)) - 1
         self.recompute = recompute
         self.layers = nn.ModuleList(
             BiMambaBlock(d_model, dropout=dropout, init_depth=init_depth or num_layers, **mixer)

@@ -77,6 +77,9 @@ class TrainedRun:
             differences.append("no contacts")
         features = {feature.name for feature in manifest.features}
         differences += [f"no feature {name}" for name in self.card.features if name not in features]
+        wanted_set = self.card.data.elements
+        if wanted_set is not None and wanted_set not in dataset.elements:
+            differences.append(f"no set of elements {wanted_set}")
         if manifest.bin_size != self.card.dataset_bin_size:
             differences.append(
                 f"bin_size {manifest.bin_size} instead of {self.card.dataset_bin_size}"
