@@ -65,7 +65,8 @@ def read_elements(
     frame = read_bed(path)
     if frame.empty:
         raise _nothing(path, "no interval", "at least one", "give a file of candidate elements")
-    names = match_contigs(frame["chrom"].unique(), sizes, what=str(path), partial="ignore")
+    shared = match_contigs(sizes, frame["chrom"].unique(), what=str(path), partial="ignore")
+    names = {theirs: ours for ours, theirs in shared.items()}
     frame = frame[frame["chrom"].isin(names)]
     frame = frame.assign(contig=frame["chrom"].map(names), score=_scores(frame, path))
     _refuse_beyond(frame, sizes, path)

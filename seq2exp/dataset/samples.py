@@ -95,12 +95,12 @@ class Sample:
     """Bins in excluded regions, shape (num_bins,)."""
     valid: NDArray[np.bool_]
     """Bins inside the contig, shape (num_bins,)."""
-    index: int
-    """Row of the gene in genes.parquet."""
     elements: NDArray[np.int32] | None
     """Candidate elements that overlap the window, shape (num_elements, 2): half-open base pairs
     from its first base, not clipped to it, nearest to the TSS first. None when no set was asked
     for."""
+    index: int
+    """Row of the gene in genes.parquet."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class Batch:
     expression_BK: torch.Tensor
     blacklist_BN: torch.Tensor
     valid_BN: torch.Tensor
-    index_B: torch.Tensor
     elements_BR2: torch.Tensor
+    index_B: torch.Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
@@ -255,8 +255,8 @@ class GeneSamples(TorchDataset[Sample]):
             expression=data.expression[gene][self.label_index],
             blacklist=np.ascontiguousarray(data.excluded_bins(window, bin_size=bin_size)),
             valid=np.ascontiguousarray(data.inside_bins(window, bin_size=bin_size)),
-            index=gene,
             elements=self._elements(other, other_window),
+            index=gene,
         )
 
     def _elements(self, gene: int, window: Window) -> NDArray[np.int32] | None:
@@ -299,8 +299,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         expression_BK=stack("expression"),
         blacklist_BN=stack("blacklist"),
         valid_BN=stack("valid"),
-        index_B=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
         elements_BR2=_stack_elements([sample.elements for sample in samples]),
+        index_B=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
     )
 
 

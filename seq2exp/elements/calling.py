@@ -46,7 +46,8 @@ class CallConfig:
     """How elements are called."""
 
     threshold: float | None = None
-    """Smallest mask of a called bin; when not given it follows from the budget."""
+    """Smallest mask of a called bin; when not given it follows from the budget, and is 1 for a mask
+    that is not learned (retrain, peaks, abc)."""
     budget: float = 0.05
     """Largest share of all learned bins, over all genes together, that may be called."""
     max_gap_bp: int = 0
@@ -116,7 +117,8 @@ def call_elements(masks: GeneMasks, config: CallConfig | None = None) -> tuple[p
     config = config or CallConfig()
     threshold = config.threshold
     if threshold is None:
-        threshold = budget_threshold(masks, config.budget)
+        # Of zeros and ones no budget can choose the best; the ones are the mask.
+        threshold = 1.0 if _is_binary(masks) else budget_threshold(masks, config.budget)
     frames = []
     for genes in masks.chunks():
         frames += [_distal(masks, genes, threshold, config), _promoters(masks, genes)]
@@ -135,6 +137,14 @@ def call_elements(masks: GeneMasks, config: CallConfig | None = None) -> tuple[p
         )
     ordered = elements.sort_values(["chrom", "start", "end", "gene_id"], kind="stable")
     return ordered.reset_index(drop=True), float(threshold)
+
+
+def _is_binary(masks: GeneMasks) -> bool:
+    """Tell whether the masks were not learned and hold nothing but 0 and 1."""
+    if masks.alpha is not None:
+        return False
+    pieces = (np.asarray(masks.mask[genes]) for genes in masks.chunks())
+    return all(bool(((piece == 0) | (piece == 1)).all()) for piece in pieces)
 
 
 def _distal(

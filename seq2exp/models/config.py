@@ -34,8 +34,8 @@ CONTACT = "contact"
 
 def _found(config: Seq2ExpConfig, name: str) -> object:
     key, _, inner = name.partition(".")
-    value = getattr(config, key)
-    return value.get(inner) if inner else value
+    value = config.budget if key == "mask_budget" else getattr(config, key)
+    return value.get(inner) if isinstance(value, dict) and inner else value
 
 
 def _equal(found: object, wanted: object) -> bool:
@@ -296,10 +296,6 @@ class Seq2ExpConfig:
                 self.test_mask == "mean" or self.mask == "soft",
                 "mean, or mask: soft",
             ),
-            "mask_budget": (
-                0 < self.budget <= 1 and (not retrain or self.budget_bins >= high - low),
-                f"at most 1, and for retrain at least the promoter, {high - low} of the bins",
-            ),
             "abc_distance_bp": (0 <= first < second, "two ascending distances"),
             "abc_max_elements": (self.abc_max_elements >= 1, "at least 1"),
             "abc_element_bp": (self.abc_element_bp >= 1, "at least 1"),
@@ -307,6 +303,10 @@ class Seq2ExpConfig:
                 retrain == bool(self.mask_model)
                 and (not retrain or self.mask_model.get("mask", "soft") in LEARNED_MODES),
                 "a model that learns its mask, for mask: retrain only (train with mask_from: RUN)",
+            ),
+            "mask_budget": (
+                0 < self.budget <= 1 and (not retrain or self.budget_bins >= high - low),
+                f"at most 1, and for retrain at least the promoter, {high - low} of the bins",
             ),
             "mask_members": (self.mask_members >= 1, "at least 1"),
         } | {

@@ -108,7 +108,8 @@ def expect_shape(name: str, tensor: Tensor | None, shape: tuple[int | None, ...]
         or not fits
         or any(w not in (None, f) for f, w in zip(found, shape, strict=True))
     ):
-        wanted = "(" + ", ".join("batch" if n is None else str(n) for n in shape) + ")"
+        names = ["any" if n is None else str(n) for n in shape]
+        wanted = "(" + ", ".join(["batch" if shape[0] is None else names[0], *names[1:]]) + ")"
         raise InputError(
             facts(
                 f"model input {name}",
