@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data_prep.config import DataConfig, TrackConfig
 from data_prep.contacts import contact_profiles
+from data_prep.elements import element_table
 from data_prep.features import length_features, promoter_signal, sequence_features
 from data_prep.preflight import Plan
 from data_prep.shards import SequenceTask, ShardTask, TrackTask, shard_info, write_array
@@ -67,6 +68,7 @@ def assemble(
     contacts = _write_contacts(config, plan, root)
     if len(plan.regions):
         layout.write_table(plan.regions, layout.regions_path(root))
+    elements = _write_elements(config, plan, root)
     if plan.skipped:
         _write_skipped(config, plan, root)
     manifest = Manifest(
@@ -83,6 +85,7 @@ def assemble(
         counts={
             **plan.counts,
             "ambiguous_bases": ambiguous,
+            **elements,
             **({"tracks_skipped": len(plan.skipped)} if plan.skipped else {}),
         },
         package_version=__version__,
@@ -102,6 +105,25 @@ def _place_sequence(tasks: dict[str, SequenceTask], root: Path) -> int:
             shutil.copyfile(task.target, target)
         total += _info(task)["ambiguous"]
     return total
+
+
+def _write_elements(config: DataConfig, plan: Plan, root: Path) -> dict[str, int]:
+    """Write the sets of candidate elements and count them."""
+    if not config.elements:
+        return {}
+    table = element_table(
+        config,
+        plan.elements,
+        root=root,
+        contigs=plan.contigs,
+        genes=plan.genes,
+        tracks=[track.config.name for track in plan.tracks],
+    )
+    if table.empty:
+        return {}
+    layout.write_table(table, layout.elements_path(root))
+    counts = table["set"].value_counts(sort=False)
+    return {f"elements {name}": int(count) for name, count in counts.items()}
 
 
 def _write_skipped(config: DataConfig, plan: Plan, root: Path) -> None:

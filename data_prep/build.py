@@ -217,7 +217,11 @@ def estimated_bytes(config: DataConfig, plan: Plan) -> int:
     shards_and_tracks = num_bins * len(config.tracks) * (4 + stored)
     num_labels = 0 if plan.expression is None else plan.expression.shape[1]
     per_gene = 4 * (num_labels + config.contacts.num_bins) + 400
-    return bases + shards_and_tracks + len(plan.genes) * per_gene + 1_000_000
+    num_elements = sum(len(table) for table in plan.elements.values())
+    # A run of a track is at least one bin long and most are far apart.
+    num_elements += sum(bool(item.track) for item in config.elements) * (num_bins // 8)
+    per_table = 40 * num_elements + 1_000_000
+    return bases + shards_and_tracks + len(plan.genes) * per_gene + per_table
 
 
 def _sources(config: DataConfig, source: Path) -> list[SourceFile]:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from seq2exp.core.config import require_known
 from seq2exp.core.errors import ConfigError, facts
 
 __all__ = [
     "AnnotationConfig",
     "ContactConfig",
     "DataConfig",
+    "ElementConfig",
     "ExpressionConfig",
     "FeatureConfig",
     "RegionConfig",
@@ -182,6 +184,51 @@ class RegionConfig:
 
 
 @dataclass(frozen=True)
+class ElementConfig:
+    """One set of candidate elements: a file of intervals, or runs of one of the tracks."""
+
+    name: str
+    """Unique name: letters, digits and ``_ . + -``."""
+    bed: str = ""
+    """BED or narrowPeak file, plain or gzip, lines in any order; intervals that overlap are
+    joined."""
+    min_signal: float = 0.0
+    """Of a narrowPeak: smallest signal (column 7) of a kept interval; 0 keeps all."""
+    min_log10_q: float = 0.0
+    """Of a narrowPeak: smallest -log10 q (column 9) of a kept interval; 0 keeps all."""
+    track: str = ""
+    """Name of a track whose stored bins are called, in place of a file."""
+    quantile: float = 0.95
+    """A bin is kept from this quantile of the training bins on (contigs with training genes,
+    outside the validation and test regions)."""
+    max_gap_bp: int = 0
+    """Runs at most this far apart are joined."""
+    min_length_bp: int = 150
+    """Shorter runs are dropped."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "name": (bool(_TRACK_NAME.match(self.name)), "letters, digits and _ . + -"),
+            "bed": (bool(self.bed) != bool(self.track), "either bed or track, for each set"),
+            "min_signal": (self.min_signal == 0 or bool(self.bed), "0 without a bed"),
+            "min_log10_q": (self.min_log10_q == 0 or bool(self.bed), "0 without a bed"),
+            "quantile": (0 < self.quantile < 1, "0 < value < 1"),
+            "max_gap_bp": (self.max_gap_bp >= 0, ">= 0"),
+            "min_length_bp": (self.min_length_bp >= 1, ">= 1"),
+        }
+        for key, (holds, expected) in checks.items():
+            if not holds:
+                raise ConfigError(
+                    facts(
+                        f"elements.{key}",
+                        found=repr(getattr(self, key)),
+                        expected=expected,
+                        fix="change it",
+                    )
+                )
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """One dataset: genome, genes, tracks, labels, and how they are split."""
 
@@ -203,6 +250,8 @@ class DataConfig:
     """Train, validation and test genes."""
     regions: RegionConfig = field(default_factory=RegionConfig)
     """Excluded and included regions."""
+    elements: list[ElementConfig] = field(default_factory=list)
+    """Named sets of candidate elements, for masks that read them; may be empty."""
     contigs: list[str] = field(default_factory=list)
     """Contigs to store; those with genes when empty."""
     bin_size: int = 128
@@ -223,19 +272,25 @@ class DataConfig:
                     fix="use 16, 32, 64 or 128",
                 )
             )
-        names = [track.name for track in self.tracks]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(
-                facts(
-                    "tracks",
-                    found="names used twice",
-                    expected="unique track names",
-                    fix="rename the tracks",
-                    count=len(twice),
-                    examples=twice,
+        for key in ("tracks", "elements"):
+            names = [item.name for item in getattr(self, key)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ConfigError(
+                    facts(
+                        key,
+                        found="names used twice",
+                        expected=f"unique names of {key}",
+                        fix=f"rename the {key}",
+                        count=len(twice),
+                        examples=twice,
+                    )
                 )
-            )
+        for item in self.elements:
+            if item.track:
+                known = [track.name for track in self.tracks]
+                what = f"elements {item.name}: track"
+                require_known(what, item.track, known, expected="the name of a track")
 
     def resolve(self, path: str, source: Path) -> Path:
         """Return where a path of this configuration lies."""

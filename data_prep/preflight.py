@@ -16,6 +16,7 @@ from data_prep.annotation import Annotation, read_annotation
 from data_prep.bigwig import check_bigwig
 from data_prep.config import DataConfig, TrackConfig
 from data_prep.contacts import check_contacts
+from data_prep.elements import read_elements
 from data_prep.expression import align_expression, read_expression, transform_expression
 from data_prep.genome import Genome, check_letters, open_genome
 from data_prep.tracks import TrackFile, check_track
@@ -72,6 +73,8 @@ class Plan:
     counts: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     """Tracks that are left out, and why."""
+    elements: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """Candidate elements of the sets that come from files."""
 
 
 @dataclass
@@ -113,6 +116,7 @@ def input_files(config: DataConfig, source: Path) -> list[tuple[str, Path]]:
     ]
     if config.regions.include:
         files.append(("include", config.regions.include))
+    files += [(f"elements:{item.name}", item.bed) for item in config.elements if item.bed]
     return [(role, config.resolve(path, source)) for role, path in files]
 
 
@@ -149,6 +153,7 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
     found.run(lambda: check_letters(genome, list(contigs)))
     tracks, skipped = _tracks(config, source, genome, contigs, found)
     regions = found.run(lambda: excluded_regions(config.regions, source, genome.sizes))
+    elements = _elements(config, source, genome, contigs, found)
     found.stop_on_problems()
     if annotation is None or regions is None:
         raise AssertionError
@@ -171,7 +176,23 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
         contact_file=contact_file,
         counts={**annotation.counts, **counts, **_by_split(genes)},
         skipped=skipped,
+        elements=elements,
     )
+
+
+def _elements(
+    config: DataConfig, source: Path, genome: Genome, contigs: dict[str, int], found: _Collector
+) -> dict[str, pd.DataFrame]:
+    """Read the sets that come from files; those of tracks need the binned tracks."""
+    sets: dict[str, pd.DataFrame] = {}
+    for item in config.elements:
+        if item.bed:
+            with found.step():
+                path = config.resolve(item.bed, source)
+                sets[item.name] = read_elements(
+                    item, path, sizes=genome.sizes, contigs=list(contigs)
+                )
+    return sets
 
 
 def _labels(config: DataConfig, source: Path) -> pd.DataFrame | None:

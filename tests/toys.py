@@ -180,3 +180,20 @@ def _manifest(plan: ToyPlan, lengths: dict[str, int]) -> Manifest:
         contacts=contacts,
         features=features if plan.features else [],
     )
+
+
+def add_elements(root: Path, name: str = "peaks") -> Path:
+    """Add a set of candidate elements: at every TSS, and two distal ones beside it."""
+    manifest = layout.read_manifest(root)
+    genes = layout.read_table(layout.genes_path(root))
+    frames = []
+    for contig, here in genes.groupby("contig"):
+        tss = np.sort(here["tss"].to_numpy())
+        middle = np.sort(np.concatenate([tss, tss + 150, tss - 180]))
+        middle = middle[(middle > 20) & (middle < manifest.contigs[str(contig)] - 20)]
+        middle = middle[np.concatenate([[True], np.diff(middle) > 40])]
+        columns = {"set": name, "contig": contig, "start": middle - 20, "end": middle + 20}
+        frames.append(pd.DataFrame(columns).assign(score=np.float32(1)))
+    layout.write_table(pd.concat(frames, ignore_index=True), layout.elements_path(root))
+    layout.finish_manifest(root, manifest)
+    return root

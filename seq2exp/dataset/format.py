@@ -24,6 +24,7 @@ from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.files import read_json, safe_name, sha256, write_json
 
 __all__ = [
+    "ELEMENT_COLUMNS",
     "FORMAT_VERSION",
     "GENE_COLUMNS",
     "SPLITS",
@@ -35,6 +36,7 @@ __all__ = [
     "SourceFile",
     "TrackInfo",
     "contacts_path",
+    "elements_path",
     "expression_path",
     "finish_manifest",
     "genes_path",
@@ -53,6 +55,7 @@ __all__ = [
 FORMAT_VERSION = 1
 T = TypeVar("T")
 SPLITS = ("train", "valid", "test", "excluded")
+ELEMENT_COLUMNS = ("set", "contig", "start", "end", "score")
 GENE_COLUMNS = ("gene_id", "symbol", "contig", "tss", "strand", "biotype", "split")
 
 
@@ -216,6 +219,11 @@ def contacts_path(root: Path) -> Path:
 def regions_path(root: Path) -> Path:
     """Return the path of the excluded regions: contig, start, end, reason."""
     return root / "regions.parquet"
+
+
+def elements_path(root: Path) -> Path:
+    """Return the path of the candidate elements: set, contig, start, end, score."""
+    return root / "elements.parquet"
 
 
 def skipped_tracks_path(root: Path) -> Path:

@@ -47,11 +47,13 @@ class SampleConfig:
     """Label columns to predict; all of the dataset when not given."""
     features: list[str] | None = None
     """Scalar gene features to use; all of the dataset when not given."""
+    elements: str | None = None
+    """Set of candidate elements that comes with the windows; none when not given."""
     jitter_bp: int = 0
     """Training windows are shifted by up to this many bases in either direction."""
     shuffle_tracks: bool = False
-    """Control: every gene gets the tracks, contacts and track-derived features of another gene of
-    its split."""
+    """Control: every gene gets the tracks, contacts, track-derived features and candidate elements
+    of another gene of its split."""
 
     def __post_init__(self) -> None:
         if self.bin_size < 1 or self.window_bp < 1 or self.window_bp % self.bin_size:
@@ -93,13 +95,21 @@ class Sample:
     """Bins in excluded regions, shape (num_bins,)."""
     valid: NDArray[np.bool_]
     """Bins inside the contig, shape (num_bins,)."""
+    elements: NDArray[np.int32] | None
+    """Candidate elements that overlap the window, shape (num_elements, 2): half-open base pairs
+    from its first base, not clipped to it, nearest to the TSS first. None when no set was asked
+    for."""
     index: int
     """Row of the gene in genes.parquet."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples stacked as tensors; B genes, L bases, N bins, T tracks, F features, K labels."""
+    """Samples stacked as tensors; B genes, L bases, N bins, T tracks, F features, K labels.
+
+    R is the number of elements of the gene that has most, at least 1, and 0 when no set was asked
+    for; rows of `elements_BR2` that are left over are -1.
+    """
 
     codes_BL: torch.Tensor
     signal_BNT: torch.Tensor
@@ -107,6 +117,7 @@ class Batch:
     expression_BK: torch.Tensor
     blacklist_BN: torch.Tensor
     valid_BN: torch.Tensor
+    elements_BR2: torch.Tensor
     index_B: torch.Tensor
 
     def to(self, device: torch.device | str) -> Batch:
@@ -195,6 +206,7 @@ class GeneSamples(TorchDataset[Sample]):
             [dataset.manifest.features[i].source == "track" for i in self.feature_index], dtype=bool
         )
         self.donor = _shuffled_within_splits(dataset) if config.shuffle_tracks else None
+        _require_set(dataset, config.elements)
         if config.contacts and not dataset.manifest.contacts.num_bins:
             raise ConfigError(
                 facts(
@@ -233,17 +245,25 @@ class GeneSamples(TorchDataset[Sample]):
         window = self._window(gene)
         data, bin_size = self.dataset, self.config.bin_size
         other = gene if self.donor is None else int(self.donor[gene])
+        other_window = window if other == gene else self._window(other)
         features = data.features[gene][self.feature_index]
         borrowed = data.features[other][self.feature_index]
         return Sample(
             codes=data.codes(window),
-            signal=self._signal(other, window if other == gene else self._window(other)),
+            signal=self._signal(other, other_window),
             features=np.where(self.from_track, borrowed, features),
             expression=data.expression[gene][self.label_index],
             blacklist=np.ascontiguousarray(data.excluded_bins(window, bin_size=bin_size)),
             valid=np.ascontiguousarray(data.inside_bins(window, bin_size=bin_size)),
+            elements=self._elements(other, other_window),
             index=gene,
         )
+
+    def _elements(self, gene: int, window: Window) -> NDArray[np.int32] | None:
+        name = self.config.elements
+        if name is None:
+            return None
+        return self.dataset.window_elements(window, self.dataset.sites[gene][1], name=name)
 
     def _window(self, gene: int) -> Window:
         return gene_window(self.dataset, gene, self.config, shift=self._shift(gene))
@@ -279,8 +299,32 @@ def collate(samples: Sequence[Sample]) -> Batch:
         expression_BK=stack("expression"),
         blacklist_BN=stack("blacklist"),
         valid_BN=stack("valid"),
+        elements_BR2=_stack_elements([sample.elements for sample in samples]),
         index_B=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
     )
+
+
+def _stack_elements(elements: Sequence[NDArray[np.int32] | None]) -> torch.Tensor:
+    found = [pairs for pairs in elements if pairs is not None]
+    rows = max([1, *map(len, found)]) if found else 0
+    stacked = np.full((len(elements), rows, 2), -1, dtype=np.int32)
+    for padded, pairs in zip(stacked, found or elements, strict=True):
+        if pairs is not None:
+            padded[: len(pairs)] = pairs
+    return torch.from_numpy(stacked)
+
+
+def _require_set(dataset: Dataset, name: str | None) -> None:
+    if name is not None and name not in dataset.elements:
+        known = ", ".join(dataset.elements) or "nothing (the dataset has none)"
+        raise ConfigError(
+            facts(
+                "data.elements",
+                found=repr(name),
+                expected=f"one of {known}",
+                fix="use a set of the dataset, or prepare it with an elements section",
+            )
+        )
 
 
 def _shuffled_within_splits(dataset: Dataset) -> NDArray[np.int64]:

@@ -104,6 +104,35 @@ class Dataset:
             for contig, group in frame.groupby("contig")
         }
 
+    @cached_property
+    def elements(self) -> dict[str, dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+        """Candidate elements by set and contig: (starts, ends), sorted and disjoint."""
+        path = layout.elements_path(self.root)
+        if not path.is_file():
+            return {}
+        frame = layout.read_table(path)
+        _require_columns(frame, layout.ELEMENT_COLUMNS, path)
+        sets: dict[str, dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]]] = {}
+        for (name, contig), group in frame.groupby(["set", "contig"], sort=False):
+            starts, ends = group["start"].to_numpy(np.int64), group["end"].to_numpy(np.int64)
+            length = self._length(str(contig))
+            edges = np.stack((starts, ends), axis=1).ravel()
+            if (
+                (ends <= starts).any()
+                or (np.diff(edges) < 0).any()
+                or not (edges[0] >= 0 and edges[-1] <= length)
+            ):
+                raise FormatError(
+                    facts(
+                        str(path),
+                        found=f"intervals of set {name} on {contig} that overlap or lie outside",
+                        expected=f"sorted, disjoint intervals within {length} bases",
+                        fix="restore it from a copy or prepare the dataset again",
+                    )
+                )
+            sets.setdefault(str(name), {})[str(contig)] = (starts, ends)
+        return sets
+
     @property
     def track_names(self) -> list[str]:
         """Track names in array order."""
@@ -198,6 +227,36 @@ class Dataset:
         bases = coverage_mask(starts[touched], ends[touched], window.start, window.end)
         bins = bases.reshape(num_bins, bin_size).max(axis=1)
         return np.flip(bins, axis=0) if window.reverse else bins
+
+    def window_elements(self, window: Window, tss: int, *, name: str) -> NDArray[np.int32]:
+        """Return the elements of a set that overlap a window, in model direction.
+
+        Parameters
+        ----------
+        window : Window
+        tss : int
+            0-based base of the genome from which distances count.
+        name : str
+            A set of :attr:`elements`.
+
+        Returns
+        -------
+        int32 array, shape (num_elements, 2)
+            Start and end from the first base of the window, half-open, not clipped: an element
+            may begin before 0 and end beyond the window. The one whose centre is nearest to the
+            TSS comes first.
+        """
+        here = self.elements[name].get(window.contig)
+        if here is None:
+            return np.empty((0, 2), dtype=np.int32)
+        # Disjoint and sorted, so starts and ends both ascend.
+        first = np.searchsorted(here[1], window.start, side="right")
+        last = np.searchsorted(here[0], window.end, side="left")
+        pairs = np.stack((here[0][first:last], here[1][first:last]), axis=1)
+        distance = np.abs(pairs.sum(axis=1) - (2 * tss + 1))
+        pairs = window.end - pairs[:, ::-1] if window.reverse else pairs - window.start
+        order = np.lexsort((pairs[:, 0], distance))
+        return np.ascontiguousarray(pairs[order].astype(np.int32))
 
     def gene_rows(self, splits: tuple[str, ...]) -> NDArray[np.int64]:
         """Return the row numbers of the genes of the named splits."""

@@ -60,7 +60,8 @@ class GeneMasks:
         split, start (of the window, 0-based, may be negative), contig_length.
     mask : float16 array, shape (num_genes, num_bins)
         Mean of the mask over the run's members. Where nothing is forced it is the mean of the
-        Beta, also for models that round their mask to 0 or 1: rounding would tie the ranks.
+        posterior, also for models that round their mask to 0 or 1: rounding would tie the ranks.
+        Masks that are not learned (retrain, peaks, abc) are what they are, 0 or 1.
     forced : uint8 array, shape (num_genes, num_bins)
         ``FREE``, ``PROMOTER`` or ``EXCLUDED``. A forced value is no evidence.
     alpha, beta : float16 arrays, shape (num_genes, num_bins), or None
@@ -187,7 +188,7 @@ def gene_masks(
     Raises
     ------
     InputError
-        No gene was asked for, or the model makes no mask.
+        No gene was asked for, or the model has no mask.
     ConfigError
         The dataset does not fit the run.
     """
@@ -196,6 +197,7 @@ def gene_masks(
         raise InputError(
             facts("masks", found="no gene", expected="at least one", fix="choose other splits")
         )
+    _require_mask(run)
     stream = iterate(
         run, dataset, chosen, batch_size=batch_size, workers=workers, progress=progress
     )
@@ -306,7 +308,6 @@ def _promoter_span(run: TrainedRun) -> tuple[tuple[int, int], int]:
 
 def _average(batch: Batch, outputs: list[Any], promoter: tuple[int, int]) -> dict[str, Any]:
     """Average members; bins in model direction."""
-    _require_mask(outputs)
     excluded = (batch.blacklist_BN | ~batch.valid_BN).cpu().numpy()
     forced = np.where(excluded, np.uint8(EXCLUDED), np.uint8(FREE))
     forced[:, slice(*promoter)] = PROMOTER
@@ -328,14 +329,16 @@ def _member_mean(outputs: list[Any], name: str) -> NDArray[np.float32]:
     return mean
 
 
-def _require_mask(outputs: list[Any]) -> None:
-    if any(getattr(output, "alpha_BN", None) is None for output in outputs):
+def _require_mask(run: TrainedRun) -> None:
+    """Refuse models without a mask; one of candidate elements or of a mask model is exported."""
+    modes = {str(getattr(model.config, "mask", "soft")) for model in run.models}
+    if "none" in modes:
         raise InputError(
             facts(
-                "run",
-                found="a model without a learned mask",
-                expected="a model with mask: soft or hard",
-                fix="train a model that learns a mask",
+                f"run {run.folder}",
+                found="a model without a mask (mask: none)",
+                expected="a model that reads the window through a mask",
+                fix="train a model with another mask, such as mask: soft",
             )
         )
 

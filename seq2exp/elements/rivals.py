@@ -4,7 +4,7 @@ All scores lie on the bins of the gene masks, in genome direction, higher meanin
 element of the gene.
 
 * ``peaks``: a peak caller on the accessibility track. The run-length rule of
-  :mod:`seq2exp.elements.calling` on the stored bins of whole contigs; a bin scores the summit of
+  :mod:`seq2exp.core.runs` on the stored bins of whole contigs; a bin scores the summit of
   the peak it overlaps, 0 outside peaks. The cutoff is chosen on the validation genes.
 * ``signal <track>`` and ``signal <accessibility> x H3K27ac``: the signal itself.
 * ``distance``: minus the distance of the bin's centre from the TSS.
@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2exp.core.intervals import Window
+from seq2exp.core.runs import call_runs
 from seq2exp.dataset.store import Dataset
-from seq2exp.elements.calling import call_runs
 from seq2exp.elements.masks import GeneMasks
 
 __all__ = ["PEAK_QUANTILES", "Rivals"]

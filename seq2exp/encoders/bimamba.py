@@ -61,6 +61,7 @@ class BiMambaTrunk(BlockTrunk):
         )
         norm = RMSNorm(d_model) if final_norm else None
         super().__init__(d_model, blocks=blocks, recompute=recompute, norm=norm)
+        self.pack_reach = int(mixer.get("d_conv", 4)) - 1
 
 
 @register_encoder("bimamba", MambaConfig)

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.models.heads import HeadActivation, ReadoutKind, band_edges
-from seq2exp.models.masking import MaskMode
+from seq2exp.models.masking import (
+    BINARY_MODES,
+    ELEMENT_MODES,
+    LEARNED_MODES,
+    GateKind,
+    MaskMode,
+    central_span,
+)
 from seq2exp.nn.beta import PUBLISHED_TRACK_BETAS, PUBLISHED_TRACK_WEIGHTS
+from seq2exp.nn.posterior import PosteriorKind
 from seq2exp.nn.stem import StemConfig
 from seq2exp.nn.tracks import TrackTransform
 
@@ -21,6 +30,17 @@ __all__ = ["CONTACT", "Seq2ExpConfig"]
 
 CONTACT = "contact"
 """Name of the contact profile among the tracks; the sequence of a bin does not decide it."""
+
+
+def _found(config: Seq2ExpConfig, name: str) -> object:
+    key, _, inner = name.partition(".")
+    value = config.budget if key == "mask_budget" else getattr(config, key)
+    return value.get(inner) if isinstance(value, dict) and inner else value
+
+
+def _equal(found: object, wanted: object) -> bool:
+    """Compare as YAML would hold them, in which a tuple is a list."""
+    return found == (list(wanted) if isinstance(wanted, tuple) else wanted) or found == wanted
 
 
 @dataclass(frozen=True)
@@ -91,10 +111,30 @@ class Seq2ExpConfig:
     """Give every missing track a learned embedding; else it adds nothing."""
 
     mask: MaskMode = "soft"
-    """soft: sample in training, mean at test. hard: 0 or 1, straight-through. none: no mask."""
-    gate: Literal["multiply", "delta"] = "delta"
+    """soft: sample in training, mean at test. hard: 0 or 1, straight-through. retrain: the highest
+    bins of a frozen mask model (mask_from of the run). peaks: bins that a candidate element
+    (data.elements) overlaps. abc: the nearest distal elements, trimmed. none: no mask."""
+    gate: GateKind = "delta"
     """delta: the mask gates convolution and step size inside every predictor block, so that 0
-    hides a bin. multiply: the mask scales the embedding once (published)."""
+    hides a bin. pack: the same on the rows that matter only, for masks of 0 and 1. multiply: the
+    mask scales the embedding once (published)."""
+    test_mask: Literal["mean", "topk"] = "mean"
+    """Mask of a soft model at test. mean: the mean of the posterior. topk: 1 in the mask_budget
+    highest bins, 0 elsewhere."""
+    mask_budget: float | None = None
+    """Share of the bins that retrain and topk keep; for retrain 0.1 when not given, and the
+    promoter is part of it; for topk prior_mean, chosen before anything is forced."""
+    abc_distance_bp: tuple[int, int] = (1000, 100_000)
+    """abc keeps elements whose middle is farther from the TSS than the first and not farther than
+    the second."""
+    abc_max_elements: int = 60
+    """Of these, abc keeps so many, nearest first."""
+    abc_element_bp: int = 2000
+    """abc trims longer elements to this length around their middle."""
+    mask_model: dict[str, Any] = field(default_factory=dict)
+    """Settings of the frozen mask model of retrain. Filled in by training."""
+    mask_members: int = 1
+    """Members of the frozen mask model, whose means are averaged. Filled in by training."""
     gate_padding: bool = True
     """Set the mask to 0 in bins outside the contig."""
     mask_from_generator: bool = True
@@ -111,6 +151,9 @@ class Seq2ExpConfig:
     """Train the betas and weights of the tracks."""
     fusion: Literal["sum", "product"] = "sum"
     """How the Betas of generator and tracks are combined."""
+    posterior: PosteriorKind = "beta"
+    """Family of the mask's distribution; those other than beta are matched to the fused Beta.
+    kumaraswamy: equal spread of log z. logistic_normal: equal mean and spread of logit z."""
     beta_min: float = 1.0
     """Added to the parameters of the Betas (c)."""
     prior_scale_factor: float = 10.0
@@ -198,8 +241,8 @@ class Seq2ExpConfig:
                 "true, or tracks and use_tracks: true (the predictor must read something)",
             ),
             "mask_from_generator": (
-                self.mask == "none" or self.mask_from_generator or self.has_track_mask,
-                "true, or tracks and mask_from_tracks: true, or mask: none",
+                not self.learns_mask or self.mask_from_generator or self.has_track_mask,
+                "true, or tracks and mask_from_tracks: true, or a mask that is not learned",
             ),
             "generator_sees_tracks": (
                 not self.has_generator or self.use_sequence or self.generator_sees_tracks,
@@ -214,6 +257,7 @@ class Seq2ExpConfig:
                 "positive values (leave a track out of `tracks` to drop it)",
             ),
         }
+        checks |= self._mask_checks()
         for name in ("dropout", "embedding_dropout", "head_dropout", "head_input_dropout"):
             checks[name] = (0 <= getattr(self, name) < 1, "0 <= value < 1")
         for name, (holds, expected) in checks.items():
@@ -221,7 +265,7 @@ class Seq2ExpConfig:
                 raise ConfigError(
                     facts(
                         f"model.{name}",
-                        found=getattr(self, name),
+                        found=_found(self, name),
                         expected=expected,
                         fix="change this key of the model section",
                     )
@@ -238,20 +282,81 @@ class Seq2ExpConfig:
                     )
                 )
 
+    def _mask_checks(self) -> dict[str, tuple[bool, str]]:
+        first, second = self.abc_distance_bp
+        low, high = central_span(self.num_bins, bin_size=self.bin_size, central_bp=self.promoter_bp)
+        retrain = self.mask == "retrain"
+        frozen = {"window_bp": self.window_bp, "bin_size": self.bin_size, "tracks": self.tracks}
+        return {
+            "gate": (
+                self.gate != "pack" or self.mask in (*BINARY_MODES, "none"),
+                "delta or multiply, or a mask of 0 and 1 (" + ", ".join(BINARY_MODES) + ")",
+            ),
+            "test_mask": (
+                self.test_mask == "mean" or self.mask == "soft",
+                "mean, or mask: soft",
+            ),
+            "abc_distance_bp": (0 <= first < second, "two ascending distances"),
+            "abc_max_elements": (self.abc_max_elements >= 1, "at least 1"),
+            "abc_element_bp": (self.abc_element_bp >= 1, "at least 1"),
+            "mask_model": (
+                retrain == bool(self.mask_model)
+                and (not retrain or self.mask_model.get("mask", "soft") in LEARNED_MODES),
+                "a model that learns its mask, for mask: retrain only (train with mask_from: RUN)",
+            ),
+            "mask_budget": (
+                0 < self.budget <= 1 and (not retrain or self.budget_bins >= high - low),
+                f"at most 1, and for retrain at least the promoter, {high - low} of the bins",
+            ),
+            "mask_members": (self.mask_members >= 1, "at least 1"),
+        } | {
+            f"mask_model.{name}": (
+                not self.mask_model or _equal(self.mask_model.get(name), value),
+                f"{value}, as in the model itself",
+            )
+            for name, value in frozen.items()
+        }
+
     @property
     def num_bins(self) -> int:
         """Positions of the networks."""
         return self.window_bp // self.bin_size
 
+    def central_bins(self, central_bp: int) -> tuple[int, int]:
+        """Half-open span of the bins that overlap the central base pairs of the window."""
+        return central_span(self.num_bins, bin_size=self.bin_size, central_bp=central_bp)
+
+    @property
+    def learns_mask(self) -> bool:
+        """Whether the mask has a posterior."""
+        return self.mask in LEARNED_MODES
+
+    @property
+    def reads_elements(self) -> bool:
+        """Whether the mask is made of candidate elements."""
+        return self.mask in ELEMENT_MODES
+
+    @property
+    def budget(self) -> float:
+        """Share of the bins that retrain and topk keep."""
+        usual = 0.1 if self.mask == "retrain" else self.prior_mean
+        return usual if self.mask_budget is None else self.mask_budget
+
+    @property
+    def budget_bins(self) -> int:
+        """Bins that retrain and topk keep, rounded down."""
+        # A share such as 0.29 of 100 must not lose a bin to its binary form.
+        return math.floor(self.budget * self.num_bins + 1e-9)
+
     @property
     def has_track_mask(self) -> bool:
         """Whether the tracks shape the mask."""
-        return self.mask != "none" and self.mask_from_tracks and bool(self.tracks)
+        return self.learns_mask and self.mask_from_tracks and bool(self.tracks)
 
     @property
     def has_generator(self) -> bool:
         """Whether a network shapes the mask."""
-        return self.mask != "none" and self.mask_from_generator
+        return self.learns_mask and self.mask_from_generator
 
     @property
     def _edges_fit(self) -> bool:

@@ -1,4 +1,4 @@
-"""From the Beta of every bin to the mask the predictor sees: drawing, forcing, central bins.
+"""From the posterior of every bin to the mask the predictor sees: drawing, choosing, forcing.
 
 Shapes: B batch, N bins.
 """
@@ -11,11 +11,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seq2exp.nn.beta import BetaParameters
+from seq2exp.nn.posterior import MaskPosterior
 
-__all__ = ["MaskMode", "central_span", "draw_mask", "force_mask"]
+__all__ = [
+    "BINARY_MODES",
+    "ELEMENT_MODES",
+    "LEARNED_MODES",
+    "GateKind",
+    "MaskMode",
+    "central_span",
+    "draw_mask",
+    "force_mask",
+    "top_bins",
+]
 
-MaskMode = Literal["soft", "hard", "none"]
+MaskMode = Literal["soft", "hard", "retrain", "peaks", "abc", "none"]
+GateKind = Literal["multiply", "delta", "pack"]
+LEARNED_MODES = ("soft", "hard")
+"""Modes with a posterior that is trained."""
+ELEMENT_MODES = ("peaks", "abc")
+"""Modes that read candidate elements."""
+BINARY_MODES = ("hard", "retrain", *ELEMENT_MODES)
+"""Modes whose mask holds nothing but 0 and 1."""
 
 
 def central_span(num_bins: int, *, bin_size: int, central_bp: int) -> tuple[int, int]:
@@ -37,14 +54,14 @@ def central_span(num_bins: int, *, bin_size: int, central_bp: int) -> tuple[int,
     return skipped, num_bins - skipped
 
 
-def _soft(q: BetaParameters, *, sample: bool) -> Tensor:
+def _soft(q: MaskPosterior, *, sample: bool) -> Tensor:
     return q.rsample() if sample else q.mean()
 
 
-def _hard(q: BetaParameters, *, sample: bool) -> Tensor:
+def _hard(q: MaskPosterior, *, sample: bool) -> Tensor:
     """0 or 1 with the gradient of the soft mask (straight-through)."""
     soft_BN = _soft(q, sample=sample)
-    kept_BN = soft_BN >= 0.5 if sample else q.alpha_BN >= q.beta_BN
+    kept_BN = soft_BN >= 0.5 if sample else q.kept()
     # The bracket is exactly 0, so the value is exactly 0 or 1.
     return kept_BN.to(soft_BN.dtype) + (soft_BN - soft_BN.detach())
 
@@ -52,20 +69,30 @@ def _hard(q: BetaParameters, *, sample: bool) -> Tensor:
 _MODES: dict[str, Callable[..., Tensor]] = {"soft": _soft, "hard": _hard}
 
 
-def draw_mask(mode: MaskMode, q: BetaParameters, *, sample: bool) -> Tensor:
-    """Make the mask of one mode before anything is forced, shape (batch, bins).
+def draw_mask(mode: MaskMode, q: MaskPosterior, *, sample: bool) -> Tensor:
+    """Make the mask of a learned mode before anything is forced, shape (batch, bins).
 
     Parameters
     ----------
     mode : str
-        "soft": the sample, or the mean. "hard": 1 where the sample is at least 0.5, or where
-        alpha >= beta; its gradient is that of the soft mask.
-    q : BetaParameters
+        "soft": the sample, or the mean. "hard": 1 where the sample, or the mean, is at least 0.5
+        (of a Beta: where alpha >= beta); its gradient is that of the soft mask.
+    q : MaskPosterior
         Distribution of every bin.
     sample : bool
         Draw from `q` (training) instead of taking its mean (test).
     """
     return _MODES[mode](q, sample=sample)
+
+
+def top_bins(score_BN: Tensor, *, count: int) -> Tensor:
+    """Set the `count` highest bins of each row to 1 and the others to 0; of equal ones the left.
+
+    >>> top_bins(torch.tensor([[0.2, 0.5, 0.5, 0.5]]), count=2)
+    tensor([[0., 1., 1., 0.]])
+    """
+    order_BN = torch.sort(score_BN, dim=1, descending=True, stable=True).indices
+    return torch.zeros_like(score_BN).scatter(1, order_BN[:, :count], 1.0)
 
 
 def force_mask(

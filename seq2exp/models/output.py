@@ -1,6 +1,7 @@
 """What goes into a model and what comes out of it, on both strands.
 
-Shapes: B batch, L base pairs, N bins, T tracks, F scalar features, D read-out width, K outputs.
+Shapes: B batch, L base pairs, N bins, T tracks, F scalar features, R elements, D read-out
+width, K outputs.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from seq2exp.core.errors import InputError, facts
 from seq2exp.nn.sequence import flip_bins, reverse_complement
 
-__all__ = ["ModelCall", "Seq2ExpOutput", "expect_shape", "mean_with_mirrored"]
+__all__ = ["ModelCall", "Seq2ExpOutput", "expect_binary", "expect_shape", "mean_with_mirrored"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,11 @@ class Seq2ExpOutput:
     mask_BN : float tensor, shape (batch, bins)
         Mask the predictor saw, after forcing.
     mean_BN : float tensor, shape (batch, bins)
-        Mean of the Beta before forcing; the given mask, else ones, without a learned one.
+        Mean of the posterior before forcing; the mask before forcing where it is given or not
+        learned; ones with mask: none.
     alpha_BN, beta_BN : float tensor, shape (batch, bins), or None
-        Parameters of the Beta; None without a learned mask.
+        Parameters of the fused Beta, to which every posterior is matched; None without a learned
+        mask.
     kl_B : float tensor, shape (batch,)
         KL to the prior, mean over bins, in nats; zeros without a learned mask.
     track_loss_B : float tensor, shape (batch,)
@@ -59,6 +63,7 @@ class ModelCall(NamedTuple):
     valid_BN: Tensor | None
     mask_BN: Tensor | None
     force_promoter: bool
+    elements_BR2: Tensor | None = None
 
     def mirrored(self) -> ModelCall:
         """Give the same windows as seen from the other strand."""
@@ -72,7 +77,15 @@ class ModelCall(NamedTuple):
             blacklist_BN=flip(self.blacklist_BN),
             valid_BN=flip(self.valid_BN),
             mask_BN=flip(self.mask_BN),
+            elements_BR2=self._mirrored_elements(),
         )
+
+    def _mirrored_elements(self) -> Tensor | None:
+        if self.elements_BR2 is None:
+            return None
+        there_BR1 = self.elements_BR2[..., 1:] > self.elements_BR2[..., :1]
+        flipped_BR2 = self.codes_BL.shape[1] - self.elements_BR2.flip(-1)
+        return torch.where(there_BR1, flipped_BR2, self.elements_BR2)
 
 
 def mean_with_mirrored(out: Seq2ExpOutput, other: Seq2ExpOutput) -> Seq2ExpOutput:
@@ -95,12 +108,28 @@ def expect_shape(name: str, tensor: Tensor | None, shape: tuple[int | None, ...]
         or not fits
         or any(w not in (None, f) for f, w in zip(found, shape, strict=True))
     ):
-        wanted = "(" + ", ".join("batch" if n is None else str(n) for n in shape) + ")"
+        names = ["any" if n is None else str(n) for n in shape]
+        wanted = "(" + ", ".join(["batch" if shape[0] is None else names[0], *names[1:]]) + ")"
         raise InputError(
             facts(
                 f"model input {name}",
                 found="nothing" if found is None else f"shape {found}",
                 expected=f"shape {wanted}",
                 fix="prepare the batch with the window, bins, tracks and features of the model",
+            )
+        )
+
+
+def expect_binary(name: str, tensor: Tensor) -> None:
+    """Raise InputError unless a tensor holds nothing but 0 and 1."""
+    between = (tensor != 0) & (tensor != 1)
+    if between.any():
+        raise InputError(
+            facts(
+                f"model input {name}",
+                found=f"values such as {tensor[between][0].item():.4g}",
+                expected="0 and 1 only, which gate: pack needs",
+                fix="round the mask, or use a model with gate: delta",
+                count=int(between.sum()),
             )
         )

@@ -5,30 +5,46 @@ predictor network; the KL to a sparse prior is the information bottleneck. Metho
 "Learning to Discover Regulatory Elements for Gene Expression Prediction", arXiv 2502.13991.
 
 Shapes: B batch, L base pairs, N bins (L / bin_size), M mask bins, T tracks, F scalar features,
-D model width, K outputs.
+R candidate elements, D model width, K outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from seq2exp.core.config import bind
+from seq2exp.core.errors import ConfigError, facts
 from seq2exp.encoders import build_trunk
 from seq2exp.models.config import CONTACT, Seq2ExpConfig
 from seq2exp.models.contributions import ElementSum
-from seq2exp.models.heads import ExpressionHead, Readout, band_weights
-from seq2exp.models.masking import central_span, draw_mask, force_mask
-from seq2exp.models.output import ModelCall, Seq2ExpOutput, expect_shape, mean_with_mirrored
+from seq2exp.models.element_masks import mask_of_elements
+from seq2exp.models.masking import draw_mask, force_mask, top_bins
+from seq2exp.models.output import (
+    ModelCall,
+    Seq2ExpOutput,
+    expect_binary,
+    expect_shape,
+    mean_with_mirrored,
+)
+from seq2exp.models.packing import run_packed
+from seq2exp.models.parts import (
+    make_head,
+    make_readout,
+    make_stem,
+    make_track_beta,
+    make_track_embedding,
+)
 from seq2exp.models.scaling import ColumnMoments
 from seq2exp.models.track_head import TrackHead
-from seq2exp.nn.beta import BetaParameters, BetaPrior, TrackBeta, fuse, sequence_beta
-from seq2exp.nn.kmers import KmerStem
-from seq2exp.nn.stem import ConvStem, LinearStem, build_stem
+from seq2exp.nn.beta import BetaParameters, BetaPrior, fuse, sequence_beta
+from seq2exp.nn.posterior import MaskPosterior, matched_posterior
+from seq2exp.nn.sequence import flip_bins
 from seq2exp.nn.stem_layer import StemScan
-from seq2exp.nn.tracks import TrackEmbedding, apply_transform
+from seq2exp.nn.tracks import apply_transform
 
 __all__ = ["Seq2Exp", "Seq2ExpConfig", "Seq2ExpOutput"]
 
@@ -47,9 +63,9 @@ class Seq2Exp(nn.Module):
     def __init__(self, config: Seq2ExpConfig) -> None:
         super().__init__()
         self.config = config
-        self.promoter = self._central(config.promoter_bp)
-        self.stem = self._stem() if config.use_sequence else None
-        self.track_embedding = self._track_embedding()
+        self.promoter = config.central_bins(config.promoter_bp)
+        self.stem = make_stem(config) if config.use_sequence else None
+        self.track_embedding = make_track_embedding(config)
         self.position_ND = (
             nn.Parameter(torch.zeros(config.num_bins, config.d_model))
             if config.position_embedding
@@ -63,73 +79,49 @@ class Seq2Exp(nn.Module):
             if config.track_loss_weight
             else None
         )
-        self.track_beta = self._track_beta() if config.has_track_mask else None
+        self.track_beta = make_track_beta(config) if config.has_track_mask else None
         self.register_buffer("track_unit_T", torch.ones(len(config.tracks)))
         self.prior = BetaPrior(mean=config.prior_mean, scale=config.prior_scale)
         self.predictor = self._trunk(config.predictor_layers)
-        self.readout = self._readout()
+        self.readout = make_readout(config)
         self.element_sum = (
             ElementSum(config.d_model, channels=config.element_channels, promoter=self.promoter)
             if config.element_channels
             else None
         )
-        self.head = self._head()
+        self.head = make_head(config, pooled_dim=self.readout.out_dim + config.element_channels)
         self._zero_biases()
+        self.mask_model = self._mask_model() if config.mask == "retrain" else None
+        self.pack_reach = self._pack_reach() if config.gate == "pack" else 0
 
-    def _central(self, central_bp: int) -> tuple[int, int]:
-        """Half-open span of the bins around the TSS."""
-        config = self.config
-        return central_span(config.num_bins, bin_size=config.bin_size, central_bp=central_bp)
-
-    def _stem(self) -> LinearStem | ConvStem | KmerStem:
-        config = self.config
-        return build_stem(
-            config.d_model,
-            bin_size=config.bin_size,
-            config=config.stem,
-            tss=config.window_bp // 2,
+    def _mask_model(self) -> nn.ModuleList:
+        """Members of the frozen mask model; their weights come from its run, or with our own."""
+        settings: Seq2ExpConfig = bind(
+            Seq2ExpConfig, self.config.mask_model, where="model.mask_model"
         )
+        members = nn.ModuleList(Seq2Exp(settings) for _ in range(self.config.mask_members))
+        return members.requires_grad_(requires_grad=False).eval()
 
-    def _track_embedding(self) -> TrackEmbedding | None:
-        config = self.config
-        wanted = config.use_tracks or (config.has_generator and config.generator_sees_tracks)
-        if not (wanted and config.tracks):
-            return None
-        return TrackEmbedding(
-            len(config.tracks),
-            config.d_model,
-            transform=config.track_transform,
-            learn_missing=config.learn_missing_tracks,
-        )
+    def _pack_reach(self) -> int:
+        reach = getattr(self.predictor, "pack_reach", None)
+        if reach is None or not self.predictor.supports_gate:
+            raise ConfigError(
+                facts(
+                    "model.gate",
+                    found=f"pack with trunk {self.config.trunk}",
+                    expected="a trunk whose mixing a mask of 0 closes, and whose convolutions are "
+                    "short",
+                    fix="use gate: delta or multiply, or trunk: bimamba",
+                )
+            )
+        return int(reach)
 
-    def _readout(self) -> Readout:
-        config = self.config
-        bands = band_weights(config.bands, num_bins=config.num_bins, bin_size=config.bin_size)
-        return Readout(
-            config.d_model,
-            kind=config.readout,
-            span=self._central(config.readout_bp),
-            width=config.readout_width,
-            bands=bands,
-            weighting=config.readout_weighting,
-        )
-
-    def _head(self) -> ExpressionHead:
-        config = self.config
-        return ExpressionHead(
-            self.readout.out_dim + config.element_channels,
-            num_features=config.num_features,
-            num_outputs=config.num_outputs,
-            hidden=config.head_hidden,
-            num_layers=config.head_layers,
-            activation=config.head_activation,
-            dropout=config.head_dropout,
-            input_dropout=config.head_input_dropout,
-            skip=config.head_skip,
-            rising=config.element_channels,
-            feature_clip=config.feature_clip,
-            feature_hidden=config.feature_hidden,
-        )
+    def train(self, mode: bool = True) -> Seq2Exp:  # noqa: FBT001, FBT002 - torch's signature
+        """Set the mode of all but the frozen mask model, which never trains."""
+        super().train(mode)
+        if self.mask_model is not None:
+            self.mask_model.eval()
+        return self
 
     def _zero_biases(self) -> None:
         for name, module in self.named_modules():
@@ -156,17 +148,6 @@ class Seq2Exp(nn.Module):
         }
         return build_trunk(config.trunk, params)
 
-    def _track_beta(self) -> TrackBeta:
-        betas, weights = self.config.track_beta_values()
-        return TrackBeta(
-            self.config.tracks,
-            betas=betas,
-            weights=weights,
-            beta_min=self.config.beta_min,
-            scale_factor=self.config.prior_scale_factor,
-            learn=self.config.learn_track_beta,
-        )
-
     def forward(
         self,
         codes_BL: Tensor,
@@ -175,6 +156,7 @@ class Seq2Exp(nn.Module):
         *,
         blacklist_BN: Tensor | None = None,
         valid_BN: Tensor | None = None,
+        elements_BR2: Tensor | None = None,
         mask_BN: Tensor | None = None,
         sample: bool | None = None,
         force_promoter: bool = True,
@@ -193,6 +175,9 @@ class Seq2Exp(nn.Module):
             Bins whose mask is 0.
         valid_BN : bool tensor, shape (batch, bins), optional
             False for bins outside the contig.
+        elements_BR2 : int tensor, shape (batch, elements, 2), optional
+            Candidate elements, nearest to the TSS first: half-open base pairs from the first base
+            of the window; rows that are left over are -1. Read by mask: peaks and abc.
         mask_BN : float tensor, shape (batch, bins), optional
             Use this mask in place of a learned one; it is forced like any other. The generator
             does not run.
@@ -207,7 +192,14 @@ class Seq2Exp(nn.Module):
             A tensor that does not have the shape the configuration asks for.
         """
         call = ModelCall(
-            codes_BL, signal_BNT, features_BF, blacklist_BN, valid_BN, mask_BN, force_promoter
+            codes_BL,
+            signal_BNT,
+            features_BF,
+            blacklist_BN,
+            valid_BN,
+            mask_BN,
+            force_promoter,
+            elements_BR2,
         )
         self._check(call)
         out = self._forward_one(call, sample=self.training if sample is None else sample)
@@ -223,6 +215,7 @@ class Seq2Exp(nn.Module):
         *,
         blacklist_BN: Tensor | None = None,
         valid_BN: Tensor | None = None,
+        elements_BR2: Tensor | None = None,
         mask_BN: Tensor | None = None,
         force_promoter: bool = True,
     ) -> Seq2ExpOutput:
@@ -231,7 +224,14 @@ class Seq2Exp(nn.Module):
         The arguments are those of `forward`. Masks come back in the order of the given window.
         """
         call = ModelCall(
-            codes_BL, signal_BNT, features_BF, blacklist_BN, valid_BN, mask_BN, force_promoter
+            codes_BL,
+            signal_BNT,
+            features_BF,
+            blacklist_BN,
+            valid_BN,
+            mask_BN,
+            force_promoter,
+            elements_BR2,
         )
         self._check(call)
         return mean_with_mirrored(
@@ -239,16 +239,17 @@ class Seq2Exp(nn.Module):
         )
 
     def _forward_one(self, call: ModelCall, *, sample: bool) -> Seq2ExpOutput:
-        scanned = None if self.stem is None else self.stem.scan_bases(call.codes_BL)
-        signal_BNT = call.signal_BNT if self.config.tracks else None
-        tracks_BND = None
-        if self.track_embedding is not None and signal_BNT is not None:
-            tracks_BND = self.track_embedding(signal_BNT)
-        generated_BND = q_BM = None
+        scanned, tracks_BND = self._read(call)
+        generated_BND = evidence_BM = q_BM = None
         if call.mask_BN is None:
             generated_BND = self._generate(scanned, tracks_BND)
-            q_BM = self._posterior(generated_BND, signal_BNT)
-        mask_BN, free_BN = self._mask(call, q_BM, sample=sample)
+            evidence_BM = self._evidence(generated_BND, call.signal_BNT)
+        if evidence_BM is not None:
+            q_BM = matched_posterior(self.config.posterior, evidence_BM)
+        drawn_BN = self._draw(call, q_BM, sample=sample)
+        mask_BN = free_BN = None
+        if drawn_BN is not None:
+            mask_BN, free_BN = self._force(call, drawn_BN)
         hidden_BND = self._predict(scanned, tracks_BND, mask_BN)
         pooled_BD = self.readout(hidden_BND, mask_BN)
         if self.element_sum is not None:
@@ -260,9 +261,9 @@ class Seq2Exp(nn.Module):
         return Seq2ExpOutput(
             expression_BK=self.head(pooled_BD, features_BF),
             mask_BN=ones_BN if mask_BN is None else mask_BN,
-            mean_BN=self._mean(call, q_BM),
-            alpha_BN=None if q_BM is None else self._to_bins(q_BM.alpha_BN),
-            beta_BN=None if q_BM is None else self._to_bins(q_BM.beta_BN),
+            mean_BN=drawn_BN if drawn_BN is not None and q_BM is None else self._mean(call, q_BM),
+            alpha_BN=None if evidence_BM is None else self._to_bins(evidence_BM.alpha_BN),
+            beta_BN=None if evidence_BM is None else self._to_bins(evidence_BM.beta_BN),
             kl_B=ones_BN.new_zeros(len(ones_BN)) if q_BM is None else self._kl(q_BM, free_BN),
             track_loss_B=self._track_loss(call, generated_BND),
             embedding_BD=pooled_BD,
@@ -276,25 +277,85 @@ class Seq2Exp(nn.Module):
         contact_BN = call.signal_BNT[..., column].to(self.track_unit_T)
         return torch.nan_to_num(contact_BN, nan=0.0).clamp(min=0) / self.track_unit_T[column]
 
-    def _mean(self, call: ModelCall, q_BM: BetaParameters | None) -> Tensor:
-        if q_BM is not None:
-            return self._to_bins(q_BM.mean())
-        return self._ones(call) if call.mask_BN is None else call.mask_BN
+    def _read(self, call: ModelCall) -> tuple[StemScan | None, Tensor | None]:
+        """Scan the bases with the stem and embed the tracks."""
+        scanned = None if self.stem is None else self.stem.scan_bases(call.codes_BL)
+        if self.track_embedding is None or call.signal_BNT is None:
+            return scanned, None
+        return scanned, self.track_embedding(call.signal_BNT)
+
+    def mean_mask(self, codes_BL: Tensor, signal_BNT: Tensor | None = None) -> Tensor:
+        """Mean of the posterior before anything is forced; the predictor does not run.
+
+        Parameters
+        ----------
+        codes_BL : uint8 tensor, shape (batch, window_bp)
+        signal_BNT : float tensor, shape (batch, bins, tracks), optional
+            As for `forward`.
+
+        Returns
+        -------
+        float tensor, shape (batch, bins)
+
+        Raises
+        ------
+        ConfigError
+            The model has no posterior.
+        """
+        call = ModelCall(codes_BL, signal_BNT, None, None, None, None, force_promoter=True)
+        mean_BN = self._mean_mask(call)
+        if self.training or not self.config.rc_average:
+            return mean_BN
+        return (mean_BN + flip_bins(self._mean_mask(call.mirrored()))) / 2
+
+    def _mean_mask(self, call: ModelCall) -> Tensor:
+        evidence_BM = self._evidence(self._generate(*self._read(call)), call.signal_BNT)
+        if evidence_BM is None:
+            raise ConfigError(
+                facts(
+                    "model.mask",
+                    found=self.config.mask,
+                    expected="a mask that is learned",
+                    fix="use a model with mask: soft or hard",
+                )
+            )
+        return self._to_bins(matched_posterior(self.config.posterior, evidence_BM).mean())
+
+    def _mean(self, call: ModelCall, q_BM: MaskPosterior | None) -> Tensor:
+        return self._ones(call) if q_BM is None else self._to_bins(q_BM.mean())
 
     def _ones(self, call: ModelCall) -> Tensor:
         shape = (len(call.codes_BL), self.config.num_bins)
         return torch.ones(shape, device=call.codes_BL.device, dtype=self.prior.alpha.dtype)
 
-    def _mask(
-        self, call: ModelCall, q_BM: BetaParameters | None, *, sample: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Mask after forcing and the bins that were free; None where nothing is masked."""
+    def _draw(self, call: ModelCall, q_BM: MaskPosterior | None, *, sample: bool) -> Tensor | None:
+        """Mask of the mode before anything is forced; None where nothing is masked."""
+        config = self.config
         if call.mask_BN is not None:
-            drawn_BN = call.mask_BN.to(self.prior.alpha.dtype)
-        elif q_BM is not None:
-            drawn_BN = self._to_bins(draw_mask(self.config.mask, q_BM, sample=sample))
-        else:
-            return None, None
+            return call.mask_BN.to(self.prior.alpha.dtype)
+        if config.reads_elements:
+            return mask_of_elements(config, call.elements_BR2).to(self.prior.alpha.dtype)
+        if self.mask_model is not None:
+            return self._from_mask_model(call)
+        if q_BM is None:
+            return None
+        if config.test_mask == "topk" and not sample:
+            return top_bins(self._to_bins(q_BM.mean()), count=config.budget_bins)
+        return self._to_bins(draw_mask(config.mask, q_BM, sample=sample))
+
+    @torch.no_grad()
+    def _from_mask_model(self, call: ModelCall) -> Tensor:
+        """Highest bins of the frozen mean mask: the promoter first, what is forced to 0 last."""
+        members = cast("list[Seq2Exp]", self.mask_model)
+        means = [member.mean_mask(call.codes_BL, call.signal_BNT) for member in members]
+        mean_BN = torch.stack(means).mean(0)
+        # Forced on a copy of ones: 1 where a bin may be chosen at all.
+        allowed_BN, free_BN = self._force(call, torch.ones_like(mean_BN))
+        score_BN = torch.where(free_BN, mean_BN, torch.where(allowed_BN > 0, torch.inf, -torch.inf))
+        return top_bins(score_BN, count=self.config.budget_bins).to(self.prior.alpha.dtype)
+
+    def _force(self, call: ModelCall, drawn_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask after forcing, and the bins that were free."""
         return force_mask(
             drawn_BN,
             blacklist_BN=call.blacklist_BN,
@@ -316,11 +377,11 @@ class Seq2Exp(nn.Module):
         loss_B: Tensor = self.track_head(generated_BND, call.signal_BNT, call.valid_BN)
         return loss_B
 
-    def _posterior(
+    def _evidence(
         self, generated_BND: Tensor | None, signal_BNT: Tensor | None
     ) -> BetaParameters | None:
         """Beta of every mask bin, from generator and tracks; None without a learned mask."""
-        if self.config.mask == "none":
+        if not self.config.learns_mask:
             return None
         from_generator = from_tracks = None
         if generated_BND is not None and self.mask_head is not None:
@@ -355,8 +416,12 @@ class Seq2Exp(nn.Module):
     ) -> Tensor:
         """Hidden states of the predictor, shape (batch, bins, width)."""
         tracks_BND = tracks_BND if self.config.use_tracks else None
-        if mask_BN is not None and self.config.gate == "delta":
-            hidden_BND: Tensor = self.predictor(self._embed(scanned, tracks_BND, mask_BN), mask_BN)
+        if mask_BN is not None and self.config.gate != "multiply":
+            embedded_BND = self._embed(scanned, tracks_BND, mask_BN)
+            if self.config.gate == "pack":
+                reach = self.pack_reach
+                return run_packed(self.predictor, embedded_BND, mask_BN, reach=reach)
+            hidden_BND: Tensor = self.predictor(embedded_BND, mask_BN)
             return hidden_BND
         embedded_BND = self._embed(scanned, tracks_BND)
         if mask_BN is not None:
@@ -375,7 +440,7 @@ class Seq2Exp(nn.Module):
         per_mask = self.config.num_bins // values_BM.shape[1]
         return values_BM.repeat_interleave(per_mask, dim=1) if per_mask > 1 else values_BM
 
-    def _kl(self, q_BM: BetaParameters, free_BN: Tensor | None) -> Tensor:
+    def _kl(self, q_BM: MaskPosterior, free_BN: Tensor | None) -> Tensor:
         kl_BM = self.prior.kl(q_BM)
         if free_BN is None or not self.config.kl_excludes_forced:
             return kl_BM.mean(1)
@@ -436,3 +501,7 @@ class Seq2Exp(nn.Module):
             values_BN = getattr(call, name)
             if values_BN is not None:
                 expect_shape(name, values_BN, (batch, config.num_bins))
+        if call.elements_BR2 is not None:
+            expect_shape("elements", call.elements_BR2, (batch, None, 2))
+        if call.mask_BN is not None and config.gate == "pack":
+            expect_binary("mask_BN", call.mask_BN)

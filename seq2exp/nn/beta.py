@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from seq2exp.core.errors import ConfigError, facts
 __all__ = [
     "PUBLISHED_TRACK_BETAS",
     "PUBLISHED_TRACK_WEIGHTS",
+    "SAMPLE_MARGIN",
     "BetaParameters",
     "BetaPrior",
     "TrackBeta",
@@ -36,8 +37,9 @@ PUBLISHED_TRACK_WEIGHTS = {"H3K27ac": 2.0, "DNase": 2.0, "contact": 1.0}
 """Relative weight of each published track; they are normalised over the tracks present."""
 
 _TINY = 1e-8
-# Samples of a float32 Beta can round to exactly 0 or 1, where its gradient is not defined.
-_SAMPLE_MARGIN = 1e-6
+SAMPLE_MARGIN = 1e-6
+"""Samples stay this far from 0 and 1, to which a float32 Beta can round: there its gradient is not
+defined."""
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -67,7 +69,15 @@ class BetaParameters:
             sample_BN: Tensor = torch.distributions.Beta(
                 self.alpha_BN, self.beta_BN, validate_args=False
             ).rsample()
-        return sample_BN.clamp(_SAMPLE_MARGIN, 1 - _SAMPLE_MARGIN)
+        return sample_BN.clamp(SAMPLE_MARGIN, 1 - SAMPLE_MARGIN)
+
+    def kept(self) -> Tensor:
+        """Return where the mean is at least 0.5, exactly ``alpha >= beta``, bool."""
+        return self.alpha_BN >= self.beta_BN
+
+    def kl(self, prior_alpha: Tensor, prior_beta: Tensor) -> Tensor:
+        """KL divergence from Beta(prior_alpha, prior_beta) per bin, in nats; see `beta_kl`."""
+        return beta_kl(self, prior_alpha, prior_beta)
 
 
 def sequence_beta(logits_BN2: Tensor, *, beta_min: float) -> BetaParameters:
@@ -212,6 +222,10 @@ def _log_beta(a: Tensor, b: Tensor) -> Tensor:
     return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
 
 
+class _Divergence(Protocol):
+    def kl(self, prior_alpha: Tensor, prior_beta: Tensor) -> Tensor: ...
+
+
 class BetaPrior(nn.Module):
     """Prior of the mask: Beta(scale, scale (1 - mean) / mean), held as buffers.
 
@@ -232,6 +246,6 @@ class BetaPrior(nn.Module):
         self.register_buffer("alpha", torch.tensor(float(scale)))
         self.register_buffer("beta", torch.tensor(scale * (1 - mean) / mean))
 
-    def kl(self, q: BetaParameters) -> Tensor:
-        """KL divergence of q from the prior per bin, shape (batch, bins), in nats."""
-        return beta_kl(q, self.alpha, self.beta)
+    def kl(self, q: _Divergence) -> Tensor:
+        """KL divergence of a posterior from the prior per bin, shape (batch, bins), in nats."""
+        return q.kl(self.alpha, self.beta)

@@ -137,12 +137,15 @@ def _build(card: ModelCard) -> nn.Module:
 
 def _refuse_mismatch(card: ModelCard, state: dict[str, torch.Tensor], folder: Path) -> None:
     """Compare names and shapes on torch's meta device: sizes cost nothing there."""
-    layers = [name for name, value in card.model.items() if _too_many(name, value, len(state))]
+    nested = card.model.get("mask_model")
+    inner = nested if isinstance(nested, dict) else {}
+    settings = card.model | {f"mask_model.{name}": value for name, value in inner.items()}
+    layers = [name for name, value in settings.items() if _too_many(name, value, len(state))]
     if layers:
         raise FormatError(
             facts(
                 str(folder / "config.yaml"),
-                found=", ".join(f"{name} {card.model[name]}" for name in layers),
+                found=", ".join(f"{name} {settings[name]}" for name in layers),
                 expected=f"layers of the {len(state)} tensors beside it",
                 fix="use the config.yaml that was saved with these weights",
             )
@@ -168,7 +171,11 @@ def _refuse_mismatch(card: ModelCard, state: dict[str, torch.Tensor], folder: Pa
 
 
 def _too_many(name: str, value: object, num_tensors: int) -> bool:
-    return name.endswith("_layers") and isinstance(value, int) and value > num_tensors
+    return (
+        name.endswith(("_layers", "mask_members"))
+        and isinstance(value, int)
+        and value > num_tensors
+    )
 
 
 def _read_weights(path: Path, checksum: str) -> dict[str, torch.Tensor]:

@@ -140,11 +140,33 @@ class TrainConfig:
     """Loss, optimiser and schedule."""
     fit: FitConfig = field(default_factory=FitConfig)
     """Epochs, batches and devices."""
+    mask_from: str = ""
+    """Finished run whose mask model.mask: retrain freezes; it must read the same windows, bins and
+    tracks. Its members' mean masks are averaged. The model is copied into the new run."""
     controls: list[str] = field(default_factory=list)
     """Controls to train with the same settings: sequence_only, shuffled_tracks."""
     seed: int = 0
     """Seed of weights, order, shifts and mask samples."""
 
     def __post_init__(self) -> None:
+        retrain = self.model.get("mask") == "retrain"
+        if retrain != bool(self.mask_from):
+            raise ConfigError(
+                facts(
+                    "mask_from",
+                    found=repr(self.mask_from),
+                    expected="the folder of a run with model.mask: retrain, else nothing",
+                    fix="set both or neither",
+                )
+            )
+        if self.model.get("mask") in ("peaks", "abc") and not self.data.elements:
+            raise ConfigError(
+                facts(
+                    "data.elements",
+                    found="nothing",
+                    expected=f"a set of candidate elements for model.mask: {self.model['mask']}",
+                    fix="name a set that the dataset was prepared with",
+                )
+            )
         for name in self.controls:
             require_known("controls", name, CONTROLS, expected="a control")

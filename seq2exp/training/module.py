@@ -105,6 +105,7 @@ def forward_batch(model: nn.Module, batch: Batch, **options: Any) -> Any:  # noq
         batch.features_BF,
         blacklist_BN=batch.blacklist_BN,
         valid_BN=batch.valid_BN,
+        elements_BR2=batch.elements_BR2,
         **options,
     )
 

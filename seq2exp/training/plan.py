@@ -289,7 +289,10 @@ class _Probe:
         window_bp = num_bins * self.config.data.bin_size
         settings = {k: v for k, v in self.params.items() if k != "name"}
         if window_bp != self.config.data.window_bp:
-            settings = {**settings, "window_bp": window_bp, "readout_edges": ()}
+            shorter = {"window_bp": window_bp, "readout_edges": ()}
+            settings |= shorter
+            if "mask_model" in settings:
+                settings["mask_model"] = {**settings["mask_model"], **shorter}
         with torch.random.fork_rng():
             return build_model(str(self.params["name"]), settings)
 

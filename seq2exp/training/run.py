@@ -9,6 +9,7 @@
     RUN/model/          config.yaml + model.safetensors
     RUN/members/seed_S/ the three above for each member, when ``fit.seeds`` is larger than one
     RUN/controls/NAME/  a run folder for each trained control
+    RUN/mask_model/N/   config.yaml + model.safetensors of member N of ``mask_from``
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from seq2exp.dataset.samples import CONTACT
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.checkpoint import ModelCard, load_model
 
-__all__ = ["TrainedRun", "describe_machine", "open_run"]
+__all__ = ["TrainedRun", "describe_machine", "model_folders", "open_run"]
 
 
 class TrainedRun:
@@ -77,6 +78,9 @@ class TrainedRun:
             differences.append("no contacts")
         features = {feature.name for feature in manifest.features}
         differences += [f"no feature {name}" for name in self.card.features if name not in features]
+        wanted_set = self.card.data.elements
+        if wanted_set is not None and wanted_set not in dataset.elements:
+            differences.append(f"no set of elements {wanted_set}")
         if manifest.bin_size != self.card.dataset_bin_size:
             differences.append(
                 f"bin_size {manifest.bin_size} instead of {self.card.dataset_bin_size}"
@@ -103,7 +107,7 @@ def open_run(folder: Path) -> TrainedRun:
         The folder holds no finished run.
     """
     folder = Path(folder)
-    places = _places(folder)
+    places = model_folders(folder)
     if not (folder / "manifest.json").is_file() or not all(
         (place / "config.yaml").is_file() for place in places
     ):
@@ -119,8 +123,8 @@ def open_run(folder: Path) -> TrainedRun:
     return TrainedRun(folder, [model for model, _ in loaded], loaded[0][1])
 
 
-def _places(folder: Path) -> list[Path]:
-    """Model folders of all members, also of those that training has not reached yet."""
+def model_folders(folder: Path) -> list[Path]:
+    """Return the model folders of all members, also of those that training has not reached."""
     config = folder / "config.yaml"
     settings = load_yaml(config) if config.is_file() else {}
     num_seeds = settings.get("fit", {}).get("seeds", 1)

@@ -28,6 +28,7 @@ from seq2exp.training.callbacks import AveragedWeights, BatchSeed, Checkpoints, 
 from seq2exp.training.checkpoint import ModelCard, read_checkpoint, save_model
 from seq2exp.training.config import TrainConfig
 from seq2exp.training.devices import is_leader, memory_errors, require_devices
+from seq2exp.training.mask_source import MaskSource, copy_mask_run, mask_settings
 from seq2exp.training.module import ExpressionModule
 from seq2exp.training.plan import Plan, make_plan, require_room, with_recompute
 from seq2exp.training.run import describe_machine
@@ -41,6 +42,8 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 RESUME_MODES = ("auto", "never")
 # Model settings that only make sense with tracks.
 _ABOUT_TRACKS = ("track_betas", "track_weights", "track_loss_weight")
+_GIVEN_MASKS = ("retrain", "peaks", "abc")
+_ABOUT_GIVEN_MASKS = ("mask_budget", "abc_distance_bp", "abc_max_elements", "abc_element_bp")
 # Settings that change how fast an interrupted run goes on, and nothing else.
 _FREE_TO_CHANGE = ("fit.parallel ", "fit.workers ")
 # Enough genes for stable means and deviations of the tracks.
@@ -86,7 +89,7 @@ def train(config: TrainConfig, data: Path, out: Path, *, resume: str = "auto") -
                 fix="choose another --out, delete the folder, or use --resume auto",
             )
         )
-    plan = _planned(config, dataset, thorough=False)
+    plan = _planned(config, dataset, folder=out, thorough=False)
     if plan is not None:
         require_room(plan)
         if plan.recompute:
@@ -117,16 +120,19 @@ def dry_run(config: TrainConfig, data: Path) -> Plan:
         The configuration does not fit the dataset or the machine's devices.
     """
     require_devices(config)
-    plan = _planned(config, Dataset(data), thorough=True)
+    plan = _planned(config, Dataset(data), folder=None, thorough=True)
     assert plan is not None
     return plan
 
 
-def _planned(config: TrainConfig, dataset: Dataset, *, thorough: bool) -> Plan | None:
+def _planned(
+    config: TrainConfig, dataset: Dataset, *, folder: Path | None, thorough: bool
+) -> Plan | None:
     samples = _data(config, dataset, seed=config.seed).train
     if config.fit.threads:
         torch.set_num_threads(config.fit.threads)
-    return make_plan(config, model_params(config, samples), samples, thorough=thorough)
+    params = model_params(config, samples) | mask_settings(config, folder)
+    return make_plan(config, params, samples, thorough=thorough)
 
 
 def _data(config: TrainConfig, dataset: Dataset, *, seed: int) -> GeneDataModule:
@@ -142,8 +148,9 @@ def _data(config: TrainConfig, dataset: Dataset, *, seed: int) -> GeneDataModule
 def control_config(config: TrainConfig, dataset: Dataset, name: str) -> TrainConfig:
     """Return the configuration of a trained control: same model, same steps, less information.
 
-    ``sequence_only`` sees no track and no track-derived feature. ``shuffled_tracks`` sees the
-    tracks, contacts and track-derived features of another gene of its split.
+    ``sequence_only`` sees no track, no track-derived feature and no candidate elements, which come
+    from tracks; a mask that is not learned is left out. ``shuffled_tracks`` sees the tracks,
+    contacts, track-derived features and elements of another gene of its split.
     """
     if name == "shuffled_tracks":
         data = dataclasses.replace(config.data, shuffle_tracks=True)
@@ -154,9 +161,15 @@ def control_config(config: TrainConfig, dataset: Dataset, name: str) -> TrainCon
         for feature in dataset.manifest.features
         if feature.source != "track" and (chosen is None or feature.name in chosen)
     ]
-    data = dataclasses.replace(config.data, tracks=[], contacts=False, features=features)
+    data = dataclasses.replace(
+        config.data, tracks=[], contacts=False, features=features, elements=None
+    )
     model = {key: value for key, value in config.model.items() if key not in _ABOUT_TRACKS}
-    return dataclasses.replace(config, data=data, model=model, controls=[])
+    if model.get("mask") in _GIVEN_MASKS:
+        # Peaks, activity and a mask model that read tracks would bring them back.
+        model = {key: value for key, value in model.items() if key not in _ABOUT_GIVEN_MASKS}
+        model["mask"] = "none"
+    return dataclasses.replace(config, data=data, model=model, mask_from="", controls=[])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +181,7 @@ class _Member:
     folder: Path
     seed: int
     label: str
+    run_folder: Path
     recompute: bool = False
 
     def run(self) -> None:
@@ -187,11 +201,12 @@ def _jobs(
         if is_leader(config):
             folder.mkdir(parents=True, exist_ok=True)
             _claim(settings, dataset, folder)
+            copy_mask_run(settings, folder)
         several = settings.fit.seeds > 1
         for seed in range(settings.seed, settings.seed + settings.fit.seeds):
             place = folder / "members" / f"seed_{seed}" if several else folder
             name = f"{label}, seed {seed}" if several else label
-            jobs.append(_Member(settings, dataset.root, place, seed, name, recompute))
+            jobs.append(_Member(settings, dataset.root, place, seed, name, folder, recompute))
     return jobs
 
 
@@ -256,7 +271,12 @@ def _train_member(job: _Member) -> None:
     params = model_params(config, module_data.train)
     if job.recompute:
         params = with_recompute(params) or params
+    mask_source = MaskSource(job.run_folder) if config.mask_from else None
+    if mask_source is not None:
+        params |= mask_source.params(module_data.train)
     model = build_model(str(params["name"]), {k: v for k, v in params.items() if k != "name"})
+    if mask_source is not None:
+        mask_source.fill(model)
     _set_scaling(model, module_data.train)
     checkpoints = folder / "checkpoints"
     if is_leader(config):

@@ -80,6 +80,6 @@ def test_run_folder_to_files(dataset, tmp_path):
 
 def test_a_model_without_a_mask_is_refused(dataset, tmp_path):
     write_run(tmp_path / "run", dataset, mask="none")
-    with pytest.raises(InputError, match="without a learned mask"):
+    with pytest.raises(InputError, match="a model without a mask"):
         export_elements(tmp_path / "run", tmp_path / "map")
     assert not (tmp_path / "map").exists()

@@ -78,6 +78,7 @@ def batch_of(model, genes=4):
         blacklist_BN=torch.zeros(shape, dtype=torch.bool),
         valid_BN=torch.ones(shape, dtype=torch.bool),
         index_B=torch.arange(genes),
+        elements_BR2=torch.full((genes, 0, 2), -1, dtype=torch.int32),
     )
 
 
