@@ -64,10 +64,20 @@ def build_trunk(name: str, params: Mapping[str, Any]) -> nn.Module:
     Raises
     ------
     ConfigError
-        Unknown name; the message has the nearest match.
+        Unknown name; the message has the nearest match. Or a keyword that the trunk does not take.
     """
     _require_known("trunk", name, tuple(_TRUNKS))
-    return _TRUNKS[name](**params)
+    try:
+        return _TRUNKS[name](**params)
+    except TypeError as error:
+        raise ConfigError(
+            facts(
+                f"trunk {name!r}",
+                found=str(error),
+                expected="keywords that it takes",
+                fix="look up its settings in docs/encoders.md",
+            )
+        ) from error
 
 
 def build_encoder(

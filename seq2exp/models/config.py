@@ -63,13 +63,16 @@ class Seq2ExpConfig:
     d_model: int = 64
     """Width of the hidden states."""
     d_state: int = 16
-    """States per channel of the scan."""
+    """States per channel of the scan, in Mamba trunks."""
     d_conv: int = 4
-    """Taps of the convolution in each block."""
+    """Taps of the convolution in each block, in Mamba trunks."""
     expand: int = 2
-    """Inner width over model width."""
+    """Inner width over model width, in Mamba trunks."""
     trunk: str = "bimamba"
-    """Registry name of both networks."""
+    """Registry name of both networks: bimamba, mamba, hyena, transformer or conv."""
+    trunk_params: dict[str, Any] = field(default_factory=dict)
+    """Settings of the trunk that have no key here, such as num_heads of the transformer
+    (docs/encoders.md)."""
     generator_layers: int = 2
     """Blocks of the network that makes the mask."""
     predictor_layers: int = 2

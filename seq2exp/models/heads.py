@@ -115,11 +115,21 @@ class Readout(nn.Module):
             "bands": 0 if bands is None else len(bands) * d_model,
         }.get(kind, d_model)
 
-    def forward(self, hidden_BND: Tensor, mask_BN: Tensor | None = None) -> Tensor:
-        """Pool, shape (batch, out_dim); the mask (1 when left out) weighs "context" and "bands"."""
+    @property
+    def reads(self) -> tuple[int, int] | None:
+        """Half-open span of the bins that the pooling looks at; None where it looks at all."""
+        return None if self.kind in ("context", "bands") else self.span
+
+    def forward(
+        self, hidden_BND: Tensor, mask_BN: Tensor | None = None, *, first: int = 0
+    ) -> Tensor:
+        """Pool, shape (batch, out_dim); the mask (1 when left out) weighs "context" and "bands".
+
+        `first` is the bin of the window that `hidden_BND` begins with, where it holds `reads` only.
+        """
         if self.bands_KN is not None:
             return self._band_means(hidden_BND, mask_BN)
-        read_BRD = hidden_BND[:, self.span[0] : self.span[1]]
+        read_BRD = hidden_BND[:, self.span[0] - first : self.span[1] - first]
         if self.weights is not None:
             weights_BRH = torch.softmax(self.weights(read_BRD), dim=1)
             groups = read_BRD.unflatten(-1, (_ATTENTION_HEADS, -1))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
+from seq2exp.encoders import build_trunk
 from seq2exp.models.config import Seq2ExpConfig
 from seq2exp.models.heads import ExpressionHead, Readout, band_weights
 from seq2exp.nn.beta import TrackBeta
@@ -9,7 +14,14 @@ from seq2exp.nn.kmers import KmerStem
 from seq2exp.nn.stem import ConvStem, LinearStem, build_stem
 from seq2exp.nn.tracks import TrackEmbedding
 
-__all__ = ["make_head", "make_readout", "make_stem", "make_track_beta", "make_track_embedding"]
+__all__ = [
+    "make_head",
+    "make_readout",
+    "make_stem",
+    "make_track_beta",
+    "make_track_embedding",
+    "make_trunk",
+]
 
 
 def make_stem(config: Seq2ExpConfig) -> LinearStem | ConvStem | KmerStem:
@@ -77,3 +89,27 @@ def make_track_beta(config: Seq2ExpConfig) -> TrackBeta:
         scale_factor=config.prior_scale_factor,
         learn=config.learn_track_beta,
     )
+
+
+def make_trunk(config: Seq2ExpConfig, num_layers: int) -> nn.Module:
+    """Make the generator or the predictor; keys of the Mamba trunks go to those only."""
+    params: dict[str, Any] = {
+        "d_model": config.d_model,
+        "num_layers": num_layers,
+        "dropout": config.dropout,
+        "recompute": config.recompute,
+        "final_norm": config.final_norm,
+    }
+    if config.trunk in ("bimamba", "mamba"):
+        params |= {
+            "d_state": config.d_state,
+            "d_conv": config.d_conv,
+            "expand": config.expand,
+            "init_depth": config.init_depth,
+            "dt_min": config.dt_min,
+            "dt_max": config.dt_max,
+            "out_gain": config.out_proj_gain,
+        }
+    if config.trunk == "hyena":
+        params["l_max"] = config.num_bins
+    return build_trunk(config.trunk, params | config.trunk_params)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from seq2exp.core.config import bind
 from seq2exp.core.errors import ConfigError, facts
-from seq2exp.encoders import build_trunk
 from seq2exp.models.config import CONTACT, Seq2ExpConfig
 from seq2exp.models.contributions import ElementSum
 from seq2exp.models.element_masks import mask_of_elements
@@ -37,6 +36,7 @@ from seq2exp.models.parts import (
     make_stem,
     make_track_beta,
     make_track_embedding,
+    make_trunk,
 )
 from seq2exp.models.scaling import ColumnMoments
 from seq2exp.models.track_head import TrackHead
@@ -72,7 +72,9 @@ class Seq2Exp(nn.Module):
             else None
         )
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.generator = self._trunk(config.generator_layers) if config.has_generator else None
+        self.generator = (
+            make_trunk(config, config.generator_layers) if config.has_generator else None
+        )
         self.mask_head = nn.Linear(config.d_model, 2) if config.has_generator else None
         self.track_head = (
             TrackHead(config.d_model, tracks=config.target_tracks, transform=config.track_transform)
@@ -82,13 +84,16 @@ class Seq2Exp(nn.Module):
         self.track_beta = make_track_beta(config) if config.has_track_mask else None
         self.register_buffer("track_unit_T", torch.ones(len(config.tracks)))
         self.prior = BetaPrior(mean=config.prior_mean, scale=config.prior_scale)
-        self.predictor = self._trunk(config.predictor_layers)
+        self.predictor = make_trunk(config, config.predictor_layers)
         self.readout = make_readout(config)
         self.element_sum = (
             ElementSum(config.d_model, channels=config.element_channels, promoter=self.promoter)
             if config.element_channels
             else None
         )
+        # What nobody reads is not computed.
+        reads_all = self.element_sum is not None or config.gate == "pack"
+        self.span = None if reads_all else self.readout.reads
         self.head = make_head(config, pooled_dim=self.readout.out_dim + config.element_channels)
         self._zero_biases()
         self.mask_model = self._mask_model() if config.mask == "retrain" else None
@@ -129,24 +134,6 @@ class Seq2Exp(nn.Module):
             free = isinstance(module, nn.Linear) and not name.endswith("dt_proj")
             if free and module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-    def _trunk(self, num_layers: int) -> nn.Module:
-        config = self.config
-        params = {
-            "d_model": config.d_model,
-            "num_layers": num_layers,
-            "d_state": config.d_state,
-            "d_conv": config.d_conv,
-            "expand": config.expand,
-            "init_depth": config.init_depth,
-            "dropout": config.dropout,
-            "recompute": config.recompute,
-            "final_norm": config.final_norm,
-            "out_gain": config.out_proj_gain,
-            "dt_min": config.dt_min,
-            "dt_max": config.dt_max,
-        }
-        return build_trunk(config.trunk, params)
 
     def forward(
         self,
@@ -251,7 +238,7 @@ class Seq2Exp(nn.Module):
         if drawn_BN is not None:
             mask_BN, free_BN = self._force(call, drawn_BN)
         hidden_BND = self._predict(scanned, tracks_BND, mask_BN)
-        pooled_BD = self.readout(hidden_BND, mask_BN)
+        pooled_BD = self.readout(hidden_BND, mask_BN, first=self.span[0] if self.span else 0)
         if self.element_sum is not None:
             contact_BN = self._contact(call)
             summed_BV = self.element_sum(hidden_BND, mask_BN, contact_BN)
@@ -414,19 +401,19 @@ class Seq2Exp(nn.Module):
     def _predict(
         self, scanned: StemScan | None, tracks_BND: Tensor | None, mask_BN: Tensor | None
     ) -> Tensor:
-        """Hidden states of the predictor, shape (batch, bins, width)."""
+        """Hidden states of the predictor, shape (batch, bins that are read, width)."""
         tracks_BND = tracks_BND if self.config.use_tracks else None
         if mask_BN is not None and self.config.gate != "multiply":
             embedded_BND = self._embed(scanned, tracks_BND, mask_BN)
             if self.config.gate == "pack":
                 reach = self.pack_reach
                 return run_packed(self.predictor, embedded_BND, mask_BN, reach=reach)
-            hidden_BND: Tensor = self.predictor(embedded_BND, mask_BN)
+            hidden_BND: Tensor = self.predictor(embedded_BND, mask_BN, span=self.span)
             return hidden_BND
         embedded_BND = self._embed(scanned, tracks_BND)
         if mask_BN is not None:
             embedded_BND = embedded_BND * mask_BN[..., None].to(embedded_BND.dtype)
-        hidden_BND = self.predictor(embedded_BND)
+        hidden_BND = self.predictor(embedded_BND, span=self.span)
         return hidden_BND
 
     def _to_mask_bins(self, values: Tensor) -> Tensor:
