@@ -171,7 +171,8 @@ def test_code_is_plain_ascii_and_files_are_short():
 def test_every_configuration_is_bound_to_its_dataclass(path):
     """The models of configs/train are built in tests/training/test_configs.py."""
     kinds = {"data": DataConfig, "train": TrainConfig}
-    config = load_config(kinds[path.parent.name], [path])
+    folder = path.relative_to(ROOT / "configs").parts[0]
+    config = load_config(kinds[folder], [path])
     assert load_yaml(path)
     assert config
 

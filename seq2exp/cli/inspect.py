@@ -46,6 +46,7 @@ def describe(path: Path, *, verify: bool = False) -> str:
         _labels(dataset),
         _contacts(manifest),
         f"features  {', '.join(feature.name for feature in manifest.features) or 'none'}",
+        _elements(dataset),
         *(f"note      {name}: {count:,}" for name, count in manifest.counts.items()),
     ]
     return "\n".join(lines)
@@ -91,6 +92,14 @@ def _contacts(manifest: Any) -> str:  # noqa: ANN401
     if not info.num_bins:
         return "contacts  none"
     return f"contacts  {info.source}, {info.num_bins} bins of {info.bin_size:,} bp, {info.unit}"
+
+
+def _elements(dataset: Any) -> str:  # noqa: ANN401
+    sets = (
+        f"{name} {sum(len(starts) for starts, _ in contigs.values()):,}"
+        for name, contigs in dataset.elements.items()
+    )
+    return f"elements  {_some(sets) or 'none'}"
 
 
 def _some(items: Any) -> str:  # noqa: ANN401

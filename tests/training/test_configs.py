@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
 import pytest
 import torch
 
 from seq2exp.core.config import load_config
-from seq2exp.models.registry import build_model
+from seq2exp.models.masking import MaskMode
+from seq2exp.models.registry import build_model, config_dict
 from seq2exp.training.config import TrainConfig
 from seq2exp.training.trainer import _ABOUT_TRACKS
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs" / "train").glob("*.yaml"))
 
 
-def load_model(path, **decided):
-    config = load_config(TrainConfig, [path])
+MASKS = sorted((SHIPPED[0].parent / "masks").glob("*.yaml"))
+
+
+def load_model(path, *overlays, **decided):
+    config = load_config(TrainConfig, [path, *overlays])
     settings = config.model
     if not decided["tracks"]:
         # As the sequence_only control does.
@@ -38,6 +43,30 @@ def test_shipped_configuration_makes_a_model_with_and_without_tracks(path, track
     signal = torch.zeros(1, model.config.num_bins, len(tracks))
     out = model.eval()(codes, signal, torch.zeros(1, 2))
     assert torch.isfinite(out.expression_BK).all()
+
+
+@pytest.mark.parametrize("path", MASKS, ids=lambda path: path.stem)
+def test_a_mask_overlay_changes_the_mask_of_the_demo_and_little_else(path):
+    demo = next(path for path in SHIPPED if path.stem == "demo")
+    tracks = ["DNase", "contact"]
+    plain, soft = load_model(demo, tracks=tracks)
+    frozen = config_dict(soft)["params"]
+    decided = {"mask_model": frozen} if path.stem == "retrain" else {}
+    config, model = load_model(demo, path, tracks=tracks, **decided)
+    assert model.config.mask == path.stem
+    assert config.optim == plain.optim
+    assert config.data.window_bp == plain.data.window_bp
+    assert bool(config.mask_from) == (path.stem == "retrain")
+    codes = torch.zeros(2, config.data.window_bp, dtype=torch.uint8)
+    signal = torch.rand(2, model.config.num_bins, 2)
+    elements = torch.tensor([[[100, 600]], [[-1, -1]]], dtype=torch.int32)
+    out = model.eval()(codes, signal, elements_BR2=elements)
+    assert torch.isfinite(out.expression_BK).all()
+    assert out.mask_BN[:, 56:72].eq(1).all()
+
+
+def test_there_is_an_overlay_for_every_mode():
+    assert {path.stem for path in MASKS} == set(typing.get_args(MaskMode))
 
 
 def test_yeast_reads_codons():
