@@ -20,6 +20,10 @@ SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs" / "train").glo
 MASKS = sorted((SHIPPED[0].parent / "masks").glob("*.yaml"))
 
 
+TABLE = SHIPPED[0].parent / "table"
+BASES = ("simulated", "yeast")
+
+
 def load_model(path, *overlays, **decided):
     config = load_config(TrainConfig, [path, *overlays])
     settings = config.model
@@ -63,6 +67,29 @@ def test_a_mask_overlay_changes_the_mask_of_the_demo_and_little_else(path):
     out = model.eval()(codes, signal, elements_BR2=elements)
     assert torch.isfinite(out.expression_BK).all()
     assert out.mask_BN[:, 56:72].eq(1).all()
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("path", sorted(TABLE.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_models_of_a_table_are_about_equally_large_and_share_everything_else(base, path):
+    if path.stem in BASES:
+        return
+    tracks = ["DNase", "contact"]
+    shared = load_config(TrainConfig, [TABLE / f"{base}.yaml"])
+    _, soft = load_model(TABLE / f"{base}.yaml", TABLE / "soft.yaml", tracks=tracks)
+    frozen = config_dict(soft)["params"]
+    decided = {"mask_model": frozen} if path.stem == "retrain" else {}
+    config, model = load_model(
+        TABLE / f"{base}.yaml", path, tracks=tracks, num_features=2, **decided
+    )
+    assert (config.data, config.optim, config.fit) == (shared.data, shared.optim, shared.fit)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert 60_000 < trained < 80_000
+    codes = torch.randint(0, 4, (2, config.data.window_bp), dtype=torch.uint8)
+    signal = torch.rand(2, model.config.num_bins, 2)
+    elements = torch.tensor([[[100, 600]], [[-1, -1]]], dtype=torch.int32)
+    out = model.eval()(codes, signal, torch.zeros(2, 2), elements_BR2=elements)
+    assert torch.isfinite(out.expression_BK).all()
 
 
 def test_there_is_an_overlay_for_every_mode():
