@@ -69,7 +69,7 @@ def train_windows(base: str, options: argparse.Namespace) -> list[Path]:
         jobs = []
         for window, folder in sorted(folders.items(), reverse=True):
             # Promoter and read-out never exceed the window.
-            central = str(min(2048, window))
+            central = str(min(1024, window))
             more = ("--data.window_bp", str(window), "--model.promoter_bp", central,
                     "--model.readout_bp", central)  # fmt: skip
             jobs.append(pool.submit(train, base, "soft", options.dataset, folder, *seeds, *more))
