@@ -24,6 +24,7 @@ from data_prep.config import DataConfig
 from data_prep.simulate import SimulationConfig
 from seq2exp.encoders.enformer import EnformerConfig
 from seq2exp.encoders.epinformer import EPInformerConfig
+from seq2exp.models.baseline import BaselineConfig
 from seq2exp.models.config import Seq2ExpConfig
 from seq2exp.training.config import TrainConfig
 
@@ -36,6 +37,7 @@ CONFIGS: Mapping[str, type] = {
     "simulate": SimulationConfig,
     "enformer": EnformerConfig,
     "epinformer": EPInformerConfig,
+    "baseline": BaselineConfig,
 }
 # The dataset and the data section decide these.
 FILLED_IN = ("tracks", "num_features", "num_outputs", "window_bp", "bin_size")
@@ -43,7 +45,7 @@ FILLED_IN = ("tracks", "num_features", "num_outputs", "window_bp", "bin_size")
 
 def table(name: str) -> str:
     """Return the Markdown table of a configuration: key, default, meaning; nested keys dotted."""
-    config, prefix = CONFIGS[name], "model." if name == "model" else ""
+    config, prefix = CONFIGS[name], "model." if name in ("model", "baseline") else ""
     lines = ["| key | default | meaning |", "|---|---|---|"]
     return "\n".join(lines + _rows(config, prefix)) + "\n"
 

@@ -37,7 +37,8 @@ def settings_of(page: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["train.md", "prepare.md", "simulator.md", "enformer.md", "epinformer.md"]
+    "page",
+    ["baselines.md", "train.md", "prepare.md", "simulator.md", "enformer.md", "epinformer.md"],
 )
 def test_tables_of_settings_are_those_of_the_dataclasses(config_keys, page):
     text = (DOCS / page).read_text()
