@@ -289,7 +289,11 @@ def test_compiled_in_any_chunks_is_the_same(chunk):
 
 
 def test_compiled_exponential_over_its_whole_range():
-    """One token, one state: y = exp(delta A) s. Underflow goes to 0, overflow to inf, NaN stays."""
+    """One token, one state: y = exp(delta A) s. Underflow goes to 0, overflow to inf, NaN stays.
+
+    The product delta A / ln 2 is rounded to 2^-24 of itself, which the exponential turns into as
+    much of its own size per unit of delta A.
+    """
     rates = torch.cat([torch.linspace(-86, 88, 4001), torch.tensor([-200.0, 200.0, torch.nan])])
     one, none = torch.ones(1, 1, 1), torch.zeros(1, 1, len(rates))
     y = selective_scan(
@@ -302,7 +306,8 @@ def test_compiled_exponential_over_its_whole_range():
         backend="cpu",
     )[0, 0]
     exact = rates[:4001].double().exp()
-    assert ((y[:4001] - exact).abs() / exact).max() < 4e-7
+    allowed = 3e-7 + 1.5 * 2**-24 * rates[:4001].abs()
+    assert (((y[:4001] - exact).abs() / exact) < allowed).all()
     assert 0 <= y[4001] < 1e-37
     assert torch.isinf(y[4002])
     assert torch.isnan(y[4003])

@@ -24,7 +24,7 @@ def _per_token(*tensors: Tensor, chunk: int | None, **options: Any) -> tuple[Ten
     return scan_reference(*tensors, **options)
 
 
-def _compiled(*tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+def _compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     try:
         from seq2exp.nn.scan.compiled import scan_compiled
     except ImportError as error:
@@ -36,12 +36,12 @@ def _compiled(*tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor]:  # noq
                 fix="install numba, or use backend 'torch'",
             )
         ) from error
-    return scan_compiled(*tensors, **options)
+    return scan_compiled(inputs)
 
 
 _BACKENDS: dict[str, ScanBackend] = {
     "torch": unfused(scan_chunked),
-    "cpu": unfused(_compiled),
+    "cpu": _compiled,
     "reference": unfused(_per_token),
 }
 _AUTO = "torch"
