@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.nn.lanes import WIDTH
+from seq2exp.nn.numba_use import arrays, use_threads, without_gaps
 from seq2exp.nn.scan.inputs import ScanInputs
 from seq2exp.nn.scan.kernels import scan_backward, scan_forward
 
@@ -93,7 +93,7 @@ class _CompiledScan(torch.autograd.Function):
         tile = max(1, min(chunk, length))
         # Powers of two cost less; a NaN of an odd pattern would not outlive the exponential.
         rates_NE = (A_NE / math.log(2)).masked_fill(A_NE.isnan(), torch.nan).contiguous()
-        per_token = [_rows(x) for x in (u_BLE, delta_BLE, B_BLN, C_BLN)]
+        per_token = [without_gaps(x) for x in (u_BLE, delta_BLE, B_BLN, C_BLN)]
         options = [
             _given(bias_E, u_BLE, 1),
             _given(D_E, u_BLE, 1),
@@ -106,10 +106,10 @@ class _CompiledScan(torch.autograd.Function):
         marks_KBNE = u_BLE.new_empty((num_marks, *initial_BNE.shape))
         last_BNE = initial_BNE.clone(memory_format=torch.contiguous_format)
         y_BLE = u_BLE.new_empty((batch, length, channels))
-        arrays = [per_token[0], per_token[1], rates_NE, *per_token[2:], *options]
-        items = min(_use_threads(), max(1, channels // WIDTH))
-        scan_forward(*_arrays(*arrays, last_BNE, y_BLE, marks_KBNE), softened, reverse, tile, items)
-        ctx.save_for_backward(*arrays, A_NE, marks_KBNE)
+        saved = [per_token[0], per_token[1], rates_NE, *per_token[2:], *options]
+        items = min(use_threads(), max(1, channels // WIDTH))
+        scan_forward(*arrays(*saved, last_BNE, y_BLE, marks_KBNE), softened, reverse, tile, items)
+        ctx.save_for_backward(*saved, A_NE, marks_KBNE)
         ctx.flags = softened, reverse, tile
         ctx.given = [x is not None for x in (bias_E, D_E, z_BLE, mask_BL)]
         return y_BLE, last_BNE
@@ -121,8 +121,8 @@ class _CompiledScan(torch.autograd.Function):
         grad_y_BLE: Tensor,
         grad_last_BNE: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        *arrays, A_NE, marks_KBNE = ctx.saved_tensors
-        u_BLE, B_BLN, z_BLE = arrays[0], arrays[3], arrays[7]
+        *saved, A_NE, marks_KBNE = ctx.saved_tensors
+        u_BLE, B_BLN, z_BLE = saved[0], saved[3], saved[7]
         (batch, length, channels), tile = u_BLE.shape, ctx.flags[2]
         blocks = channels // WIDTH
         groups = max(1, min(-(-blocks // 2), -(-_ITEMS // max(batch, 1))))
@@ -134,8 +134,10 @@ class _CompiledScan(torch.autograd.Function):
         grad_bias_BE, grad_D_BE = (u_BLE.new_zeros((batch, channels)) for _ in range(2))
         grad_B_BLN, grad_C_BLN = (u_BLE.new_empty(B_BLN.shape) for _ in range(2))
         grad_mask_BL = u_BLE.new_empty((batch, length))
-        fixed = _arrays(*arrays, marks_KBNE, _rows(grad_y_BLE), carry_BNE, *per_channel, grad_A_BNE)
-        _use_threads()
+        fixed = arrays(
+            *saved, marks_KBNE, without_gaps(grad_y_BLE), carry_BNE, *per_channel, grad_A_BNE
+        )
+        use_threads()
         tiles, per_segment = marks_KBNE.shape[0], max(1, _SEGMENT // tile)
         for first in reversed(range(0, tiles, per_segment)):
             last = min(first + per_segment, tiles)
@@ -143,7 +145,7 @@ class _CompiledScan(torch.autograd.Function):
             span = slice(length - stop, length - start) if ctx.flags[1] else slice(start, stop)
             wholes = grad_B_BLN[:, span], grad_C_BLN[:, span], grad_mask_BL[:, span]
             parts = [whole.new_zeros((groups, *whole.shape)) for whole in wholes]
-            sums = _arrays(*parts[:2], grad_bias_BE, grad_D_BE, parts[2])
+            sums = arrays(*parts[:2], grad_bias_BE, grad_D_BE, parts[2])
             scan_backward(*fixed, *sums, *ctx.flags, first, last)
             for whole, part in zip(wholes, parts, strict=True):
                 torch.sum(part, 0, out=whole)
@@ -161,26 +163,4 @@ def _filled(tensor: Tensor | None, gap: int) -> Tensor | None:
 
 
 def _given(tensor: Tensor | None, like: Tensor, ndim: int) -> Tensor:
-    return like.new_empty((0,) * ndim) if tensor is None else _rows(tensor)
-
-
-def _rows(tensor: Tensor) -> Tensor:
-    """Return a tensor whose last axis has no gaps; the others keep their strides."""
-    if tensor.stride(-1) == 1 or tensor.numel() == 0:
-        return tensor
-    if tensor.ndim == 3 and tensor.stride(1) == 0:
-        # One row for all tokens, as a mean or a sum sends back: it is not copied.
-        return tensor[:, :1].contiguous().expand(tensor.shape)
-    return tensor.contiguous()
-
-
-def _arrays(*tensors: Tensor) -> list[Any]:
-    return [tensor.detach().numpy() for tensor in tensors]
-
-
-def _use_threads() -> int:
-    """Take as many threads as torch does, and return their number."""
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    threads = min(torch.get_num_threads(), most)
-    numba.set_num_threads(threads)
-    return threads
+    return like.new_empty((0,) * ndim) if tensor is None else without_gaps(tensor)
