@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import subprocess
 import sys
 
@@ -596,3 +597,45 @@ def test_compiled_takes_nothing():
         assert y.shape == (batch, length, 3)
         assert torch.equal(last, inputs[6])
         assert [g.shape for g in gradients((y, last), inputs)] == [x.shape for x in inputs]
+
+
+def test_auto_takes_the_compiled_loops_for_float32_and_torch_for_float64(monkeypatch):
+    seen = []
+    from seq2exp.nn.scan import front
+
+    for name in ("cpu", "torch"):
+        backend = front._BACKENDS[name]
+        monkeypatch.setitem(
+            front._BACKENDS, name, lambda x, name=name, run=backend: (seen.append(name), run(x))[1]
+        )
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        run([t.detach() for t in make_inputs(3, dtype=dtype)])
+    monkeypatch.setattr(front, "numba_refuses", lambda: "it is not there")
+    run([t.detach() for t in make_inputs(3, dtype=torch.float32)])
+    assert seen == ["cpu", "cpu", "torch", "torch"]
+    with pytest.raises(ConfigError, match="it is not there"):
+        run(make_inputs(3, dtype=torch.float32), backend="cpu")
+
+
+@pytest.mark.parametrize("hidden", ["numba", "jit"])
+def test_everything_runs_where_numba_does_not(hidden):
+    """In a child where numba cannot be imported, or must not compile."""
+    code = (
+        "import os, sys, torch\n"
+        + ("sys.modules['numba'] = None\n" if hidden == "numba" else "")
+        + "from seq2exp.nn.mamba import BiMambaBlock\n"
+        "torch.manual_seed(0)\n"
+        "block = BiMambaBlock(16)\n"
+        "y = block(torch.randn(1, 9, 16))\n"
+        "y.sum().backward()\n"
+        "print(y.abs().sum().item())\n"
+    )
+    values = []
+    for program, extra in ((code, {"NUMBA_DISABLE_JIT": "1"} if hidden == "jit" else {}),
+                           (code.replace("sys.modules['numba'] = None\n", ""), {})):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=120,
+            check=True, env={**os.environ, **extra},
+        )  # fmt: skip
+        values.append(float(done.stdout))
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
