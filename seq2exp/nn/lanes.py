@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.typing import templates
 from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np import arrayobj
 from numpy.typing import NDArray
@@ -69,15 +70,23 @@ inline = njit(forceinline=True, error_model="numpy", fastmath={"contract"})
 
 def compiled(
     signature: str, *, parallel: bool = False
-) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Compile for one signature; keep the machine code where there is a folder to keep it in."""
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile at the first call; keep the machine code where there is a folder to keep it in."""
 
-    def wrap(function: Callable[..., Any]) -> Callable[..., None]:
-        options = {"error_model": "numpy", "fastmath": {"contract"}, "parallel": parallel}
-        try:
-            return njit(signature, cache=True, **options)(function)
-        except RuntimeError:
-            return njit(signature, **options)(function)
+    def wrap(function: Callable[..., None]) -> Callable[..., None]:
+        @cache
+        def machine_code() -> Callable[..., None]:
+            options = {"error_model": "numpy", "fastmath": {"contract"}, "parallel": parallel}
+            try:
+                return njit(signature, cache=True, **options)(function)
+            except RuntimeError:
+                return njit(signature, **options)(function)
+
+        @wraps(function)
+        def run(*args: Any) -> None:  # noqa: ANN401
+            machine_code()(*args)
+
+        return run
 
     return wrap
 
@@ -131,12 +140,12 @@ def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401
 def _define(operation: Callable[..., Any], name: str) -> None:
     """Teach numba one operator on vectors, and on a vector and a number."""
 
-    @infer_global(operation)
-    class Template(AbstractTemplate):
+    @templates.infer_global(operation)
+    class Template(templates.AbstractTemplate):
         def generic(self, args: tuple[Any, ...], kws: dict[str, Any]) -> Any:  # noqa: ANN401
             mixed = len(args) == 2 and any(isinstance(kind, _Lanes) for kind in args)
             if mixed and all(isinstance(kind, (_Lanes, types.Float)) for kind in args):
-                return signature(_lanes, *args)
+                return templates.signature(_lanes, *args)
             return None
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:  # noqa: ANN401
