@@ -1,10 +1,9 @@
 """Vectors of 16 floats inside functions that numba compiles.
 
-numba has no vector type, and its automatic vectorisation of a loop over channels was four times
-slower than this one (docs/scan.md): it checks at every run of a short loop that arrays do not
-overlap, and keeps nothing in registers. A value of the type made here is one vector of LLVM, which
-the compiler cuts into the registers that a machine has, so the same code serves AVX-512, AVX2, SSE
-and NEON. Vectors know ``+ - * /`` among themselves and with float32 numbers.
+numba has no vector type; loops that left it to vectorise over channels were four times slower than
+these (docs/scan.md). A value of the type made here is one vector of LLVM, which the compiler cuts
+into the registers that a machine has, so that the same code serves AVX-512, AVX2, SSE and NEON.
+Vectors know ``+ - * /`` among themselves and with float32 numbers.
 
 A function cached by numba is compiled again when its own file changes, not when this one does:
 remove ``__pycache__/*.nbi`` after a change here.

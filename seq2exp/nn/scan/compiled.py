@@ -51,6 +51,7 @@ def scan_compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
         )
     cast, channels = inputs.cast(dtype), u_BLE.shape[2]
     gap = -channels % WIDTH
+    tensors = [value for value in vars(cast).values() if isinstance(value, Tensor)]
     y_BLE, last_BNE = _CompiledScan.apply(  # type: ignore[no-untyped-call]
         _filled(cast.u_BLE, gap),
         _filled(cast.delta_BLE, gap),
@@ -66,6 +67,7 @@ def scan_compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
         cast.delta_softplus,
         cast.reverse,
         cast.chunk or _TILE,
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
     )
     return y_BLE[..., :channels].to(u_BLE.dtype), last_BNE[..., :channels].transpose(1, 2)
 
@@ -88,6 +90,7 @@ class _CompiledScan(torch.autograd.Function):
         softened: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
         reverse: bool,  # noqa: FBT001
         chunk: int,
+        keeps: bool,  # noqa: FBT001
     ) -> tuple[Tensor, Tensor]:
         batch, length, channels = u_BLE.shape
         tile = max(1, min(chunk, length))
@@ -101,7 +104,6 @@ class _CompiledScan(torch.autograd.Function):
             _given(mask_BL, u_BLE, 2),
             u_BLE.new_empty((0, 0), dtype=torch.bool) if breaks_BL is None else breaks_BL,
         ]
-        keeps = any(ctx.needs_input_grad)
         num_marks = -(-length // tile) if keeps else 0
         marks_KBNE = u_BLE.new_empty((num_marks, *initial_BNE.shape))
         last_BNE = initial_BNE.clone(memory_format=torch.contiguous_format)
@@ -153,7 +155,7 @@ class _CompiledScan(torch.autograd.Function):
         return (
             *per_channel[:2], grad_A_BNE.sum(0), grad_B_BLN, grad_C_BLN, carry_BNE,
             *(x if given else None for x, given in zip(optional, ctx.given, strict=True)),
-            None, None, None, None,
+            None, None, None, None, None,
         )  # fmt: skip
 
 
