@@ -1,45 +1,82 @@
-"""The compiled scan of the CPU beside the loop over tokens and the chunked scan in torch.
+"""The compiled scan of the CPU beside every other way to compute it, and beside its floor.
 
-One layer's inner scan: 256 channels, 16 states, batch 1, float32. Every repeat runs all contestants
-in turn, so that a busy moment hits all alike; the loop runs once, and not at 200,000 tokens. The
-parallel scan of mambapy takes part if it is installed.
+One layer's inner scan: 256 channels, 16 states, batch 1, float32; and one whole causal layer of
+width 128 beside that of transformers. Every repeat runs all contestants in turn, so that a busy
+moment hits all alike; slow ones run once. mambapy and transformers take part if installed. "torch"
+is our own backend in plain torch, chunk by chunk with a hand-written backward; "cumulative" is a
+chunk-vectorised scan as one would write it down, with torch's gradient.
 
-    python benchmarks/scan.py [--lengths 2000 20000 200000] [--threads 2] [--repeats 5] [--quick]
+    python benchmarks/scan.py [--lengths 2000 20000 200000] [--threads 2] [--repeats 7] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from common import circumstances, summary, write_result
+from numba import prange
+from scan_peers import hugging_face_layers, per_step_loop, scan_cumulative, scan_mambapy
 from torch import Tensor
 
+from seq2exp.nn.lanes import WIDTH, compiled, exp2, load, store
+from seq2exp.nn.numba_use import use_threads
 from seq2exp.nn.scan import selective_scan
 
-CHANNELS, STATES = 256, 16
-LOOP_AT_MOST = 20_000
-TARGETS = {"forward: loop / cpu": 100, "forward: torch / cpu": 10, "both: torch / cpu": 8}
+CHANNELS, STATES, LAYER_WIDTH = 256, 16, 128
+# The largest length of each slow contestant; beyond it needs minutes or more than 16 GB.
+AT_MOST = {
+    "loop": 20_000,
+    "mambapy": 20_000,
+    "transformers": 20_000,
+    "cumulative 32 both": 20_000,
+    "cumulative 128 both": 20_000,
+}
+ONCE = ("loop", "mambapy", "transformers")
+TARGETS = {
+    "forward: loop / cpu": "at least 100",
+    "forward: cumulative 32 and 128 / cpu": "at least 10",
+    "both: cumulative 32 and 128 / cpu": "at least 8",
+    "forward: cpu / floor of own exp": "at most 3",
+    "peak memory at 200000 over the bytes of u": "below 3",
+}
 # Memory above the inputs of one forward and backward, in a process of its own.
 MEMORY = """
 import sys, torch
 sys.path.insert(0, {folder!r})
 from scan import make_inputs, resident
 from seq2exp.nn.scan import selective_scan
+torch.set_num_threads({threads})
 warm = make_inputs(64)
 selective_scan(*warm, backend={backend!r}).sum().backward()
 inputs = make_inputs({length})
+weights = torch.ones_like(inputs[0])
 with open("/proc/self/clear_refs", "w") as handle:
     handle.write("5")  # forget the peak so far
 before = resident("VmRSS")
-selective_scan(*inputs, backend={backend!r}).sum().backward()
+if {dense}:
+    (selective_scan(*inputs, backend={backend!r}) * weights).sum().backward()
+else:
+    selective_scan(*inputs, backend={backend!r}).sum().backward()
 print(resident("VmHWM") - before)
 """
+
+
+@compiled("void(f4[:,:], i8)", parallel=True)
+def exponentials(x: np.ndarray, repeats: int) -> None:
+    """Take the kernel's own exponential of numbers that stay in the cache."""
+    for row in prange(x.shape[0]):
+        for _ in range(repeats):
+            for left in range(0, x.shape[1], WIDTH):
+                store(x, (row, left), exp2(load(x, (row, left)) - np.float32(1)))
 
 
 def resident(key: str) -> int:
@@ -60,82 +97,130 @@ def make_inputs(length: int) -> list[Tensor]:
     return [value.requires_grad_() for value in values]
 
 
-def forward(inputs: list[Tensor], backend: str) -> None:
-    with torch.no_grad():
-        selective_scan(*inputs, backend=backend)
-
-
-def both(inputs: list[Tensor], backend: str) -> None:
-    for tensor in inputs:
-        tensor.grad = None
-    selective_scan(*inputs, backend=backend).sum().backward()
-
-
-def mambapy_forward(inputs: list[Tensor]) -> None:
-    from mambapy.pscan import pscan
-
-    u, delta, A, B, C = inputs
-    with torch.no_grad():
-        decay = torch.exp(delta[..., None] * A)
-        push = delta[..., None] * B[:, :, None] * u[..., None]
-        (pscan(decay, push) @ C[..., None]).squeeze(-1)
-
-
-def contestants(length: int) -> dict[str, Callable[[list[Tensor]], None]]:
-    found: dict[str, Callable[[list[Tensor]], None]] = {
-        "forward cpu": lambda x: forward(x, "cpu"),
-        "forward torch": lambda x: forward(x, "torch"),
-        "both cpu": lambda x: both(x, "cpu"),
-        "both torch": lambda x: both(x, "torch"),
+def scans() -> dict[str, Callable[..., Tensor]]:
+    """All ways to scan, ours first."""
+    found: dict[str, Callable[..., Tensor]] = {
+        "cpu": lambda *x: selective_scan(*x, backend="cpu"),
+        "torch": lambda *x: selective_scan(*x, backend="torch"),
+        "cumulative 32": lambda *x: scan_cumulative(*x, chunk=32),
+        "cumulative 128": lambda *x: scan_cumulative(*x, chunk=128),
+        "loop": per_step_loop,
     }
-    if length <= LOOP_AT_MOST:
-        found["forward loop"] = lambda x: forward(x, "reference")
-        try:
-            import mambapy  # noqa: F401
-
-            found["forward mambapy"] = mambapy_forward
-        except ImportError:
-            pass
-    return found
+    try:
+        import mambapy  # noqa: F401
+    except ImportError:
+        return found
+    return {**found, "mambapy": scan_mambapy}
 
 
-def timed(run: Callable[[list[Tensor]], None], inputs: list[Tensor]) -> float:
+def contestants(length: int) -> dict[str, Callable[[], object]]:
+    """What is timed at a length: scans forward and with gradient, and whole layers."""
+    inputs = make_inputs(length)
+    x = torch.randn(1, length, LAYER_WIDTH)
+
+    def forward(run: Callable[..., Tensor]) -> Tensor:
+        with torch.no_grad():
+            return run(*inputs)
+
+    def both(run: Callable[..., Tensor]) -> None:
+        for tensor in inputs:
+            tensor.grad = None
+        run(*inputs).sum().backward()
+
+    def layer(run: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.no_grad():
+            return run(x)
+
+    runs: dict[str, Callable[[], object]] = {}
+    for name, run in scans().items():
+        if length <= AT_MOST.get(name, length):
+            runs[f"forward {name}"] = lambda run=run: forward(run)
+        gradients = name not in ONCE and length <= AT_MOST.get(f"{name} both", length)
+        if gradients:
+            runs[f"both {name}"] = lambda run=run: both(run)
+    for name, run in hugging_face_layers(LAYER_WIDTH).items():
+        if length <= AT_MOST.get(name, length):
+            runs[f"layer {name}"] = lambda run=run: layer(run)
+    return runs
+
+
+def check_equal(length: int = 500) -> dict[str, float]:
+    """Return how far each contestant is from the float64 definition, over its largest value."""
+    inputs = [tensor.detach() for tensor in make_inputs(length)]
+    exact = per_step_loop(*(tensor.double() for tensor in inputs))
+    gaps = {
+        name: ((run(*inputs) - exact).abs().max() / exact.abs().max()).item()
+        for name, run in scans().items()
+    }
+    layers = hugging_face_layers(LAYER_WIDTH)
+    if layers:
+        x = torch.randn(1, length, LAYER_WIDTH)
+        with torch.no_grad():
+            ours, theirs = layers["ours"](x), layers["transformers"](x)
+        gaps["layer"] = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    assert max(gaps.values()) < 1e-5, gaps
+    return gaps
+
+
+def timed(run: Callable[[], object]) -> float:
     start = time.perf_counter()
-    run(inputs)
+    run()
     return time.perf_counter() - start
 
 
-def exp_floor(length: int) -> float:
-    """Seconds that torch needs for as many exponentials as the forward takes."""
+def exp_rates() -> dict[str, Callable[[], float]]:
+    """Seconds per exponential on all threads: torch's, and the kernel's own."""
     x = -torch.rand(1 << 20)
-    times = [timed(lambda _: torch.exp(x), []) for _ in range(20)]
-    return min(times) * length * CHANNELS * STATES / x.numel()
+    out = torch.empty_like(x)
+    small = torch.zeros(use_threads(), 2048)
+    repeats = 2000
+
+    def ours() -> float:
+        return timed(lambda: exponentials(small.numpy(), repeats)) / (small.numel() * repeats)
+
+    return {
+        "torch": lambda: min(timed(lambda: torch.exp(x, out=out)) for _ in range(5)) / x.numel(),
+        "own": ours,
+    }
 
 
-def measure(length: int, repeats: int) -> dict[str, object]:
-    inputs = make_inputs(length)
-    runs = contestants(length)
+def measure(length: int, repeats: int) -> dict[str, Any]:
+    runs, rates = contestants(length), exp_rates()
     times: dict[str, list[float]] = {name: [] for name in runs}
+    floors: dict[str, list[float]] = {name: [] for name in rates}
     for repeat in range(repeats):
         for name, run in runs.items():
-            once = name in ("forward loop", "forward mambapy")
-            if repeat == 0 or not once:
-                times[name].append(timed(run, inputs))
-    seconds = summary(times)
-    cpu = seconds["forward cpu"]["median"]
-    ratios = {
-        f"forward: {name.split()[1]} / cpu": seconds[name]["median"] / cpu
-        for name in runs
-        if name.startswith("forward") and name != "forward cpu"
+            if repeat == 0 or name.split()[1] not in ONCE:
+                times[name].append(timed(run))
+        for name, rate in rates.items():
+            floors[name].append(rate() * length * CHANNELS * STATES)
+    seconds, floor_seconds = summary(times), summary(floors)
+    ratios = {}
+    for kind, base in (("forward", "forward cpu"), ("both", "both cpu"), ("layer", "layer ours")):
+        for name in (name for name in runs if name.startswith(kind) and name != base):
+            label = f"{kind}: {name.removeprefix(kind + ' ')} / {base.split()[1]}"
+            ratios[label] = seconds[name]["median"] / seconds[base]["median"]
+    for name, values in floor_seconds.items():
+        ratios[f"forward: cpu / floor of {name} exp"] = (
+            seconds["forward cpu"]["median"] / values["median"]
+        )
+    return {
+        "seconds": seconds,
+        "exp_floor_seconds": floor_seconds,
+        "ratios_of_medians": ratios,
+        "load_1_min": round(os.getloadavg()[0], 2),
     }
-    ratios["both: torch / cpu"] = seconds["both torch"]["median"] / seconds["both cpu"]["median"]
-    ratios["forward: cpu / exp floor of torch"] = cpu / exp_floor(length)
-    return {"seconds": seconds, "ratios": ratios}
 
 
-def memory_over_input(length: int, backend: str) -> float:
+def memory_over_input(length: int, backend: str, threads: int, *, dense: bool) -> float:
     """Return the peak memory of forward and backward, over the bytes of the input u."""
-    code = MEMORY.format(folder=str(Path(__file__).parent), backend=backend, length=length)
+    code = MEMORY.format(
+        folder=str(Path(__file__).parent),
+        backend=backend,
+        length=length,
+        dense=dense,
+        threads=threads,
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return float(done.stdout) / (4 * length * CHANNELS)
 
@@ -144,20 +229,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[2_000, 20_000, 200_000])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="2,000 tokens; writes no result")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     lengths = [2_000] if options.quick else options.lengths
-    warm = make_inputs(64)
-    both(warm, "cpu")
+    gaps = check_equal()
+    selective_scan(*make_inputs(64), backend="cpu").sum().backward()
     result = {
         "shape": f"batch 1, {CHANNELS} channels, {STATES} states, float32",
         "threads": options.threads,
+        "largest_error_over_largest_value": gaps,
         "lengths": {str(length): measure(length, options.repeats) for length in lengths},
         "peak_memory_over_u_bytes": {
-            f"{backend} at {lengths[-1]}": memory_over_input(lengths[-1], backend)
+            f"{backend} at {lengths[-1]}, gradient {kind}": memory_over_input(
+                lengths[-1], backend, options.threads, dense=kind == "in memory"
+            )
             for backend in ("cpu", "torch")
+            for kind in ("of a sum", "in memory")
         },
         "targets_at_20000": TARGETS,
         **circumstances("torch", "numba"),

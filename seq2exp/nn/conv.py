@@ -1,7 +1,7 @@
 """Convolutions along a sequence with the channels innermost.
 
-Shapes: B batch, L positions, E channels, W taps; M rows of S positions with C channels, O output
-channels, P positions after pooling.
+Shapes: B batch, L positions, E channels, W taps, I spans, V = W + 1; M rows of S positions with C
+channels, O output channels, P positions after pooling.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from seq2exp.nn.numba_use import arrays, use_threads, vectorised, without_gaps
 
 __all__ = ["conv_max_pool", "conv_relu_sum", "depthwise_conv", "windows"]
 
 # Rows of about this many numbers are unfolded at once, so that they stay in the cache.
 _UNFOLDED_NUMBERS = 1 << 18
+# Positions that one item of a compiled loop takes; fixed, so that threads change no sum.
+_SPAN = 256
 
 
 def depthwise_conv(
@@ -24,6 +29,7 @@ def depthwise_conv(
     bias_E: Tensor,
     *,
     reverse: bool = False,
+    silu: bool = False,
     starts_BL: Tensor | None = None,
 ) -> Tensor:
     """Depthwise convolution whose output at t sees the inputs t - W + 1 .. t.
@@ -34,21 +40,80 @@ def depthwise_conv(
     Parameters
     ----------
     x_BLE : float tensor, shape (batch, length, channels)
+        May be a part of a wider tensor; it is not copied.
     weight_EW : float tensor, shape (channels, taps)
         The last tap acts on the position itself.
     bias_E : float tensor, shape (channels,)
     reverse : bool
         Look to the right instead of the left.
+    silu : bool
+        Apply ``v * sigmoid(v)`` to the result.
     starts_BL : bool tensor, shape (batch, length), optional
-        True at the first position, in the order of the tensors, of each of several sequences packed
-        one behind the other. What lies in another sequence counts as zero.
+        True at the first token of each of several sequences packed one behind the other; no tap
+        sees another sequence.
 
     Returns
     -------
     tensor of the dtype of `x_BLE`, shape (batch, length, channels)
+
+    Notes
+    -----
+    Compiled loops (float32 on the CPU, channels a multiple of 16) make it in one pass.
     """
+    weight_EW, bias_E = weight_EW.to(x_BLE.dtype), bias_E.to(x_BLE.dtype)
+    if vectorised(x_BLE) and weight_EW.shape[1] > 0:
+        taps_WE = weight_EW.t().flip(0)
+        fused: Callable[..., Tensor] = _CompiledConv.apply
+        return fused(x_BLE, taps_WE, bias_E, starts_BL, silu, reverse)
     run: Callable[..., Tensor] = _DepthwiseConv.apply
-    return run(x_BLE, weight_EW.to(x_BLE.dtype), bias_E.to(x_BLE.dtype), reverse, starts_BL)
+    out_BLE = run(x_BLE, weight_EW, bias_E, starts_BL, reverse)
+    return F.silu(out_BLE) if silu else out_BLE
+
+
+class _CompiledConv(torch.autograd.Function):
+    """Keeps x alone, and makes the sums over the taps again where silu needs them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        x_BLE: Tensor,
+        taps_WE: Tensor,
+        bias_E: Tensor,
+        starts_BL: Tensor | None,
+        silu: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
+        reverse: bool,  # noqa: FBT001
+    ) -> Tensor:
+        from seq2exp.nn.conv_kernels import conv_forward
+
+        if starts_BL is None:
+            starts_BL = x_BLE.new_empty((0, 0), dtype=torch.bool)
+        tensors = without_gaps(x_BLE), taps_WE.contiguous(), bias_E.contiguous(), starts_BL
+        out_BLE = x_BLE.new_empty(x_BLE.shape)
+        use_threads()
+        conv_forward(*arrays(*tensors, out_BLE), silu, reverse, _SPAN)
+        ctx.save_for_backward(*tensors)
+        ctx.flags = silu, reverse
+        return out_BLE
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        grad_BLE: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        from seq2exp.nn.conv_kernels import conv_backward
+
+        tensors = ctx.saved_tensors
+        batch, length, channels = grad_BLE.shape
+        num_taps, spans = tensors[1].shape[0], batch * -(-length // _SPAN)
+        grad_x_BLE = grad_BLE.new_empty(grad_BLE.shape)
+        sums_IVE = grad_BLE.new_empty((spans, num_taps + 1, channels))
+        use_threads()
+        conv_backward(
+            *arrays(*tensors, without_gaps(grad_BLE), grad_x_BLE, sums_IVE), *ctx.flags, _SPAN
+        )
+        sums_VE = sums_IVE.sum(0)
+        return grad_x_BLE, sums_VE[:num_taps], sums_VE[num_taps], None, None, None
 
 
 class _DepthwiseConv(torch.autograd.Function):
@@ -60,14 +125,14 @@ class _DepthwiseConv(torch.autograd.Function):
         x_BLE: Tensor,
         weight_EW: Tensor,
         bias_E: Tensor,
-        reverse: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
         starts_BL: Tensor | None,
+        reverse: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
     ) -> Tensor:
         taps_WE = weight_EW.t().contiguous()
         out_BLE = torch.addcmul(bias_E, x_BLE, taps_WE[-1])
-        pairs = _shifts(out_BLE, x_BLE, taps_WE, reverse=reverse)
-        for target, source, tap in _inside(pairs, starts_BL):
-            target.addcmul_(source, tap)
+        keeps = _same_sequence(starts_BL, taps_WE)
+        for target, source, tap, keep in _shifts(out_BLE, x_BLE, taps_WE, keeps, reverse=reverse):
+            target.addcmul_(source if keep is None else source * keep, tap)
         ctx.save_for_backward(x_BLE, weight_EW, starts_BL)
         ctx.reverse = reverse
         return out_BLE
@@ -81,41 +146,48 @@ class _DepthwiseConv(torch.autograd.Function):
         x_BLE, weight_EW, starts_BL = ctx.saved_tensors
         taps_WE = weight_EW.t().contiguous()
         grad_x_BLE = grad_BLE * taps_WE[-1]
-        # Seen from the input, the positions that read it lie on the other side.
-        pairs = _shifts(grad_x_BLE, grad_BLE, taps_WE, reverse=not ctx.reverse)
-        for target, source, tap in _inside(pairs, starts_BL):
-            target.addcmul_(source, tap)
-        rows = [(grad_BLE * x_BLE).sum((0, 1))]
-        pairs = _shifts(grad_BLE, x_BLE, taps_WE, reverse=ctx.reverse)
-        rows += [(grad * x).sum((0, 1)) for grad, x, _ in _inside(pairs, starts_BL)]
-        return grad_x_BLE, torch.stack(rows[::-1], dim=1), grad_BLE.sum((0, 1)), None, None
+        sums = [(grad_BLE * x_BLE).sum((0, 1))]
+        keeps = _same_sequence(starts_BL, taps_WE)
+        pairs = zip(
+            _shifts(grad_BLE, grad_x_BLE, taps_WE, keeps, reverse=ctx.reverse),
+            _shifts(grad_BLE, x_BLE, taps_WE, keeps, reverse=ctx.reverse),
+            strict=True,
+        )
+        for (source, target, tap, keep), (_, x, _, _) in pairs:
+            kept = source if keep is None else source * keep
+            target.addcmul_(kept, tap)
+            sums.append((kept * x).sum((0, 1)))
+        return grad_x_BLE, torch.stack(sums[::-1], dim=1), grad_BLE.sum((0, 1)), None, None
+
+
+def _same_sequence(starts_BL: Tensor | None, taps_WE: Tensor) -> list[Tensor | None]:
+    """For shifts 1, 2, ...: 1 where a token and the one so far before it share their sequence."""
+    shifts = range(1, taps_WE.shape[0])
+    if starts_BL is None:
+        return [None for _ in shifts]
+    number_BL = starts_BL.cumsum(1)
+    return [
+        (number_BL[:, shift:] == number_BL[:, :-shift])[..., None].to(taps_WE.dtype)
+        for shift in shifts
+    ]
 
 
 def _shifts(
-    out_BLE: Tensor, in_BLE: Tensor, taps_WE: Tensor, *, reverse: bool
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Overlapping parts of output and input, and the tap between them, for shifts 1, 2, ..."""
+    out_BLE: Tensor,
+    in_BLE: Tensor,
+    taps_WE: Tensor,
+    keeps: list[Tensor | None],
+    *,
+    reverse: bool,
+) -> list[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Overlapping parts of output and input, tap and kept pairs, for shifts 1, 2, ..."""
     length = out_BLE.shape[1]
     pairs = []
-    for shift in range(1, taps_WE.shape[0]):
+    for shift, keep in enumerate(keeps, start=1):
         ahead, behind = slice(min(shift, length), length), slice(0, max(length - shift, 0))
         out_span, in_span = (behind, ahead) if reverse else (ahead, behind)
-        pairs.append((out_BLE[:, out_span], in_BLE[:, in_span], taps_WE[-1 - shift]))
+        pairs.append((out_BLE[:, out_span], in_BLE[:, in_span], taps_WE[-1 - shift], keep))
     return pairs
-
-
-def _inside(
-    pairs: list[tuple[Tensor, Tensor, Tensor]], starts_BL: Tensor | None
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Zero the inputs of each shift that lie in another packed sequence than the output."""
-    if starts_BL is None:
-        return pairs
-    number_BL = starts_BL.cumsum(1)
-    inside = []
-    for shift, (target, source, tap) in enumerate(pairs, start=1):
-        apart_BL1 = (number_BL[:, shift:] != number_BL[:, :-shift])[..., None]
-        inside.append((target, source.masked_fill(apart_BL1, 0.0), tap))
-    return inside
 
 
 def windows(x: Tensor, width: int, *, stride: int = 1) -> Tensor:

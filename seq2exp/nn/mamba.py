@@ -108,31 +108,31 @@ class MambaDirection(nn.Module):
         starts_BL : bool tensor, shape (batch, length), optional
             First positions of packed sequences; convolution and state stay inside of each.
         """
-        x_BLE = F.silu(
-            depthwise_conv(
-                x_BLE,
-                self.conv_weight,
-                self.conv_bias,
-                reverse=self.reverse,
-                starts_BL=starts_BL,
-            )
+        x_BLE = depthwise_conv(
+            x_BLE,
+            self.conv_weight,
+            self.conv_bias,
+            reverse=self.reverse,
+            silu=True,
+            starts_BL=starts_BL,
         )
         rank_BLR, B_BLN, C_BLN = self.x_proj(x_BLE).split(
             (self.rank, self.d_state, self.d_state), dim=-1
         )
-        step_BLE = self.dt_proj(rank_BLR)
-        # Steps are small numbers that multiply a long sum, so they never stay in half precision.
-        step_BLE = F.softplus(step_BLE.to(torch.promote_types(step_BLE.dtype, torch.float32)))
-        if mask_BL1 is not None:
-            step_BLE = step_BLE * mask_BL1
+        # The scan adds the bias and takes the softplus in float32: steps are small numbers that
+        # multiply a long sum, so they never stay in half precision.
+        wide = torch.promote_types(self.A_log.dtype, torch.float32)
         y_BLE: Tensor = selective_scan(
             x_BLE,
-            step_BLE,
-            -torch.exp(self.A_log.to(step_BLE.dtype)),
+            F.linear(rank_BLR, self.dt_proj.weight),
+            -torch.exp(self.A_log.to(wide)),
             B_BLN,
             C_BLN,
             D_E=self.D,
             z_BLE=z_BLE,
+            delta_bias_E=self.dt_proj.bias,
+            delta_softplus=True,
+            step_mask_BL=None if mask_BL1 is None else mask_BL1[..., 0],
             starts_BL=starts_BL,
             reverse=self.reverse,
             backend=backend,

@@ -1,6 +1,6 @@
 """Root-mean-square normalisation with a short backward.
 
-Shapes: the last axis holds D channels, all axes before it are rows.
+Shapes: the last axis holds D channels, all axes before it are rows R; I spans of rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seq2exp.nn.numba_use import arrays, use_threads, vectorised, without_gaps
+
 __all__ = ["RMSNorm", "rms_norm"]
+
+# Rows that one item of a compiled loop takes; fixed, so that threads change no sum.
+_SPAN = 256
 
 
 def rms_norm(x: Tensor, weight_D: Tensor, *, eps: float = 1e-5) -> Tensor:
@@ -26,8 +31,45 @@ def rms_norm(x: Tensor, weight_D: Tensor, *, eps: float = 1e-5) -> Tensor:
     eps : float
         Added to the mean square.
     """
-    run: Callable[..., Tensor] = _RMSNorm.apply
+    kind = _CompiledNorm if vectorised(x, weight_D) else _RMSNorm
+    run: Callable[..., Tensor] = kind.apply
     return run(x, weight_D, eps)
+
+
+class _CompiledNorm(torch.autograd.Function):
+    """Two passes over a row while it is in the cache, forward and backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        x: Tensor,
+        weight_D: Tensor,
+        eps: float,
+    ) -> Tensor:
+        from seq2exp.nn.norm_kernels import norm_forward
+
+        x_RD = without_gaps(x.reshape(-1, x.shape[-1]))
+        out_RD, inverse_R = x.new_empty(x_RD.shape), x.new_empty(x_RD.shape[0])
+        use_threads()
+        norm_forward(*arrays(x_RD, weight_D.contiguous(), out_RD, inverse_R), eps, _SPAN)
+        ctx.save_for_backward(x_RD, weight_D, inverse_R)
+        return out_RD.view(x.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401  its attributes are made at run time
+        grad: Tensor,
+    ) -> tuple[Tensor, Tensor, None]:
+        from seq2exp.nn.norm_kernels import norm_backward
+
+        x_RD, weight_D, inverse_R = ctx.saved_tensors
+        grad_RD, grad_x_RD = without_gaps(grad.reshape(x_RD.shape)), grad.new_empty(x_RD.shape)
+        sums_ID = grad.new_zeros((-(-x_RD.shape[0] // _SPAN), x_RD.shape[1]))
+        tensors = x_RD, weight_D.contiguous(), inverse_R, grad_RD, grad_x_RD, sums_ID
+        use_threads()
+        norm_backward(*arrays(*tensors), _SPAN)
+        return grad_x_RD.view(grad.shape), sums_ID.sum(0), None
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -53,6 +53,114 @@ def test_depthwise_sees_only_its_own_side():
         assert moved == list(affected)
 
 
+def by_formula(x, weight, bias, *, reverse, starts=None):
+    """Loops over tokens and taps, and silu."""
+    taps, rows = weight.shape[1], []
+    number = torch.zeros(x.shape[:2], dtype=torch.int64) if starts is None else starts.cumsum(1)
+    for t in range(x.shape[1]):
+        total = bias.expand(x.shape[0], -1)
+        for k in range(taps):
+            source = t + k if reverse else t - k
+            if 0 <= source < x.shape[1]:
+                same = (number[:, t] == number[:, source])[:, None].to(x.dtype)
+                total = total + same * x[:, source] * weight[:, taps - 1 - k]
+        rows.append(total * torch.sigmoid(total))
+    return torch.stack(rows, dim=1)
+
+
+def packed(batch, length):
+    starts = torch.zeros(batch, length, dtype=torch.bool)
+    starts[:, ::5] = True
+    starts[-1, 1:3] = True
+    return starts
+
+
+# 16 channels run in compiled loops where the dtype is float32; five channels never do.
+@pytest.mark.parametrize(
+    ("channels", "dtype", "allowed"),
+    [(5, torch.float64, 1e-12), (16, torch.float64, 1e-12), (48, torch.float32, 2e-6)],
+)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("length", "taps", "is_packed"),
+    [(1, 4, False), (2, 4, True), (12, 4, True), (9, 1, False), (530, 3, True)],
+)
+def test_silu_and_packing_are_what_they_say(
+    length, taps, is_packed, reverse, channels, dtype, allowed
+):
+    """530 tokens are three spans of 256."""
+    x, weight, bias = (
+        make(2, length, channels),
+        make(channels, taps, seed=1),
+        make(channels, seed=2),
+    )
+    starts = packed(2, length) if is_packed else None
+    expected = by_formula(x, weight, bias, reverse=reverse, starts=starts)
+    own = [tensor.detach().to(dtype).requires_grad_() for tensor in (x, weight, bias)]
+    found = depthwise_conv(*own, reverse=reverse, silu=True, starts_BL=starts)
+    seed = torch.randn(expected.shape, generator=torch.Generator().manual_seed(3)).double()
+    ours = torch.autograd.grad((found * seed.to(dtype)).sum(), own)
+    theirs = torch.autograd.grad((expected * seed).sum(), (x, weight, bias))
+    for mine, other in zip((found, *ours), (expected, *theirs), strict=True):
+        assert mine.shape == other.shape
+        assert (mine - other).abs().max() <= allowed * max(1.0, other.abs().max().item())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_compiled_without_silu_equals_the_plain_path(reverse):
+    inputs = [make(*shape, seed=i) for i, shape in enumerate([(2, 40, 16), (16, 4), (16,)])]
+    single = [tensor.detach().float().requires_grad_() for tensor in inputs]
+    ours, plain = (depthwise_conv(*tensors, reverse=reverse) for tensors in (single, inputs))
+    torch.testing.assert_close(ours.double(), plain, rtol=1e-6, atol=1e-6)
+    for mine, other in zip(
+        torch.autograd.grad(ours.square().sum(), single),
+        torch.autograd.grad(plain.square().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine.double(), other, rtol=1e-5, atol=1e-4)
+
+
+def test_compiled_reads_a_part_of_a_wider_tensor_and_every_thread_count_alike():
+    wide = make(2, 600, 64).detach().float()
+    weight, bias = make(32, 4, seed=1).detach().float(), make(32, seed=2).detach().float()
+    part = wide[..., :32].requires_grad_()
+    assert not part.is_contiguous()
+    copy = part.detach().contiguous().requires_grad_()
+    weights = [weight.requires_grad_(), bias.requires_grad_()]
+    found, before = [], torch.get_num_threads()
+    try:
+        for x, threads in ((part, 1), (copy, 2)):
+            torch.set_num_threads(threads)
+            out = depthwise_conv(x, *weights, silu=True)
+            found.append([out, *torch.autograd.grad(out.square().sum(), [x, *weights])])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_compiled_takes_nothing_and_one_row_of_gradient():
+    weight, bias = torch.ones(16, 4, requires_grad=True), torch.zeros(16, requires_grad=True)
+    for shape in ((0, 5, 16), (2, 0, 16)):
+        x = torch.zeros(shape, requires_grad=True)
+        depthwise_conv(x, weight, bias, silu=True).sum().backward()
+        assert x.grad.shape == shape
+        assert not weight.grad.any()
+    x = torch.ones(1, 6, 16, requires_grad=True)
+    # The gradient of a sum is one number for all places. x[t] is seen by min(4, 6 - t) tokens.
+    depthwise_conv(x, weight.detach(), bias.detach()).sum().backward()
+    assert x.grad[0, :, 0].tolist() == [4, 4, 4, 3, 2, 1]
+
+
+def test_a_nan_reaches_no_further_than_the_taps():
+    x = torch.zeros(1, 20, 16)
+    x[0, 10, 3] = torch.nan
+    weight, bias = torch.ones(16, 4), torch.zeros(16)
+    for reverse, reached in ((False, range(10, 14)), (True, range(7, 11))):
+        y = depthwise_conv(x, weight, bias, reverse=reverse, silu=True)
+        assert y[0, :, 3].isnan().nonzero().flatten().tolist() == list(reached)
+        assert not y[0, :, :3].isnan().any()
+
+
 def test_windows_lays_taps_side_by_side():
     x = torch.arange(8.0).view(1, 4, 2)
     assert windows(x, 3).tolist() == [[[0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 6, 7]]]

@@ -224,3 +224,23 @@ def test_without_the_final_norm_the_output_is_the_residual_stream():
     normed.layers.load_state_dict(encoder.layers.state_dict())
     root = encoder(x).square().mean(-1, keepdim=True).add(1e-5).sqrt()
     torch.testing.assert_close(normed(x), encoder(x) / root)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_compiled_block_equals_the_float64_one_with_gradients(masked):
+    """Inner width 32 in float32: convolution, norm and scan run in compiled loops."""
+    torch.manual_seed(1)
+    block = BiMambaBlock(16, d_state=5)
+    exact = BiMambaBlock(16, d_state=5).double()
+    exact.load_state_dict(block.state_dict())
+    x = torch.randn(2, 70, 16)
+    mask = torch.rand(2, 70) if masked else None
+    wide = x.double().requires_grad_()
+    x.requires_grad_()
+    ours = block(x, mask)
+    theirs = exact(wide, None if mask is None else mask.double())
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    found = torch.autograd.grad(ours.square().sum(), [x, *block.parameters()])
+    expected = torch.autograd.grad(theirs.square().sum(), [wide, *exact.parameters()])
+    for mine, other in zip(found, expected, strict=True):
+        assert (mine - other).abs().max() <= 1e-5 * max(1.0, other.abs().max().item())

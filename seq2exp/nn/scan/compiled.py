@@ -1,88 +1,75 @@
 """The selective scan of the CPU: compiled loops with a hand-written backward.
 
-The forward keeps the state at the start of every chunk; the backward makes the states of a chunk
-again. Float32 on the CPU only.
+The forward keeps the state at the start of every tile of tokens; the backward makes the states of a
+tile again. Everything of `ScanInputs` happens inside the loops. Float32 on the CPU only.
 
-Shapes: B batch, L positions, E channels, N states per channel, K chunks, G groups.
+Shapes: B batch, L positions, E channels, N states per channel, K tiles, G groups of channels, S
+positions of a segment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
-import numba
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.nn.lanes import WIDTH
+from seq2exp.nn.numba_use import arrays, use_threads, without_gaps
+from seq2exp.nn.scan.inputs import ScanInputs
 from seq2exp.nn.scan.kernels import scan_backward, scan_forward
-from seq2exp.nn.scan.layout import apply_channels_innermost
 
 __all__ = ["scan_compiled"]
 
-_CHUNK = 32
-# Independent pieces of work of the backward; fixed, so that threads change no sum over channels.
+_TILE = 64
+# Sums over channels are made by so many independent items, whatever the number of threads.
 _ITEMS = 8
-_LANES, _WIDEST = 16, 128
-_FORWARD: Callable[..., None] = scan_forward
-_BACKWARD: Callable[..., None] = scan_backward
+# Positions of the gradients of B and C that are held once per group of channels.
+_SEGMENT = 4096
 
 
-def scan_compiled(
-    u_BLE: Tensor,
-    delta_BLE: Tensor,
-    A_EN: Tensor,
-    B_BLN: Tensor,
-    C_BLN: Tensor,
-    *,
-    initial_state_BEN: Tensor,
-    breaks_BL: Tensor | None = None,
-    reverse: bool = False,
-    chunk: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Run the selective scan; arguments and results are those of `scan_reference`.
-
-    Parameters
-    ----------
-    chunk : int, optional
-        Tokens between two states that are kept for the backward.
+def scan_compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+    """Run a selective scan; the chunk is the number of tokens between two states that are kept.
 
     Raises
     ------
     ConfigError
-        Another dtype than float32, or another device than the CPU.
+        Another dtype than float32 or half precision, or another device than the CPU.
     """
-    if u_BLE.dtype != torch.float32 or u_BLE.device.type != "cpu":
+    u_BLE, dtype = inputs.u_BLE, inputs.compute_dtype()
+    if dtype != torch.float32 or u_BLE.device.type != "cpu":
         raise ConfigError(
             facts(
                 "scan backend 'cpu'",
-                found=f"{u_BLE.dtype} on {u_BLE.device.type}",
+                found=f"{dtype} on {u_BLE.device.type}",
                 expected="torch.float32 on cpu",
                 fix="use backend 'torch' or 'auto'",
             )
         )
-    if breaks_BL is not None:
-        raise ConfigError(
-            facts(
-                "scan backend 'cpu'",
-                found="packed sequences",
-                expected="one sequence per row",
-                fix="use backend 'torch'",
-            )
-        )
-    return apply_channels_innermost(
-        _CompiledScan,
-        u_BLE,
-        delta_BLE,
-        A_EN,
-        B_BLN,
-        C_BLN,
-        initial_state_BEN=initial_state_BEN,
-        breaks_BL=breaks_BL,
-        reverse=reverse,
-        chunk=chunk or _CHUNK,
+    cast, channels = inputs.cast(dtype), u_BLE.shape[2]
+    gap = -channels % WIDTH
+    tensors = [value for value in vars(cast).values() if isinstance(value, Tensor)]
+    y_BLE, last_BNE = _CompiledScan.apply(  # type: ignore[no-untyped-call]
+        _filled(cast.u_BLE, gap),
+        _filled(cast.delta_BLE, gap),
+        _filled(cast.A_EN.t(), gap),
+        cast.B_BLN,
+        cast.C_BLN,
+        _filled(cast.initial_state_BEN.transpose(1, 2), gap),
+        _filled(cast.delta_bias_E, gap),
+        _filled(cast.D_E, gap),
+        _filled(cast.z_BLE, gap),
+        cast.step_mask_BL,
+        cast.breaks_BL(),
+        cast.delta_softplus,
+        cast.reverse,
+        cast.chunk or _TILE,
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
     )
+    return y_BLE[..., :channels].to(u_BLE.dtype), last_BNE[..., :channels].transpose(1, 2)
 
 
 class _CompiledScan(torch.autograd.Function):
@@ -95,20 +82,38 @@ class _CompiledScan(torch.autograd.Function):
         B_BLN: Tensor,
         C_BLN: Tensor,
         initial_BNE: Tensor,
+        bias_E: Tensor | None,
+        D_E: Tensor | None,
+        z_BLE: Tensor | None,
+        mask_BL: Tensor | None,
         breaks_BL: Tensor | None,
-        reverse: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
+        softened: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
+        reverse: bool,  # noqa: FBT001
         chunk: int,
+        keeps: bool,  # noqa: FBT001
     ) -> tuple[Tensor, Tensor]:
-        inputs = [x.contiguous() for x in (u_BLE, delta_BLE, A_NE, B_BLN, C_BLN)]
-        length = u_BLE.shape[1]
-        y_BLE = torch.empty_like(inputs[0])
-        marks_KBNE = initial_BNE.new_empty((-(-length // chunk), *initial_BNE.shape))
-        last_BNE = torch.empty_like(initial_BNE)
-        arrays = _arrays(*inputs, initial_BNE, y_BLE, marks_KBNE, last_BNE)
-        # No channel reads another here, so blocks as wide as the threads allow change no bit.
-        _FORWARD(*arrays, reverse, chunk, _width(u_BLE, items=_use_threads()))
-        ctx.save_for_backward(*inputs, marks_KBNE)
-        ctx.reverse, ctx.chunk = reverse, chunk
+        batch, length, channels = u_BLE.shape
+        tile = max(1, min(chunk, length))
+        # Powers of two cost less; a NaN of an odd pattern would not outlive the exponential.
+        rates_NE = (A_NE / math.log(2)).masked_fill(A_NE.isnan(), torch.nan).contiguous()
+        per_token = [without_gaps(x) for x in (u_BLE, delta_BLE, B_BLN, C_BLN)]
+        options = [
+            _given(bias_E, u_BLE, 1),
+            _given(D_E, u_BLE, 1),
+            _given(z_BLE, u_BLE, 3),
+            _given(mask_BL, u_BLE, 2),
+            u_BLE.new_empty((0, 0), dtype=torch.bool) if breaks_BL is None else breaks_BL,
+        ]
+        num_marks = -(-length // tile) if keeps else 0
+        marks_KBNE = u_BLE.new_empty((num_marks, *initial_BNE.shape))
+        last_BNE = initial_BNE.clone(memory_format=torch.contiguous_format)
+        y_BLE = u_BLE.new_empty((batch, length, channels))
+        saved = [per_token[0], per_token[1], rates_NE, *per_token[2:], *options]
+        items = min(use_threads(), max(1, channels // WIDTH))
+        scan_forward(*arrays(*saved, last_BNE, y_BLE, marks_KBNE), softened, reverse, tile, items)
+        ctx.save_for_backward(*saved, A_NE, marks_KBNE)
+        ctx.flags = softened, reverse, tile
+        ctx.given = [x is not None for x in (bias_E, D_E, z_BLE, mask_BL)]
         return y_BLE, last_BNE
 
     @staticmethod
@@ -118,39 +123,46 @@ class _CompiledScan(torch.autograd.Function):
         grad_y_BLE: Tensor,
         grad_last_BNE: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, marks_KBNE = ctx.saved_tensors
-        batch, _, channels = u_BLE.shape
-        width = _width(u_BLE, items=_ITEMS)
-        groups = min(-(-channels // width), -(-_ITEMS // max(batch, 1)))
+        *saved, A_NE, marks_KBNE = ctx.saved_tensors
+        u_BLE, B_BLN, z_BLE = saved[0], saved[3], saved[7]
+        (batch, length, channels), tile = u_BLE.shape, ctx.flags[2]
+        blocks = channels // WIDTH
+        groups = max(1, min(-(-blocks // 2), -(-_ITEMS // max(batch, 1))))
         carry_BNE = grad_last_BNE.clone(memory_format=torch.contiguous_format)
-        grad_u_BLE, grad_delta_BLE = torch.empty_like(u_BLE), torch.empty_like(delta_BLE)
-        grad_A_BNE = A_NE.new_empty((batch, *A_NE.shape))
-        grad_B_GBLN = B_BLN.new_zeros((groups, *B_BLN.shape))
-        grad_C_GBLN = C_BLN.new_zeros((groups, *C_BLN.shape))
-        arrays = _arrays(
-            u_BLE, delta_BLE, A_NE, B_BLN, C_BLN, marks_KBNE, grad_y_BLE.contiguous(), carry_BNE,
-            grad_u_BLE, grad_delta_BLE, grad_A_BNE, grad_B_GBLN, grad_C_GBLN,
+        per_channel = [u_BLE.new_empty(u_BLE.shape) for _ in range(2)] + [
+            u_BLE.new_empty(z_BLE.shape)
+        ]
+        grad_A_BNE = u_BLE.new_zeros((batch, *A_NE.shape))
+        grad_bias_BE, grad_D_BE = (u_BLE.new_zeros((batch, channels)) for _ in range(2))
+        grad_B_BLN, grad_C_BLN = (u_BLE.new_empty(B_BLN.shape) for _ in range(2))
+        grad_mask_BL = u_BLE.new_empty((batch, length))
+        fixed = arrays(
+            *saved, marks_KBNE, without_gaps(grad_y_BLE), carry_BNE, *per_channel, grad_A_BNE
+        )
+        use_threads()
+        tiles, per_segment = marks_KBNE.shape[0], max(1, _SEGMENT // tile)
+        for first in reversed(range(0, tiles, per_segment)):
+            last = min(first + per_segment, tiles)
+            start, stop = first * tile, min(last * tile, length)
+            span = slice(length - stop, length - start) if ctx.flags[1] else slice(start, stop)
+            wholes = grad_B_BLN[:, span], grad_C_BLN[:, span], grad_mask_BL[:, span]
+            parts = [whole.new_zeros((groups, *whole.shape)) for whole in wholes]
+            sums = arrays(*parts[:2], grad_bias_BE, grad_D_BE, parts[2])
+            scan_backward(*fixed, *sums, *ctx.flags, first, last)
+            for whole, part in zip(wholes, parts, strict=True):
+                torch.sum(part, 0, out=whole)
+        optional = [grad_bias_BE.sum(0), grad_D_BE.sum(0), per_channel[2], grad_mask_BL]
+        return (
+            *per_channel[:2], grad_A_BNE.sum(0), grad_B_BLN, grad_C_BLN, carry_BNE,
+            *(x if given else None for x, given in zip(optional, ctx.given, strict=True)),
+            None, None, None, None, None,
         )  # fmt: skip
-        _use_threads()
-        _BACKWARD(*arrays, ctx.reverse, ctx.chunk, width)
-        sums = grad_A_BNE.sum(0), grad_B_GBLN.sum(0), grad_C_GBLN.sum(0)
-        return grad_u_BLE, grad_delta_BLE, *sums, carry_BNE, None, None, None
 
 
-def _arrays(*tensors: Tensor) -> list[Any]:
-    return [tensor.detach().numpy() for tensor in tensors]
+def _filled(tensor: Tensor | None, gap: int) -> Tensor | None:
+    """Add channels of zeros, so that they fill whole vectors."""
+    return tensor if tensor is None or gap == 0 else F.pad(tensor, (0, gap))
 
 
-def _width(u_BLE: Tensor, *, items: int) -> int:
-    """Channels per block, whole vectors, so that a scan is cut into about so many items."""
-    batch, _, channels = u_BLE.shape
-    share = channels * max(batch, 1) // items
-    return max(_LANES, min(_WIDEST, share // _LANES * _LANES))
-
-
-def _use_threads() -> int:
-    """Take as many threads as torch does, and return their number."""
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    threads = min(torch.get_num_threads(), most)
-    numba.set_num_threads(threads)
-    return threads
+def _given(tensor: Tensor | None, like: Tensor, ndim: int) -> Tensor:
+    return like.new_empty((0,) * ndim) if tensor is None else without_gaps(tensor)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from seq2exp.core.errors import ConfigError, InputError, facts
+from seq2exp.nn.numba_use import numba_refuses
 from seq2exp.nn.scan.chunked import scan_chunked
 from seq2exp.nn.scan.inputs import ScanBackend, ScanInputs, unfused
 from seq2exp.nn.scan.reference import scan_reference
@@ -24,27 +25,26 @@ def _per_token(*tensors: Tensor, chunk: int | None, **options: Any) -> tuple[Ten
     return scan_reference(*tensors, **options)
 
 
-def _compiled(*tensors: Tensor, **options: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    try:
-        from seq2exp.nn.scan.compiled import scan_compiled
-    except ImportError as error:
+def _compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
+    if reason := numba_refuses():
         raise ConfigError(
             facts(
                 "scan backend 'cpu'",
-                found=f"that numba cannot be used ({error})",
+                found=f"that numba cannot be used ({reason})",
                 expected="the package numba",
                 fix="install numba, or use backend 'torch'",
             )
-        ) from error
-    return scan_compiled(*tensors, **options)
+        )
+    from seq2exp.nn.scan.compiled import scan_compiled
+
+    return scan_compiled(inputs)
 
 
 _BACKENDS: dict[str, ScanBackend] = {
     "torch": unfused(scan_chunked),
-    "cpu": unfused(_compiled),
+    "cpu": _compiled,
     "reference": unfused(_per_token),
 }
-_AUTO = "torch"
 
 
 def backend_names() -> tuple[str, ...]:
@@ -165,7 +165,8 @@ def selective_scan(
     chunk : int, optional
         Tokens per chunk for backends that work in chunks; chosen from the shapes when left out.
     backend : str
-        "auto" or one of `backend_names()`.
+        One of `backend_names()`, or "auto": "cpu" for float32 on a CPU where numba runs, otherwise
+        "torch".
     return_state : bool
         Also return the state after the last token visited.
 
@@ -206,16 +207,21 @@ def selective_scan(
         chunk=chunk,
     )
     _check_shapes(inputs)
-    run = _find_backend(backend)
+    run = _find_backend(_choose(inputs) if backend == "auto" else backend)
     with torch.autocast(device_type=u_BLE.device.type, enabled=False):
         y_BLE, state_BEN = run(inputs)
     return (y_BLE, state_BEN) if return_state else y_BLE
 
 
+def _choose(inputs: ScanInputs) -> str:
+    """Take the compiled loops where they run, plain torch elsewhere."""
+    on_cpu = inputs.u_BLE.device.type == "cpu" and inputs.compute_dtype() == torch.float32
+    return "cpu" if on_cpu and numba_refuses() is None else "torch"
+
+
 def _find_backend(name: str) -> ScanBackend:
-    key = _AUTO if name == "auto" else name
-    if key in _BACKENDS:
-        return _BACKENDS[key]
+    if name in _BACKENDS:
+        return _BACKENDS[name]
     near = difflib.get_close_matches(name, _BACKENDS, n=1)
     raise ConfigError(
         facts(

@@ -1,222 +1,264 @@
 """Compiled loops of the selective scan for the CPU; numba makes machine code of them at first use.
 
-Channels lie innermost, so that every inner loop is a vector operation, and the states of a block of
-channels stay in the first-level cache while the loop walks over time. The exponential is a
-polynomial with an exponent put together from bits: the library's cannot be vectorised and costs
-seventeen times as much (measured). Items of the parallel loops are independent and each runs in
-order, so that the number of threads changes no bit of the result.
+Channels lie innermost, 16 of them in a vector. A worker takes its blocks of 16 channels one after
+the other over a tile of tokens, so that a tile is read from the cache by all but the first, and
+holds rates and states of a block in scratch of its own, where they share no cache set with others.
+Softplus, mask, skip and gate happen where the numbers are in registers anyway. Items of the
+parallel loops are independent and each runs in order, so that the number of threads changes no bit.
 
-Shapes: B batch, L positions, E channels, N states, K chunks, G groups of channel blocks.
+Shapes: B batch, L positions, E channels, N states, K tiles, G groups of blocks, S positions of a
+segment, V lanes of a vector, T positions of a tile.
 """
 
 # The arguments of compiled functions are arrays whose types numba finds itself.
 # mypy: ignore-errors
+# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
+
+from seq2exp.nn.lanes import (
+    WIDTH,
+    add_sums,
+    compiled,
+    exp2,
+    fma,
+    inline,
+    load,
+    scratch,
+    sigmoid,
+    softplus,
+    splat,
+    store,
+    total,
+)
 
 __all__ = ["scan_backward", "scan_forward"]
 
 Floats = NDArray[np.float32]
 
 _F = np.float32
-_ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
-# Beyond these, exp underflows to the smallest normal number and overflows to infinity.
-_LOW, _HIGH = _F(-87.0), _F(89.0)
-_LOG2E = _F(1.4426950408889634)
-# ln 2 in two parts, so that the product with a small integer is exact in the first.
-_LN2_HIGH, _LN2_LOW = _F(0.693359375), _F(-2.12194440e-4)
-# Minimax polynomial of (exp(r) - 1 - r) / r^2 on |r| <= ln(2) / 2 (Cephes, expf).
-_C0, _C1, _C2 = _F(5.0000001201e-1), _F(1.6666665459e-1), _F(4.1665795894e-2)
-_C3, _C4, _C5 = _F(8.3334519073e-3), _F(1.3981999507e-3), _F(1.9875691500e-4)
-_BIAS, _MANTISSA = np.int32(127), np.int32(23)
-# Sums may be reordered; NaN and infinity keep their meaning.
-_FAST = {"contract", "reassoc", "nsz"}
+_ZERO, _ONE, _LN2 = _F(0), _F(1), _F(0.6931471805599453)
+_OPTIONS = "f4[:], f4[:], f4[:,:,:], f4[:,:], b1[:,:]"
+_FORWARD = f"""void(f4[:,:,:], f4[:,:,:], f4[:,:], f4[:,:,:], f4[:,:,:], {_OPTIONS},
+    f4[:,:,:], f4[:,:,:], f4[:,:,:,:], b1, b1, i8, i8)"""
+_BACKWARD = f"""void(f4[:,:,:], f4[:,:,:], f4[:,:], f4[:,:,:], f4[:,:,:], {_OPTIONS},
+    f4[:,:,:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:,:],
+    f4[:,:,:,:], f4[:,:], f4[:,:], f4[:,:,:], b1, b1, i8, i8, i8)"""
 
 
-def _compiled(**options: bool | set[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile at first use and keep the machine code, where there is a folder to keep it in."""
-
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return njit(error_model="numpy", cache=True, **options)(function)
-        except RuntimeError:
-            return njit(error_model="numpy", **options)(function)
-
-    return wrap
-
-
-@_compiled()
-def _exp(x: np.float32) -> np.float32:
-    """Return exp(x) with a relative error below 4e-7; NaN stays NaN."""
-    x = _LOW if x < _LOW else x
-    x = _HIGH if x > _HIGH else x
-    power = np.int32(x * _LOG2E + (_HALF if x > _ZERO else -_HALF))
-    whole = _F(power)
-    r = (x - whole * _LN2_HIGH) - whole * _LN2_LOW
-    p = ((((_C5 * r + _C4) * r + _C3) * r + _C2) * r + _C1) * r + _C0
-    p = p * r * r + r + _ONE
-    return p * np.int32((power + _BIAS) << _MANTISSA).view(_F)
+@inline
+def _step(delta, bias, mask, softened, b, t, left):
+    """Step size, its value before the mask, and its derivative with respect to delta."""
+    plain, slope = load(delta, (b, t, left)), splat(_ONE)
+    if bias.size > 0:
+        plain = plain + load(bias, (left,))
+    if softened:
+        plain, slope = softplus(plain)
+    step = plain
+    if mask.size > 0:
+        step = plain * mask[b, t]
+        slope = slope * mask[b, t]
+    return step, plain, slope
 
 
-@_compiled(parallel=True, fastmath=_FAST)
+@compiled(_FORWARD, parallel=True)
 def scan_forward(
-    u: Floats,
-    delta: Floats,
-    A: Floats,
-    B: Floats,
-    C: Floats,
-    start: Floats,
-    y: Floats,
-    marks: Floats,
-    last: Floats,
-    reverse: bool,  # noqa: FBT001  numba takes no keywords
-    chunk: int,
-    width: int,
-) -> None:
-    """Fill y (B, L, E), the states at the start of chunks (K, B, N, E) and the last (B, N, E)."""
-    batch, length, channels = u.shape
-    states = A.shape[0]
-    blocks = (channels + width - 1) // width
-    for item in prange(batch * blocks):
-        b = item // blocks
-        left = (item % blocks) * width
-        w = min(width, channels - left)
-        decay = np.empty((states, width), _F)
-        state = np.empty((states, width), _F)
-        total = np.empty(width, _F)
-        step = np.empty(width, _F)
-        push = np.empty(width, _F)
-        for n in range(states):
-            for i in range(w):
-                decay[n, i] = A[n, left + i]
-                state[n, i] = start[b, n, left + i]
-        for at in range(length):
-            t = length - 1 - at if reverse else at
-            if at % chunk == 0:
-                for n in range(states):
-                    for i in range(w):
-                        marks[at // chunk, b, n, left + i] = state[n, i]
-            for i in range(w):
-                step[i] = delta[b, t, left + i]
-                push[i] = step[i] * u[b, t, left + i]
-                total[i] = _ZERO
-            for n in range(states):
-                into, out = B[b, t, n], C[b, t, n]
-                rate, held = decay[n], state[n]
-                for i in range(w):
-                    value = _exp(step[i] * rate[i]) * held[i] + into * push[i]
-                    held[i] = value
-                    total[i] += out * value
-            for i in range(w):
-                y[b, t, left + i] = total[i]
-        for n in range(states):
-            for i in range(w):
-                last[b, n, left + i] = state[n, i]
+    u: Floats, delta: Floats, A: Floats, B: Floats, C: Floats, bias: Floats, D: Floats, z: Floats,
+    mask: Floats, breaks: NDArray[np.bool_], state: Floats, y: Floats, marks: Floats,
+    softened: bool, reverse: bool, tile: int, items: int,  # noqa: FBT001  numba takes no keywords
+) -> None:  # fmt: skip
+    """Fill y (B, L, E) and, unless it is empty, the states at the start of tiles (K, B, N, E).
 
-
-@_compiled(parallel=True, fastmath=_FAST)
-def scan_backward(
-    u: Floats,
-    delta: Floats,
-    A: Floats,
-    B: Floats,
-    C: Floats,
-    marks: Floats,
-    grad_y: Floats,
-    carry: Floats,
-    grad_u: Floats,
-    grad_delta: Floats,
-    grad_A: Floats,
-    grad_B: Floats,
-    grad_C: Floats,
-    reverse: bool,  # noqa: FBT001  numba takes no keywords
-    chunk: int,
-    width: int,
-) -> None:
-    """Fill the gradients: of A per batch member (B, N, E), of B and C per group (G, B, L, N).
-
-    `carry` (B, N, E) is the gradient of the last state on entry and of the first one on return.
-    States of a chunk are made again from its mark.
+    `A` (N, E) holds rates over ln 2; `state` (B, N, E) the first state on entry and the last one on
+    return. What is absent of bias, D, z, mask and breaks is empty.
     """
     batch, length, channels = u.shape
-    states = A.shape[0]
-    groups = grad_B.shape[0]
-    blocks = (channels + width - 1) // width
-    for item in prange(batch * groups):
-        b = item // groups
-        rate = np.empty((states, width), _F)
-        pull = np.empty((states, width), _F)
-        sum_A = np.empty((states, width), _F)
-        decays = np.empty((chunk, states, width), _F)
-        values = np.empty((chunk + 1, states, width), _F)
-        step = np.empty(width, _F)
-        push = np.empty(width, _F)
-        grad = np.empty(width, _F)
-        to_push = np.empty(width, _F)
-        to_step = np.empty(width, _F)
-        for block in range(item % groups, blocks, groups):
-            left = block * width
-            w = min(width, channels - left)
-            for n in range(states):
-                for i in range(w):
-                    rate[n, i] = A[n, left + i]
-                    pull[n, i] = carry[b, n, left + i]
-                    sum_A[n, i] = _ZERO
-            for k in range(marks.shape[0] - 1, -1, -1):
-                first = k * chunk
-                size = min(chunk, length - first)
+    states, blocks = A.shape[0], channels // WIDTH
+    share = (blocks + items - 1) // items
+    for item in prange(batch * items):
+        b, first = item // items, item % items * share
+        rate, held = scratch(states, WIDTH), scratch(states, WIDTH)
+        for k in range((length + tile - 1) // tile):
+            for block in range(first, min(first + share, blocks)):
+                left = block * WIDTH
                 for n in range(states):
-                    for i in range(w):
-                        values[0, n, i] = marks[k, b, n, left + i]
-                for j in range(size):
-                    t = length - 1 - (first + j) if reverse else first + j
-                    for i in range(w):
-                        step[i] = delta[b, t, left + i]
-                        push[i] = step[i] * u[b, t, left + i]
+                    store(rate, (n, 0), load(A, (n, left)))
+                    now = load(state, (b, n, left))
+                    store(held, (n, 0), now)
+                    if marks.shape[0] > 0:
+                        store(marks, (k, b, n, left), now)
+                for at in range(k * tile, min(k * tile + tile, length)):
+                    t = length - 1 - at if reverse else at
+                    if breaks.size > 0 and breaks[b, t]:
+                        for n in range(states):
+                            store(held, (n, 0), _ZERO)
+                    step = _step(delta, bias, mask, softened, b, t, left)[0]
+                    here = load(u, (b, t, left))
+                    push = step * here
+                    out = splat(_ZERO)
                     for n in range(states):
-                        into = B[b, t, n]
-                        a, d, before, after = rate[n], decays[j, n], values[j, n], values[j + 1, n]
-                        for i in range(w):
-                            factor = _exp(step[i] * a[i])
-                            d[i] = factor
-                            after[i] = factor * before[i] + into * push[i]
-                for j in range(size - 1, -1, -1):
-                    t = length - 1 - (first + j) if reverse else first + j
-                    for i in range(w):
-                        step[i] = delta[b, t, left + i]
-                        push[i] = step[i] * u[b, t, left + i]
-                        grad[i] = grad_y[b, t, left + i]
-                        to_push[i] = _ZERO
-                        to_step[i] = _ZERO
-                    for n in range(states):
-                        into, out = B[b, t, n], C[b, t, n]
-                        a, d, before, after = rate[n], decays[j, n], values[j, n], values[j + 1, n]
-                        held, total = pull[n], sum_A[n]
-                        sum_B = _ZERO
-                        sum_C = _ZERO
-                        for i in range(w):
-                            adjoint = held[i] + grad[i] * out
-                            sum_C += after[i] * grad[i]
-                            sum_B += adjoint * push[i]
-                            to_push[i] += adjoint * into
-                            back = adjoint * d[i]
-                            slope = back * before[i]
-                            to_step[i] += slope * a[i]
-                            total[i] += slope * step[i]
-                            held[i] = back
-                        grad_B[item % groups, b, t, n] += sum_B
-                        grad_C[item % groups, b, t, n] += sum_C
-                    for i in range(w):
-                        grad_u[b, t, left + i] = to_push[i] * step[i]
-                        grad_delta[b, t, left + i] = to_step[i] + to_push[i] * u[b, t, left + i]
+                        decay = exp2(step * load(rate, (n, 0)))
+                        now = fma(decay, load(held, (n, 0)), push * B[b, t, n])
+                        store(held, (n, 0), now)
+                        out = fma(now, C[b, t, n], out)
+                    if D.size > 0:
+                        out = fma(here, load(D, (left,)), out)
+                    if z.size > 0:
+                        gate = load(z, (b, t, left))
+                        out = out * (gate * sigmoid(gate))
+                    store(y, (b, t, left), out)
+                for n in range(states):
+                    store(state, (b, n, left), load(held, (n, 0)))
+
+
+@inline
+def _states_again(
+    u, delta, A_V, B, C, bias, mask, breaks, gated, softened, b, left, low, high, length, reverse,
+    decays, values, tokens,
+):  # fmt: skip
+    """Make the states of a tile again, and what the way back needs of each token.
+
+    `tokens` (4 T, V) gets step, its value before the mask, its derivative and C . s.
+    """
+    states = A_V.shape[0]
+    for j in range(high - low):
+        t = length - 1 - low - j if reverse else low + j
+        dropped = breaks.size > 0 and breaks[b, t]
+        step, plain, slope = _step(delta, bias, mask, softened, b, t, left)
+        store(tokens, (4 * j, 0), step)
+        store(tokens, (4 * j + 1, 0), plain)
+        store(tokens, (4 * j + 2, 0), slope)
+        push = step * load(u, (b, t, left))
+        for n in range(states):
+            row = j * states + n
+            decay = exp2(step * load(A_V, (n, 0)))
+            now = push * B[b, t, n]
+            if dropped:
+                decay = splat(_ZERO)
+            else:
+                now = fma(decay, load(values, (row, 0)), now)
+            store(decays, (row, 0), decay)
+            store(values, (row + states, 0), now)
+        if gated:
+            out = splat(_ZERO)
             for n in range(states):
-                for i in range(w):
-                    grad_A[b, n, left + i] = sum_A[n, i]
-                    carry[b, n, left + i] = pull[n, i]
+                out = fma(load(values, (j * states + states + n, 0)), C[b, t, n], out)
+            store(tokens, (4 * j + 3, 0), out)
+
+
+@inline
+def _one_back(at, n, grad, step, push, B, C, work, decays, values, to_push, to_step):
+    """Take the adjoint of one state a token back; return what is summed over the channels.
+
+    `at` is batch member, position, and place in the tile; `work` (3 N, V) holds rates, adjoints and
+    the gradient of the rates; the two gradients at the end are added to and returned.
+    """
+    b, t, j = at
+    states = work.shape[0] // 3
+    row = j * states + n
+    adjoint = fma(grad, C[b, t, n], load(work, (states + n, 0)))
+    to_push = fma(adjoint, B[b, t, n], to_push)
+    back = adjoint * load(decays, (row, 0))
+    store(work, (states + n, 0), back)
+    slope = back * load(values, (row, 0))
+    to_step = fma(slope, load(work, (n, 0)), to_step)
+    store(work, (2 * states + n, 0), fma(slope, step, load(work, (2 * states + n, 0))))
+    return adjoint * push, grad * load(values, (row + states, 0)), to_push, to_step
+
+
+@inline
+def _all_back(at, grad, step, push, B, C, work, decays, values, sums_B, sums_C):
+    """Take the adjoints of all states a token back; return the gradients of push and step."""
+    states = work.shape[0] // 3
+    fours = states - states % 4
+    p = s = splat(_ZERO)
+    for n in range(0, fours, 4):
+        b0, c0, p, s = _one_back(at, n, grad, step, push, B, C, work, decays, values, p, s)
+        b1, c1, p, s = _one_back(at, n + 1, grad, step, push, B, C, work, decays, values, p, s)
+        b2, c2, p, s = _one_back(at, n + 2, grad, step, push, B, C, work, decays, values, p, s)
+        b3, c3, p, s = _one_back(at, n + 3, grad, step, push, B, C, work, decays, values, p, s)
+        add_sums(sums_B, (n,), b0, b1, b2, b3)
+        add_sums(sums_C, (n,), c0, c1, c2, c3)
+    for n in range(fours, states):
+        b0, c0, p, s = _one_back(at, n, grad, step, push, B, C, work, decays, values, p, s)
+        sums_B[n] += total(b0)
+        sums_C[n] += total(c0)
+    return p, s
+
+
+@compiled(_BACKWARD, parallel=True)
+def scan_backward(
+    u: Floats, delta: Floats, A: Floats, B: Floats, C: Floats, bias: Floats, D: Floats, z: Floats,
+    mask: Floats, breaks: NDArray[np.bool_], marks: Floats, grad_y: Floats, carry: Floats,
+    grad_u: Floats, grad_delta: Floats, grad_z: Floats, grad_A: Floats, grad_B: Floats,
+    grad_C: Floats, grad_bias: Floats, grad_D: Floats, grad_mask: Floats,
+    softened: bool, reverse: bool, tile: int,  # noqa: FBT001  numba takes no keywords
+    first_k: int, last_k: int,
+) -> None:  # fmt: skip
+    """Take the gradients back over a segment, the tiles from `last_k` - 1 down to `first_k`.
+
+    Fills those of u, delta and z (B, L, E); adds to those of A (B, N, E), bias and D (B, E), and to
+    those of B and C per group (G, B, S, N) and of the mask (G, B, S). `carry` (B, N, E) is the
+    gradient of the state after the segment on entry, and of the one before it on return.
+    """
+    batch, length, channels = u.shape
+    states, blocks, groups = A.shape[0], channels // WIDTH, grad_B.shape[0]
+    share = (blocks + groups - 1) // groups
+    end = min(last_k * tile, length)
+    base = length - end if reverse else first_k * tile
+    for item in prange(batch * groups):
+        b, g = item // groups, item % groups
+        work, tokens = scratch(3 * states, WIDTH), scratch(4 * tile, WIDTH)
+        decays, values = scratch(tile * states, WIDTH), scratch((tile + 1) * states, WIDTH)
+        for k in range(last_k - 1, first_k - 1, -1):
+            low, high = k * tile, min(k * tile + tile, length)
+            for block in range(g * share, min(g * share + share, blocks)):
+                left = block * WIDTH
+                for n in range(states):
+                    store(values, (n, 0), load(marks, (k, b, n, left)))
+                    store(work, (n, 0), load(A, (n, left)))
+                    store(work, (states + n, 0), load(carry, (b, n, left)))
+                    store(work, (2 * states + n, 0), _ZERO)
+                _states_again(
+                    u, delta, work[:states], B, C, bias, mask, breaks, z.size > 0, softened, b,
+                    left, low, high, length, reverse, decays, values, tokens,
+                )  # fmt: skip
+                skip, sum_D, sum_bias = splat(_ZERO), splat(_ZERO), splat(_ZERO)
+                if D.size > 0:
+                    skip = load(D, (left,))
+                for j in range(high - low - 1, -1, -1):
+                    t = length - 1 - low - j if reverse else low + j
+                    grad, here = load(grad_y, (b, t, left)), load(u, (b, t, left))
+                    if z.size > 0:
+                        gate = load(z, (b, t, left))
+                        open_ = sigmoid(gate)
+                        out = fma(skip, here, load(tokens, (4 * j + 3, 0)))
+                        slope = open_ * fma(gate, _ONE - open_, _ONE)
+                        store(grad_z, (b, t, left), grad * out * slope)
+                        grad = grad * (gate * open_)
+                    step = load(tokens, (4 * j, 0))
+                    to_push, to_step = _all_back(
+                        (b, t, j), grad, step, step * here, B, C, work, decays, values,
+                        grad_B[g, b, t - base], grad_C[g, b, t - base],
+                    )  # fmt: skip
+                    if breaks.size > 0 and breaks[b, t]:
+                        to_step = splat(_ZERO)
+                        for n in range(states):
+                            store(work, (states + n, 0), _ZERO)
+                    to_step = fma(to_push, here, to_step * _LN2)
+                    if mask.size > 0:
+                        grad_mask[g, b, t - base] += total(to_step * load(tokens, (4 * j + 1, 0)))
+                    to_delta = to_step * load(tokens, (4 * j + 2, 0))
+                    store(grad_u, (b, t, left), fma(to_push, step, grad * skip))
+                    store(grad_delta, (b, t, left), to_delta)
+                    sum_D, sum_bias = fma(grad, here, sum_D), sum_bias + to_delta
+                for n in range(states):
+                    store(carry, (b, n, left), load(work, (states + n, 0)))
+                    whole = load(grad_A, (b, n, left)) + load(work, (2 * states + n, 0))
+                    store(grad_A, (b, n, left), whole)
+                store(grad_D, (b, left), load(grad_D, (b, left)) + sum_D)
+                store(grad_bias, (b, left), load(grad_bias, (b, left)) + sum_bias)
