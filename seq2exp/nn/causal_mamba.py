@@ -109,11 +109,10 @@ class MambaMixer(nn.Module):
     def kept_per_position(self) -> int:
         """Count the numbers kept at one position.
 
-        Input (D), in-projection (2 E), output of the scan, silu of the gate and their product
-        (3 E), and what the direction keeps.
+        Input (D), in-projection (2 E), gated output of the scan (E), and what the direction keeps.
         """
         d_inner, d_model = self.out_proj.in_features, self.out_proj.out_features
-        return d_model + 5 * d_inner + self.fwd.kept_per_position()
+        return d_model + 3 * d_inner + self.fwd.kept_per_position()
 
 
 class MambaBlock(nn.Module):

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from seq2exp.nn.conv import depthwise_conv
 from seq2exp.nn.norm import RMSNorm
 from seq2exp.nn.scan import selective_scan
-from seq2exp.nn.scan.chunked import choose_chunk
+from seq2exp.nn.scan.inputs import TILE
 
 __all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "dt_rank", "project_in"]
 
@@ -152,13 +152,12 @@ class MambaDirection(nn.Module):
     def kept_per_position(self) -> int:
         """Count the numbers kept at one position beyond the input ``x_BLE``.
 
-        The convolved input before and after its silu, the step size before and after its softplus
-        (4 E), the output of the x projection (R + 2 N), and the states that the scan stores, one
-        per chunk.
+        With the compiled loops: the convolved input and the step size before its softplus (2 E),
+        the output of the x projection (R + 2 N), and the states that the scan stores, one per tile.
+        Plain torch keeps 2 E more.
         """
         d_inner = self.conv_weight.shape[0]
-        states = d_inner * self.d_state // choose_chunk(1, d_inner, self.d_state)
-        return 4 * d_inner + self.rank + 2 * self.d_state + states
+        return 2 * d_inner + self.rank + 2 * self.d_state + d_inner * self.d_state // TILE
 
 
 class BiMambaMixer(nn.Module):

@@ -19,12 +19,11 @@ from torch.nn import functional as F
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.nn.lanes import WIDTH
 from seq2exp.nn.numba_use import arrays, use_threads, without_gaps
-from seq2exp.nn.scan.inputs import ScanInputs
+from seq2exp.nn.scan.inputs import TILE, ScanInputs
 from seq2exp.nn.scan.kernels import scan_backward, scan_forward
 
 __all__ = ["scan_compiled"]
 
-_TILE = 64
 # Sums over channels are made by so many independent items, whatever the number of threads.
 _ITEMS = 8
 # Positions of the gradients of B and C that are held once per group of channels.
@@ -66,7 +65,7 @@ def scan_compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
         cast.breaks_BL(),
         cast.delta_softplus,
         cast.reverse,
-        cast.chunk or _TILE,
+        cast.chunk or TILE,
         torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors),
     )
     return y_BLE[..., :channels].to(u_BLE.dtype), last_BNE[..., :channels].transpose(1, 2)

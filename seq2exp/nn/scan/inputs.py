@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Core", "ScanBackend", "ScanInputs", "unfused"]
+__all__ = ["TILE", "Core", "ScanBackend", "ScanInputs", "unfused"]
+
+TILE = 64
+"""Tokens between two states that the compiled backends keep for the backward."""
 
 
 @dataclass(frozen=True)
