@@ -5,8 +5,7 @@ bidirectional layer. The forward keeps the state at the start of every chunk; th
 the states of a chunk again. Float32 state for half and single precision inputs. Sums over channels
 and over tokens are partial sums reduced in a fixed order, so two runs give the same bits.
 
-Shapes: S sides (scans of one launch), B batch, L positions, V visits (positions in visiting order,
-padded to whole tiles), E channels, N states per channel.
+Shapes: S sides (scans of one launch), B batch, L positions, E channels, N states per channel.
 """
 
 from __future__ import annotations
@@ -14,24 +13,38 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.nn.scan.inputs import ScanInputs
 
-__all__ = ["Layout", "lay_out", "scan_triton", "scan_triton_pair"]
+__all__ = ["REGISTERS", "Layout", "group_states", "lay_out", "scan_triton", "scan_triton_pair"]
 
 _TILE = 16
 _CHUNK = 64
 _WIDEST = 32
-# Programs of one warp that fill one multiprocessor twice over at 128 registers per thread.
+_GROUP = 4
+# Twice the programs of one warp that fit on a multiprocessor at 128 registers per thread.
 _PROGRAMS_PER_PROCESSOR = 32
 _GRID = 65_535  # most programs along the second axis of a CUDA grid
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+# Most registers per thread. At 128 no kernel holds less than it needs in its innermost loop, and 16
+# warps fit on a multiprocessor; that of the gradients needs all there are.
+REGISTERS = {
+    "scan_ends": 128,
+    "scan_outputs": 128,
+    "scan_marks": 128,
+    "scan_adjoints": 128,
+    "scan_gradients": None,
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ def lay_out(
         Tokens between two kept states, rounded up to whole tiles; 64 when left out.
     """
     tiles = max(1, math.ceil(length / _TILE))
-    width = min(_WIDEST, 1 << max(0, channels - 1).bit_length())
+    width = min(_WIDEST, _power_of_two(max(1, channels)))
     blocks = max(1, math.ceil(channels / width))
     chunk_tiles = min(tiles, math.ceil((chunk or _CHUNK) / _TILE))
     chunk_tiles = max(chunk_tiles, math.ceil(tiles / _GRID))
@@ -97,6 +110,13 @@ def lay_out(
         segments=math.ceil(chunks / segment_chunks),
         blocks=blocks,
     )
+
+
+def group_states(num_states: int) -> dict[str, int]:
+    """Return how the kernels cut the states of a channel: states in whole groups, groups, group."""
+    group = min(_GROUP, _power_of_two(num_states))
+    groups = -(-num_states // group)
+    return {"STATES": groups * group, "GROUPS": _power_of_two(groups), "GROUP": group}
 
 
 def scan_triton(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
@@ -119,7 +139,7 @@ def scan_triton_pair(first: ScanInputs, second: ScanInputs) -> tuple[Tensor, Ten
 
 
 def _kind(inputs: ScanInputs) -> tuple[object, ...]:
-    """What two scans must have in common to share a launch."""
+    """Return what two scans must have in common to share a launch."""
     tensors = (inputs.u_BLE, inputs.delta_BLE, inputs.A_EN, inputs.B_BLN, inputs.C_BLN,
                inputs.z_BLE)  # fmt: skip
     looks = [None if x is None else (x.shape, x.dtype, x.device) for x in tensors]
@@ -144,9 +164,9 @@ def _check(inputs: ScanInputs) -> None:
     )
 
 
-def _kernels() -> Any:  # noqa: ANN401  a module without types
+def _kernels() -> Any:  # noqa: ANN401  modules without types
     try:
-        from seq2exp.nn.scan import triton_kernels
+        from seq2exp.nn.scan import triton_backward, triton_forward
     except ImportError as error:
         raise ConfigError(
             facts(
@@ -156,7 +176,10 @@ def _kernels() -> Any:  # noqa: ANN401  a module without types
                 fix="pip install \"seq2exp[triton]\" -c constraints.txt, or use backend 'torch'",
             )
         ) from error
-    return triton_kernels
+    names = (*triton_forward.__all__, *triton_backward.__all__)
+    return SimpleNamespace(
+        **{n: getattr(triton_forward, n, getattr(triton_backward, n, None)) for n in names}
+    )
 
 
 def _programs(device: torch.device) -> int:
@@ -171,9 +194,9 @@ def _run(scans: Sequence[ScanInputs]) -> list[tuple[Tensor, Tensor]]:
         _check(inputs)
     kernels, head = _kernels(), scans[0]
     batch, length, channels = head.u_BLE.shape
-    initials = [x.initial_state_BEN.float() for x in scans]
-    if not head.u_BLE.numel() or not head.A_EN.shape[1]:
-        return [(_without_states(x), s) for x, s in zip(scans, initials, strict=True)]
+    states = head.A_EN.shape[1]
+    if not head.u_BLE.numel() or not states:
+        return [(_without_states(x), x.initial_state_BEN.float()) for x in scans]
     layout = lay_out(
         length,
         channels,
@@ -181,28 +204,12 @@ def _run(scans: Sequence[ScanInputs]) -> list[tuple[Tensor, Tensor]]:
         programs=_programs(head.u_BLE.device),
         chunk=head.chunk,
     )
-    pad = layout.visits - length
-
-    def visited(tensors: list[Tensor]) -> Tensor:
-        """Stack per-token rows in visiting order, zeros behind the last: (sides, B, ..., V)."""
-        turned = [x.flip(-1) if s.reverse else x for x, s in zip(tensors, scans, strict=True)]
-        return torch.nn.functional.pad(torch.stack(turned), (0, pad)).contiguous()
-
-    def stacked(tensors: list[Tensor]) -> Tensor:
-        return torch.stack(tensors).float().contiguous()
-
-    def or_constant(tensor: Tensor | None, shape: tuple[int, ...], value: float) -> Tensor:
-        full = head.u_BLE.new_full(shape, value, dtype=torch.float32)
-        return full if tensor is None else tensor.float()
-
-    breaks = [x.breaks_BL() for x in scans]
-    large = [
-        *((x.u_BLE.contiguous(), x.delta_BLE.contiguous()) for x in scans),
-    ]
-    gates = [None if x.z_BLE is None else x.z_BLE.contiguous() for x in scans]
+    groups = group_states(states)
+    stack = _Stack(scans, visits=layout.visits, states=groups["STATES"])
     setup = _Setup(
         kernels,
         layout,
+        groups,
         reverse=sum(bool(x.reverse) << i for i, x in enumerate(scans)),
         softplus=head.delta_softplus,
         keep=torch.is_grad_enabled(),
@@ -211,23 +218,69 @@ def _run(scans: Sequence[ScanInputs]) -> list[tuple[Tensor, Tensor]]:
     *outputs, last_SBNE = apply(
         setup,
         len(scans),
-        *(x for pair in large for x in pair),
-        *gates,
-        stacked([x.A_EN.t() for x in scans]),
-        visited([x.B_BLN.transpose(1, 2) for x in scans]),
-        visited([x.C_BLN.transpose(1, 2) for x in scans]),
-        stacked([or_constant(x.D_E, (channels,), 0.0) for x in scans]),
-        stacked([or_constant(x.delta_bias_E, (channels,), 0.0) for x in scans]),
-        visited([or_constant(x.step_mask_BL, (batch, length), 1.0) for x in scans]),
-        None if breaks[0] is None else visited([x.to(torch.int8) for x in breaks if x is not None]),
-        stacked([x.transpose(1, 2) for x in initials]),
+        *(x.contiguous() for s in scans for x in (s.u_BLE, s.delta_BLE)),
+        *(None if s.z_BLE is None else s.z_BLE.contiguous() for s in scans),
+        *stack.all(),
     )
-    return [(y, last_SBNE[i].transpose(1, 2)) for i, y in enumerate(outputs)]
+    return [(y, last_SBNE[i, :, :states].transpose(1, 2)) for i, y in enumerate(outputs)]
 
 
 def _without_states(inputs: ScanInputs) -> Tensor:
     """Return y of a scan that has no token, no channel or no state to carry."""
     return inputs.finish(torch.zeros_like(inputs.u_BLE)).to(inputs.u_BLE.dtype)
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """The small arrays of all sides, stacked: float32, states padded to whole groups.
+
+    Arrays per token lie in visiting order, with zeros behind the last token.
+    """
+
+    scans: Sequence[ScanInputs]
+    visits: int
+    states: int
+
+    def all(self) -> tuple[Tensor | None, ...]:
+        """Return A, B, C, D, bias, mask, breaks and initial state."""
+        scans = self.scans
+        batch, length, channels = scans[0].u_BLE.shape
+        breaks = [x.breaks_BL() for x in scans]
+        return (
+            self._padded([x.A_EN.t().float() for x in scans]),
+            self._padded([self._visited(x, x.B_BLN.transpose(1, 2)) for x in scans]),
+            self._padded([self._visited(x, x.C_BLN.transpose(1, 2)) for x in scans]),
+            torch.stack([self._float(x.D_E, (channels,), 0.0) for x in scans]),
+            torch.stack([self._float(x.delta_bias_E, (channels,), 0.0) for x in scans]),
+            torch.stack(
+                [self._visited(x, self._float(x.step_mask_BL, (batch, length), 1.0)) for x in scans]
+            ),
+            None
+            if breaks[0] is None
+            else torch.stack(
+                [self._visited(x, b.to(torch.int8)) for x, b in zip(scans, breaks, strict=True)
+                 if b is not None]
+            ),
+            self._padded([x.initial_state_BEN.transpose(1, 2).float() for x in scans]),
+        )  # fmt: skip
+
+    def _float(self, tensor: Tensor | None, shape: tuple[int, ...], value: float) -> Tensor:
+        u_BLE = self.scans[0].u_BLE
+        full = u_BLE.new_full(shape, value, dtype=torch.float32)
+        return full if tensor is None else tensor.float()
+
+    def _visited(self, inputs: ScanInputs, tensor: Tensor) -> Tensor:
+        tensor = tensor.flip(-1) if inputs.reverse else tensor
+        return F.pad(tensor, (0, self.visits - tensor.shape[-1]))
+
+    def _padded(self, tensors: list[Tensor]) -> Tensor:
+        """Stack arrays whose axis before the last is that of the states."""
+        stacked = torch.stack(tensors)
+        return F.pad(stacked, (0, 0, 0, self.states - stacked.shape[-2])).contiguous()
 
 
 @dataclass(frozen=True)
@@ -236,29 +289,18 @@ class _Setup:
 
     kernels: Any
     layout: Layout
+    groups: dict[str, int]
     reverse: int
     softplus: bool
     keep: bool
 
-    def constants(self, num_states: int) -> dict[str, Any]:
-        return {
-            "STATES": num_states,
-            "PADDED": 1 << (num_states - 1).bit_length(),
-            "TILE": self.layout.tile,
-            "WIDTH": self.layout.width,
-            "REVERSE": self.reverse,
-            "SOFTPLUS": self.softplus,
-            "num_warps": 1,
-        }
-
 
 class _TritonScan(torch.autograd.Function):
-    """Sides in pairs of u and delta, then the gates, then what the sides share, stacked."""
+    """Takes u and delta of every side, the gates of every side, then `_Stack.all`."""
 
     @staticmethod
     def forward(ctx: Any, setup: _Setup, sides: int, *tensors: Tensor | None) -> Any:  # noqa: ANN401
-        launch = _Launch(setup, sides, tensors)
-        outputs, kept, last_SBNE = launch.forward()
+        *outputs, kept, last_SBNE = _Launch(setup, sides, tensors).forward()
         ctx.setup, ctx.sides = setup, sides
         ctx.save_for_backward(*tensors, kept)
         return (*outputs, last_SBNE)
@@ -267,116 +309,116 @@ class _TritonScan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         *tensors, kept = ctx.saved_tensors
+        *grad_y, grad_last_SBNE = (x.contiguous() for x in grads)
         launch = _Launch(ctx.setup, ctx.sides, tensors)
-        *grad_y, grad_last_SBNE = grads
         return (None, None, *launch.backward(kept, grad_y, grad_last_SBNE))
 
 
 class _Launch:
     """The tensors of one call and the order of its kernels."""
 
-    def __init__(self, setup: _Setup, sides: int, tensors: Sequence[Tensor | None]) -> None:
+    def __init__(self, setup: _Setup, sides: int, tensors: Sequence[Any]) -> None:
         self.setup, self.layout, self.sides = setup, setup.layout, sides
-        self.u = _both([tensors[2 * i] for i in range(sides)])
-        self.delta = _both([tensors[2 * i + 1] for i in range(sides)])
-        gates = tensors[2 * sides : 3 * sides]
-        self.has_z = gates[0] is not None
-        self.z = _both(list(gates)) if self.has_z else self.u
-        (self.A, self.B, self.C, self.D, self.bias, self.mask, breaks,
-         self.initial) = tensors[3 * sides :]  # fmt: skip
-        self.has_breaks = breaks is not None
-        self.breaks = breaks if self.has_breaks else self.mask
+        self.u, self.delta = tensors[0 : 2 * sides : 2], tensors[1 : 2 * sides : 2]
+        self.z = tensors[2 * sides : 3 * sides]
+        self.A, self.B, self.C, self.D, self.bias, self.mask, breaks, initial = tensors[3 * sides :]
+        self.initial: Tensor = initial
+        self.has_z, has_breaks = self.z[0] is not None, breaks is not None
+        self.z = self.z if self.has_z else self.u  # a pointer that is not read
+        self.small = (self.bias, self.mask, breaks if has_breaks else self.mask)
         self.batch, self.length, self.channels = self.u[0].shape
-        self.states = self.A.shape[1]
+        self.states: int = self.A.shape[1]
         self.items = sides * self.batch
-        self.constants = setup.constants(self.states)
         self.numbers = (self.batch, self.length, self.layout.visits, self.channels)
+        self.constants = {
+            **setup.groups,
+            "TILE": self.layout.tile,
+            "WIDTH": self.layout.width,
+            "REVERSE": setup.reverse,
+            "SOFTPLUS": setup.softplus,
+            "HAS_BREAKS": has_breaks,
+            "num_warps": 1,
+        }
 
     def launch(self, name: str, rows: int, *arguments: Any, **constants: Any) -> None:  # noqa: ANN401
+        """Run a kernel for every block of channels, sequence and one of `rows` parts of it."""
         kernel = getattr(self.setup.kernels, name)
-        grid = (self.items * self.layout.blocks, rows)
-        with torch.cuda.device_of(self.u[0]):
-            kernel[grid](*arguments, **self.constants, HAS_BREAKS=self.has_breaks, **constants)
+        with _on(self.initial):
+            kernel[(self.items * self.layout.blocks, rows)](
+                *arguments, **self.constants, **constants, maxnreg=REGISTERS[name]
+            )
 
     def new(self, *shape: int) -> Tensor:
-        return self.u[0].new_empty(shape, dtype=torch.float32)
+        return self.initial.new_empty(shape)
 
     def new_states(self, rows: int) -> Tensor:
         return self.new(self.items, rows, self.states, self.channels)
 
-    def combine(self, decays: Tensor, ends: Tensor, first: Tensor, *, backwards: bool) -> Tensor:
-        """Return the state at the start of every segment, or its gradient behind every one."""
-        starts = torch.empty_like(ends)
-        numbers = self.states * self.channels
-        width = min(32, 1 << (numbers - 1).bit_length())
-        grid = (-(-numbers // width), self.items)
-        with torch.cuda.device_of(first):
-            self.setup.kernels.scan_combine[grid](
-                decays, ends, first, starts, self.layout.segments, numbers,
-                ROWS=16, WIDTH=width, BACKWARDS=backwards, num_warps=1,
+    def combine(self, totals: Tensor, ends: Tensor, first: Tensor, *, against: bool) -> Tensor:
+        """Return the state before every segment, or its gradient behind every segment."""
+        starts, numbers = torch.empty_like(ends), self.states * self.channels
+        width = min(_WIDEST, _power_of_two(numbers))
+        with _on(first):
+            self.setup.kernels.scan_combine[(-(-numbers // width), self.items)](
+                totals, ends, first, starts, self.layout.segments, numbers,
+                ROWS=_TILE, WIDTH=width, AGAINST=against, num_warps=1,
             )  # fmt: skip
         return starts
 
-    def forward(self) -> tuple[list[Tensor], Tensor, Tensor]:
-        cut = self.layout
-        starts = self.initial
+    def forward(self) -> tuple[Tensor, ...]:
+        """Return y of every side, the kept states and the last states."""
+        cut, starts = self.layout, self.initial
         if cut.segments > 1:
-            decays, ends = self.new_states(cut.segments), self.new_states(cut.segments)
+            totals, ends = self.new_states(cut.segments), self.new_states(cut.segments)
             self.launch(
-                "scan_ends", cut.segments, *self.u, *self.delta, self.A, self.B, self.bias,
-                self.mask, self.breaks, decays, ends, *self.numbers, cut.segment_tiles,
+                "scan_ends", cut.segments, *_both(self.u), *_both(self.delta), self.A, self.B,
+                *self.small, totals, ends, *self.numbers, cut.segment_tiles,
             )  # fmt: skip
-            starts = self.combine(decays, ends, self.initial, backwards=False)
-        outputs = [torch.empty_like(u) for u in self.u[: self.sides]]
+            starts = self.combine(totals, ends, self.initial, against=False)
+        outputs = [torch.empty_like(u) for u in self.u]
         kept = self.new_states(cut.chunks if self.setup.keep else 0)
         last = torch.empty_like(self.initial)
         self.launch(
-            "scan_outputs", cut.segments, *self.u, *self.delta, *self.z, *_both(outputs),
-            self.A, self.B, self.C, self.D, self.bias, self.mask, self.breaks, starts, kept, last,
-            *self.numbers, cut.segment_tiles, cut.chunks,
-            CHUNK_TILES=cut.chunk_tiles, HAS_Z=self.has_z, KEEP=self.setup.keep,
+            "scan_outputs", cut.segments, *_both(self.u), *_both(self.delta), *_both(self.z),
+            *_both(outputs), self.A, self.B, self.C, self.D, *self.small, starts, kept, last,
+            *self.numbers, cut.segment_tiles, CHUNK_TILES=cut.chunk_tiles, HAS_Z=self.has_z,
+            KEEP=self.setup.keep,
         )  # fmt: skip
-        return outputs, kept, last
+        return (*outputs, kept, last)
 
     def backward(
         self, kept: Tensor, grad_y: Sequence[Tensor], grad_last: Tensor
     ) -> list[Tensor | None]:
-        cut = self.layout
-        out = _both([x.contiguous() for x in grad_y])
-        adjoints = grad_last = grad_last.contiguous()
+        """Return the gradients of all tensors, in the order in which they came."""
+        cut, adjoints = self.layout, grad_last
         if cut.segments > 1:
-            decays, ends = self.new_states(cut.segments), self.new_states(cut.segments)
+            totals, ends = self.new_states(cut.segments), self.new_states(cut.segments)
             self.launch(
-                "scan_adjoints", cut.segments, *self.delta, *self.z, *out, self.A, self.C,
-                self.bias, self.mask, self.breaks, decays, ends, *self.numbers, cut.segment_tiles,
+                "scan_adjoints", cut.segments, *_both(self.delta), *_both(self.z), *_both(grad_y),
+                self.A, self.C, *self.small, totals, ends, *self.numbers, cut.segment_tiles,
                 HAS_Z=self.has_z,
             )  # fmt: skip
-            adjoints = self.combine(decays, ends, grad_last, backwards=True)
-        marks = kept
+            adjoints = self.combine(totals, ends, grad_last, against=True)
+        marks = kept if cut.chunk_tiles == 1 else self.new_states(cut.tiles)
         if cut.chunk_tiles > 1:
-            marks = self.new_states(cut.tiles)
             self.launch(
-                "scan_marks", cut.chunks, *self.u, *self.delta, self.A, self.B, self.bias,
-                self.mask, self.breaks, kept, marks, *self.numbers, cut.tiles,
-                CHUNK_TILES=cut.chunk_tiles,
+                "scan_marks", cut.chunks, *_both(self.u), *_both(self.delta), self.A, self.B,
+                *self.small, kept, marks, *self.numbers, CHUNK_TILES=cut.chunk_tiles,
             )  # fmt: skip
-        grad_u = [torch.empty_like(x) for x in self.u[: self.sides]]
-        grad_delta = [torch.empty_like(x) for x in self.delta[: self.sides]]
-        grad_z = [torch.empty_like(x) for x in self.z[: self.sides]] if self.has_z else grad_u
+        grad_u = [torch.empty_like(x) for x in self.u]
+        grad_delta = [torch.empty_like(x) for x in self.delta]
+        grad_z = [torch.empty_like(x) for x in self.z] if self.has_z else grad_u
         grad_A = self.new_states(cut.segments)
-        per_visit = (cut.blocks, self.sides, self.batch)
-        grad_B = self.new(*per_visit, self.states, cut.visits)
-        grad_C = torch.empty_like(grad_B)
-        grad_mask = self.new(*per_visit, cut.visits)
+        grad_B = self.new(cut.blocks, *self.B.shape)
+        grad_C, grad_mask = torch.empty_like(grad_B), self.new(cut.blocks, *self.mask.shape)
         grad_D = self.new(self.items, cut.segments, self.channels)
-        grad_bias = torch.empty_like(grad_D)
-        grad_initial = torch.empty_like(self.initial)
+        grad_bias, grad_initial = torch.empty_like(grad_D), torch.empty_like(self.initial)
         self.launch(
-            "scan_gradients", cut.segments, *self.u, *self.delta, *self.z, *out,
-            *_both(grad_u), *_both(grad_delta), *_both(grad_z),
-            self.A, self.B, self.C, self.D, self.bias, self.mask, self.breaks,
-            marks, adjoints, grad_initial, grad_A, grad_B, grad_C, grad_D, grad_bias, grad_mask,
-            *self.numbers, cut.segment_tiles, cut.tiles, HAS_Z=self.has_z,
+            "scan_gradients", cut.segments, *_both(self.u), *_both(self.delta), *_both(self.z),
+            *_both(grad_y), *_both(grad_u), *_both(grad_delta), *_both(grad_z),
+            self.A, self.B, self.C, self.D, *self.small, marks, adjoints, grad_initial,
+            grad_A, grad_B, grad_C, grad_D, grad_bias, grad_mask,
+            *self.numbers, cut.segment_tiles, HAS_Z=self.has_z,
         )  # fmt: skip
         split = (self.sides, self.batch * cut.segments)
         return [
@@ -393,9 +435,11 @@ class _Launch:
         ]
 
 
-def _both(tensors: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
-    """The tensors of two sides; one side stands for both."""
-    first, last = tensors[0], tensors[-1]
-    if first is None or last is None:
-        raise ValueError("a side without its tensor")
-    return first, last
+def _both(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the tensors of two sides; a single side stands for both."""
+    return tensors[0], tensors[-1]
+
+
+def _on(tensor: Tensor) -> AbstractContextManager[None]:
+    """Make the device of a tensor the current one, to which Triton launches."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
