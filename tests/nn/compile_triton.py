@@ -4,7 +4,7 @@ Prints one JSON line per kernel and variant: registers, bytes of stack, bytes of
 the numbers of shuffles and exponentials in it. A process of its own, since a process that runs
 Triton's interpreter cannot compile.
 
-    python tests/nn/compile_triton.py [--arch 90]
+    python tests/nn/compile_triton.py [--arch 90] [--variants 0 1]
 """
 
 from __future__ import annotations
@@ -87,13 +87,17 @@ def machine_code(cubin: bytes) -> dict[str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--arch", type=int, default=90)
-    target = GPUTarget("cuda", parser.parse_args().arch, 32)
+    numbers = range(len(VARIANTS))
+    parser.add_argument("--variants", type=int, nargs="+", choices=numbers, default=numbers)
+    asked = parser.parse_args()
+    target = GPUTarget("cuda", asked.arch, 32)
     kernels = {
         name: getattr(module, name)
         for module in (triton_forward, triton_backward)
         for name in module.__all__
     }
-    for (name, kernel), variant in itertools.product(kernels.items(), VARIANTS):
+    for (name, kernel), number in itertools.product(kernels.items(), asked.variants):
+        variant = VARIANTS[number]
         options = {"num_warps": 1, "maxnreg": REGISTERS.get(name)}
         done = triton.compile(source(kernel, variant), target=target, options=options)
         row = {

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, facts
-from seq2exp.nn.scan.inputs import ScanInputs
+from seq2exp.nn.scan.chunked import scan_chunked
+from seq2exp.nn.scan.inputs import ScanInputs, unfused
 
 __all__ = ["REGISTERS", "Layout", "group_states", "lay_out", "scan_triton", "scan_triton_pair"]
 
@@ -166,7 +167,8 @@ def _check(inputs: ScanInputs) -> None:
 
 def _kernels() -> Any:  # noqa: ANN401  modules without types
     try:
-        from seq2exp.nn.scan import triton_backward, triton_forward
+        from seq2exp.nn.scan.triton_backward import scan_adjoints, scan_gradients
+        from seq2exp.nn.scan.triton_forward import scan_combine, scan_ends, scan_marks, scan_outputs
     except ImportError as error:
         raise ConfigError(
             facts(
@@ -176,10 +178,8 @@ def _kernels() -> Any:  # noqa: ANN401  modules without types
                 fix="pip install \"seq2exp[triton]\" -c constraints.txt, or use backend 'torch'",
             )
         ) from error
-    names = (*triton_forward.__all__, *triton_backward.__all__)
-    return SimpleNamespace(
-        **{n: getattr(triton_forward, n, getattr(triton_backward, n, None)) for n in names}
-    )
+    kernels = (scan_adjoints, scan_combine, scan_ends, scan_gradients, scan_marks, scan_outputs)
+    return SimpleNamespace(**{kernel.__name__: kernel for kernel in kernels})
 
 
 def _programs(device: torch.device) -> int:
@@ -196,7 +196,7 @@ def _run(scans: Sequence[ScanInputs]) -> list[tuple[Tensor, Tensor]]:
     batch, length, channels = head.u_BLE.shape
     states = head.A_EN.shape[1]
     if not head.u_BLE.numel() or not states:
-        return [(_without_states(x), x.initial_state_BEN.float()) for x in scans]
+        return [unfused(scan_chunked)(x) for x in scans]  # nothing to launch
     layout = lay_out(
         length,
         channels,
@@ -223,11 +223,6 @@ def _run(scans: Sequence[ScanInputs]) -> list[tuple[Tensor, Tensor]]:
         *stack.all(),
     )
     return [(y, last_SBNE[i, :, :states].transpose(1, 2)) for i, y in enumerate(outputs)]
-
-
-def _without_states(inputs: ScanInputs) -> Tensor:
-    """Return y of a scan that has no token, no channel or no state to carry."""
-    return inputs.finish(torch.zeros_like(inputs.u_BLE)).to(inputs.u_BLE.dtype)
 
 
 def _power_of_two(count: int) -> int:
