@@ -6,6 +6,7 @@ notices is tested by compiling every kernel for a GPU that need not be there.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -211,7 +212,7 @@ def test_strided_inputs():
 def test_empty_sequences_and_batches(empty):
     inputs = moved(side(empty.pop("length"), **empty), torch.float32)
     found = numbers([inputs, inputs], "triton")
-    wanted = numbers([inputs, inputs], "reference")
+    wanted = numbers([inputs, inputs], "torch")
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
@@ -283,3 +284,53 @@ def test_every_kernel_compiles_for_an_h100():
 @pytest.mark.parametrize("arch", ["80", "90"])
 def test_every_variant_compiles(arch):
     assert len(compiled("--arch", arch)) == 6 * 4
+
+
+# The benchmark of GPUs ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    spec = importlib.util.spec_from_file_location("gpu_scan", ROOT / "benchmarks/gpu/scan.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "CHANNELS", 2)
+    monkeypatch.setattr(module, "STATES", 2)
+    return module
+
+
+def test_the_benchmark_runs_where_the_kernels_run(benchmark):
+    """With two channels, so that the interpreter can do it; the floors need a device."""
+    device = torch.device(DEVICE)
+    found = benchmark.measure(5, torch.float32, device, ["triton", "torch"], 1)
+    assert set(found["milliseconds"]) == {
+        f"{work} {ways} {backend}"
+        for work in ("forward", "both")
+        for ways in ("one", "two")
+        for backend in ("triton", "torch")
+    }
+    benchmark.LOOP_AT_MOST = 1  # the second case takes the chunked scan as reference
+    for dtype in benchmark.TOLERANCE:
+        errors = benchmark.parity("triton", 4, dtype, device)
+        assert max(errors.values()) <= benchmark.TOLERANCE[dtype]
+
+
+def test_the_work_behind_the_floors(benchmark, monkeypatch):
+    """performance.md, section 8: 819 M exponentials and 410 MB in bf16 at 200,000 positions."""
+    monkeypatch.setattr(benchmark, "CHANNELS", 256)
+    monkeypatch.setattr(benchmark, "STATES", 16)
+    work = benchmark.work_of(200_000, torch.bfloat16)
+    assert work == {"exp": 819_200_000, "bytes": 409_600_000}
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
+def test_without_a_gpu_nothing_is_run_or_written():
+    before = sorted((ROOT / "benchmarks" / "results").iterdir())
+    done = subprocess.run(
+        ["bash", str(ROOT / "benchmarks" / "gpu.sh")], env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no CUDA device" in done.stderr
+    assert sorted((ROOT / "benchmarks" / "results").iterdir()) == before

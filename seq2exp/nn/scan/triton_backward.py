@@ -174,22 +174,21 @@ def scan_gradients(
                 behind_W = row_of(behind_QW, k, GROUP)
                 decay_TW = decays(step_TW, rate_W, breaks + row, visits_T, HAS_BREAKS)
                 ones_TW = tl.full((TILE, WIDTH), 1.0, dtype=tl.float32)
-                p_TW = tl.where(first_T1, 0.0, ones_TW)
                 # States after every visit, and before it.
                 b_TW = push_TW * B_T[:, None]
                 b_TW = tl.where(first_T1, b_TW + decay_TW * start_W[None, :], b_TW)
-                a_TW = tl.where(first_T1, 0.0, decay_TW)
                 q_TW = tl.where(first_T1, start_W[None, :], ones_TW * 0.0)
                 _, state_TW, _, before_TW = tl.associative_scan(
-                    (a_TW, b_TW, p_TW, q_TW), 0, chain_before
+                    (decay_TW, b_TW, ones_TW, q_TW), 0, chain_before
                 )
                 # Their gradients, upside down: a scan with reverse=True would shuffle across lanes.
                 own_TW = tl.flip(grad_TW * C_T[:, None], 0)
                 a_TW = tl.flip(decay_TW, 0)
                 b_TW = a_TW * tl.where(first_T1, own_TW + behind_W[None, :], own_TW)
-                a_TW = tl.where(first_T1, 0.0, a_TW)
                 q_TW = tl.where(first_T1, behind_W[None, :], ones_TW * 0.0)
-                _, _, _, later_TW = tl.associative_scan((a_TW, b_TW, p_TW, q_TW), 0, chain_before)
+                _, _, _, later_TW = tl.associative_scan(
+                    (a_TW, b_TW, ones_TW, q_TW), 0, chain_before
+                )
                 adjoint_TW = tl.flip(own_TW + later_TW, 0)
                 through_TW = decay_TW * adjoint_TW
                 behind_QW = put_row(behind_QW, k, row_of(through_TW, 0, TILE), GROUP)

@@ -104,10 +104,11 @@ def scan_combine(
         a_RW = tl.load(decays + at_RW, mask=alive_RW, other=1.0)
         b_RW = tl.load(ends + at_RW, mask=alive_RW, other=0.0)
         b_RW = tl.where(first_R1, b_RW + a_RW * carry_W[None, :], b_RW)
-        p_RW = tl.where(first_R1, 0.0, tl.full((ROWS, WIDTH), 1.0, dtype=tl.float32))
-        q_RW = tl.where(first_R1, carry_W[None, :], tl.zeros((ROWS, WIDTH), dtype=tl.float32))
-        a_RW = tl.where(first_R1, 0.0, a_RW)
-        _, state_RW, _, before_RW = tl.associative_scan((a_RW, b_RW, p_RW, q_RW), 0, chain_before)
+        ones_RW = tl.full((ROWS, WIDTH), 1.0, dtype=tl.float32)
+        q_RW = tl.where(first_R1, carry_W[None, :], ones_RW * 0.0)
+        _, state_RW, _, before_RW = tl.associative_scan(
+            (a_RW, b_RW, ones_RW, q_RW), 0, chain_before
+        )
         tl.store(starts + at_RW, before_RW, mask=alive_RW)
         carry_W = row_of(state_RW, ROWS - 1, ROWS)
 

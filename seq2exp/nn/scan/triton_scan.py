@@ -37,8 +37,8 @@ _PROGRAMS_PER_PROCESSOR = 32
 _GRID = 65_535  # most programs along the second axis of a CUDA grid
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-# Most registers per thread. At 128 no kernel holds less than it needs in its innermost loop, and 16
-# warps fit on a multiprocessor; that of the gradients needs all there are.
+# Most registers per thread. At 128 the compiler spills next to nothing in the innermost loops, and
+# 16 warps fit on a multiprocessor; the kernel of the gradients needs all there are.
 REGISTERS = {
     "scan_ends": 128,
     "scan_outputs": 128,

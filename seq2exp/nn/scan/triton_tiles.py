@@ -38,7 +38,11 @@ def chain(a: tensor, b: tensor, c: tensor, d: tensor) -> tensor:
 def chain_before(
     a: tensor, b: tensor, p: tensor, q: tensor, c: tensor, d: tensor, r: tensor, s: tensor
 ) -> tensor:
-    """Compose two runs of maps, and beside each run (p, q) the same run without its last map."""
+    """Compose two runs of maps, and beside each run (p, q) the same run without its last map.
+
+    With (1, 0) beside every map but the first, and the state before the first beside that one, a
+    scan gives the state before every map; constants beside maps cost nothing once compiled.
+    """
     return a * c, b * c + d, a * r, b * r + s
 
 
