@@ -205,23 +205,21 @@ def _run(scans: Sequence[ScanInputs]) -> list[tuple[Tensor, Tensor]]:
         chunk=head.chunk,
     )
     groups = group_states(states)
-    stack = _Stack(scans, visits=layout.visits, states=groups["STATES"])
+    tensors = (
+        *(x.contiguous() for s in scans for x in (s.u_BLE, s.delta_BLE)),
+        *(None if s.z_BLE is None else s.z_BLE.contiguous() for s in scans),
+        *_Stack(scans, visits=layout.visits, states=groups["STATES"]).all(),
+    )
     setup = _Setup(
         kernels,
         layout,
         groups,
         reverse=sum(bool(x.reverse) << i for i, x in enumerate(scans)),
         softplus=head.delta_softplus,
-        keep=torch.is_grad_enabled(),
+        keep=torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors),
     )
     apply: Callable[..., tuple[Tensor, ...]] = _TritonScan.apply
-    *outputs, last_SBNE = apply(
-        setup,
-        len(scans),
-        *(x.contiguous() for s in scans for x in (s.u_BLE, s.delta_BLE)),
-        *(None if s.z_BLE is None else s.z_BLE.contiguous() for s in scans),
-        *stack.all(),
-    )
+    *outputs, last_SBNE = apply(setup, len(scans), *tensors)
     return [(y, last_SBNE[i, :, :states].transpose(1, 2)) for i, y in enumerate(outputs)]
 
 
