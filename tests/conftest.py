@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.runs import tiny_config
 from tests.toys import toy_dataset
+
+if not torch.cuda.is_available():
+    # Read when a Triton kernel is defined: from here on kernels run in Triton's interpreter.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

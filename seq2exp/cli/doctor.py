@@ -28,6 +28,31 @@ def run(args: argparse.Namespace) -> None:
     options.write_rows(args, {}, rows)
 
 
+def scan_findings() -> list[tuple[str, str]]:
+    """Return what every backend of the selective scan does here, and what "auto" takes."""
+    import torch
+
+    from seq2exp.nn.scan import backend_names, backend_states
+    from seq2exp.nn.scan.choose import VARIABLE, wish
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    found = {device: backend_states(torch.device(device)) for device in devices}
+    rows = []
+    for name in backend_names():
+        here = {device: states[name] for device, (states, _) in found.items() if name in states}
+        words = [f"{device}: {reason or 'usable'}" for device, reason in here.items()]
+        rows.append((f"scan backend {name}", "; ".join(words) or "cuda: no such device here"))
+    for device in ("cpu", "cuda"):
+        if wish() != "auto":
+            text = f"{wish()}, named by {VARIABLE}"
+        elif device in found:
+            text = f"{found[device][1].backend}, {found[device][1].reason}"
+        else:
+            text = "no such device here"
+        rows.append((f"scan auto on {device}", text))
+    return rows
+
+
 def findings() -> list[tuple[str, str]]:
     """Return (subject, state) pairs."""
     import torch
@@ -39,7 +64,7 @@ def findings() -> list[tuple[str, str]]:
         ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
         ("gpu", gpu),
         ("bf16", "yes" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"),
-        ("selective scan", "exact, plain torch (chunked, hand-written gradient)"),
+        *scan_findings(),
         ("disk here", f"{free:.0f} GB free"),
         *(
             (

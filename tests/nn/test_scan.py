@@ -13,6 +13,7 @@ import torch
 
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.nn.scan import backend_names, register_backend, scan_reference, selective_scan
+from seq2exp.nn.scan.choose import Trials
 
 LENGTHS = (1, 3, 4, 63, 64, 65, 1000)
 NAMES = ("u", "delta", "A", "B", "C", "D", "state")
@@ -608,11 +609,16 @@ def test_auto_takes_the_compiled_loops_for_float32_and_torch_for_float64(monkeyp
         monkeypatch.setitem(
             front._BACKENDS, name, lambda x, name=name, run=backend: (seen.append(name), run(x))[1]
         )
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        run([t.detach() for t in make_inputs(3, dtype=dtype)])
-    monkeypatch.setattr(front, "numba_refuses", lambda: "it is not there")
-    run([t.detach() for t in make_inputs(3, dtype=torch.float32)])
-    assert seen == ["cpu", "cpu", "torch", "torch"]
+    taken = []
+    for refusal in (None, "it is not there"):
+        monkeypatch.setattr(front, "_TRIALS", Trials(front._BACKENDS))
+        if refusal:
+            monkeypatch.setattr(front, "numba_refuses", lambda: "it is not there")
+        for dtype in (torch.float32, torch.bfloat16, torch.float64):
+            # The first call of a kind also makes the trials; the last one seen does the work.
+            run([t.detach() for t in make_inputs(3, dtype=dtype)])
+            taken.append(seen[-1])
+    assert taken == ["cpu", "cpu", "torch", "torch", "torch", "torch"]
     with pytest.raises(ConfigError, match="it is not there"):
         run(make_inputs(3, dtype=torch.float32), backend="cpu")
 

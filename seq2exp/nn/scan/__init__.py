@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from seq2exp.nn.scan.front import backend_names, register_backend, selective_scan
+from seq2exp.nn.scan.front import (
+    backend_names,
+    backend_states,
+    bidirectional_scan,
+    register_backend,
+    selective_scan,
+)
 from seq2exp.nn.scan.inputs import ScanBackend, ScanInputs
 from seq2exp.nn.scan.reference import scan_reference
 
@@ -10,6 +16,8 @@ __all__ = [
     "ScanBackend",
     "ScanInputs",
     "backend_names",
+    "backend_states",
+    "bidirectional_scan",
     "register_backend",
     "scan_reference",
     "selective_scan",

@@ -6,6 +6,8 @@ Shapes: B batch, L positions, E channels, N states per channel.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import torch
@@ -13,11 +15,21 @@ from torch import Tensor
 
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.nn.numba_use import numba_refuses
+from seq2exp.nn.scan.choose import VARIABLE, Choice, Trials, devices_of, wish
 from seq2exp.nn.scan.chunked import scan_chunked
 from seq2exp.nn.scan.inputs import ScanBackend, ScanInputs, unfused
+from seq2exp.nn.scan.mamba_ssm_scan import scan_mamba_ssm
 from seq2exp.nn.scan.reference import scan_reference
+from seq2exp.nn.scan.triton_scan import scan_triton, scan_triton_pair
 
-__all__ = ["ScanBackend", "backend_names", "register_backend", "selective_scan"]
+__all__ = [
+    "ScanBackend",
+    "backend_names",
+    "backend_states",
+    "bidirectional_scan",
+    "register_backend",
+    "selective_scan",
+]
 
 
 def _per_token(*tensors: Tensor, chunk: int | None, **options: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
@@ -43,8 +55,15 @@ def _compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
 _BACKENDS: dict[str, ScanBackend] = {
     "torch": unfused(scan_chunked),
     "cpu": _compiled,
+    "triton": scan_triton,
+    "mamba_ssm": scan_mamba_ssm,
     "reference": unfused(_per_token),
 }
+# Backends that take two scans at once; the others run them one after the other.
+_PAIRS: dict[str, Callable[[ScanInputs, ScanInputs], tuple[Tensor, Tensor]]] = {
+    "triton": scan_triton_pair
+}
+_TRIALS = Trials(_BACKENDS)
 
 
 def backend_names() -> tuple[str, ...]:
@@ -165,8 +184,8 @@ def selective_scan(
     chunk : int, optional
         Tokens per chunk for backends that work in chunks; chosen from the shapes when left out.
     backend : str
-        One of `backend_names()`, or "auto": "cpu" for float32 on a CPU where numba runs, otherwise
-        "torch".
+        "auto" or one of `backend_names()`. "auto" is what the environment variable SEQ2EXP_SCAN
+        names, else the compiled backend of the device if it passed its trial, else "torch".
     return_state : bool
         Also return the state after the last token visited.
 
@@ -207,25 +226,69 @@ def selective_scan(
         chunk=chunk,
     )
     _check_shapes(inputs)
-    run = _find_backend(_choose(inputs) if backend == "auto" else backend)
+    run = _BACKENDS[_find_backend(backend, inputs)]
     with torch.autocast(device_type=u_BLE.device.type, enabled=False):
         y_BLE, state_BEN = run(inputs)
     return (y_BLE, state_BEN) if return_state else y_BLE
 
 
-def _choose(inputs: ScanInputs) -> str:
-    """Take the compiled loops where they run, plain torch elsewhere."""
-    on_cpu = inputs.u_BLE.device.type == "cpu" and inputs.compute_dtype() == torch.float32
-    return "cpu" if on_cpu and numba_refuses() is None else "torch"
+def bidirectional_scan(
+    forward: ScanInputs, backward: ScanInputs, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Scan one set of inputs from the left and one from the right, in one launch where possible.
+
+    Equals two calls of `selective_scan`. On a GPU a sequence has few channels to share out, and
+    one launch for both directions gives the device twice the work at a time.
+
+    Parameters
+    ----------
+    forward, backward : ScanInputs
+        Inputs of the two directions; the direction is that of the argument, whatever `reverse` is.
+    backend : str
+        "auto" or one of `backend_names()`; one backend for both.
+
+    Returns
+    -------
+    y_forward_BLE, y_backward_BLE : tensors of the dtypes of the two u, shape as u
+    """
+    sides = replace(forward, reverse=False), replace(backward, reverse=True)
+    for inputs in sides:
+        _check_shapes(inputs)
+    name = _find_backend(backend, sides[0])
+    with torch.autocast(device_type=sides[0].u_BLE.device.type, enabled=False):
+        if name in _PAIRS:
+            return _PAIRS[name](*sides)
+        run = _BACKENDS[name]
+        return run(sides[0])[0], run(sides[1])[0]
 
 
-def _find_backend(name: str) -> ScanBackend:
+def backend_states(device: torch.device) -> tuple[dict[str, str | None], Choice]:
+    """Try every backend that is made for a device there, with float32 inputs.
+
+    Returns
+    -------
+    failures : dict
+        For each backend why it cannot be used there, None if it can.
+    choice : Choice
+        What "auto" takes there, the environment variable not counted.
+    """
+    names = [name for name in _BACKENDS if device.type in devices_of(name)]
+    failures = {name: _TRIALS.failure(name, device, torch.float32) for name in names}
+    return failures, _TRIALS.explain(device, torch.float32, torch.float32)
+
+
+def _find_backend(name: str, inputs: ScanInputs) -> str:
+    place = "scan backend"
+    if name == "auto":
+        name, place = wish(), f"environment variable {VARIABLE}"
+    if name == "auto":
+        return _TRIALS.choose(inputs)
     if name in _BACKENDS:
-        return _BACKENDS[name]
+        return name
     near = difflib.get_close_matches(name, _BACKENDS, n=1)
     raise ConfigError(
         facts(
-            "scan backend",
+            place,
             found=repr(name),
             expected="one of auto, " + ", ".join(_BACKENDS),
             fix=f"use {near[0]!r}" if near else "use 'auto'",

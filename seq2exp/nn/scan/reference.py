@@ -50,7 +50,7 @@ def scan_reference(
     """
     length = u_BLE.shape[1]
     state_BEN = initial_state_BEN
-    outputs: list[Tensor] = [u_BLE[:, 0]] * length
+    outputs: list[Tensor] = [u_BLE] * length  # replaced one by one
     for t in range(length - 1, -1, -1) if reverse else range(length):
         if breaks_BL is not None:
             state_BEN = state_BEN.masked_fill(breaks_BL[:, t, None, None], 0.0)
