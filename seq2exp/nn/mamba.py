@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from seq2exp.nn.conv import depthwise_conv
 from seq2exp.nn.norm import RMSNorm
-from seq2exp.nn.scan import selective_scan
+from seq2exp.nn.scan import ScanInputs, bidirectional_scan, run_scan
 from seq2exp.nn.scan.inputs import TILE
 
-__all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "dt_rank", "project_in"]
+__all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "dt_rank", "part_inputs", "project_in"]
 
 _STEP_MIN, _STEP_MAX, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -108,6 +108,18 @@ class MambaDirection(nn.Module):
         starts_BL : bool tensor, shape (batch, length), optional
             First positions of packed sequences; convolution and state stay inside of each.
         """
+        inputs = self.scan_inputs(x_BLE, mask_BL1, z_BLE=z_BLE, starts_BL=starts_BL)
+        return run_scan(inputs, backend=backend)[0]
+
+    def scan_inputs(
+        self,
+        x_BLE: Tensor,
+        mask_BL1: Tensor | None = None,
+        *,
+        z_BLE: Tensor | None = None,
+        starts_BL: Tensor | None = None,
+    ) -> ScanInputs:
+        """Everything up to the scan: convolution and projections; arguments as for `forward`."""
         x_BLE = depthwise_conv(
             x_BLE,
             self.conv_weight,
@@ -122,7 +134,7 @@ class MambaDirection(nn.Module):
         # The scan adds the bias and takes the softplus in float32: steps are small numbers that
         # multiply a long sum, so they never stay in half precision.
         wide = torch.promote_types(self.A_log.dtype, torch.float32)
-        y_BLE: Tensor = selective_scan(
+        return ScanInputs.make(
             x_BLE,
             F.linear(rank_BLR, self.dt_proj.weight),
             -torch.exp(self.A_log.to(wide)),
@@ -135,9 +147,7 @@ class MambaDirection(nn.Module):
             step_mask_BL=None if mask_BL1 is None else mask_BL1[..., 0],
             starts_BL=starts_BL,
             reverse=self.reverse,
-            backend=backend,
         )
-        return y_BLE
 
     def flops_per_position(self) -> int:
         """Count the operations of convolution, projections and scan at one position.
@@ -236,29 +246,14 @@ class BiMambaMixer(nn.Module):
         if mask_BL is not None:
             mask_BL1 = mask_BL[..., None]
             x_BLE = x_BLE * mask_BL1.to(x_BLE.dtype)
-        y_BSE = self._scan(self.fwd, x_BLE, mask_BL1, starts_BL, (0, stop))[:, first:]
-        back_BSE = self._scan(self.rev, x_BLE, mask_BL1, starts_BL, (first, x_BLE.shape[1]))
-        y_BSE = y_BSE + back_BSE[:, : stop - first]
+        forward, backward = (
+            part_inputs(direction, x_BLE, mask_BL1, starts_BL, seen)
+            for direction, seen in ((self.fwd, (0, stop)), (self.rev, (first, x_BLE.shape[1])))
+        )
+        y_BSE, back_BSE = bidirectional_scan(forward, backward, backend=self.backend)
+        y_BSE = y_BSE[:, first:] + back_BSE[:, : stop - first]
         out: Tensor = self.out_proj(y_BSE * F.silu(z_BSE))
         return out
-
-    def _scan(
-        self,
-        direction: MambaDirection,
-        x_BLE: Tensor,
-        mask_BL1: Tensor | None,
-        starts_BL: Tensor | None,
-        seen: tuple[int, int],
-    ) -> Tensor:
-        """Run one direction over the positions that it has to see."""
-        where = slice(*seen)
-        y_BLE: Tensor = direction(
-            x_BLE[:, where],
-            None if mask_BL1 is None else mask_BL1[:, where],
-            starts_BL=None if starts_BL is None else starts_BL[:, where],
-            backend=self.backend,
-        )
-        return y_BLE
 
     def flops_per_position(self) -> int:
         """Count the operations at one position; the projections are shared by both directions."""
@@ -274,6 +269,31 @@ class BiMambaMixer(nn.Module):
         d_inner, d_model = self.out_proj.in_features, self.out_proj.out_features
         shared = d_model + 5 * d_inner
         return shared + self.fwd.kept_per_position() + self.rev.kept_per_position()
+
+
+def part_inputs(
+    direction: MambaDirection,
+    x_BLE: Tensor,
+    mask_BL1: Tensor | None,
+    starts_BL: Tensor | None,
+    seen: tuple[int, int],
+) -> ScanInputs:
+    """Make the inputs of the scan over the positions that a direction has to see.
+
+    Parameters
+    ----------
+    direction : MambaDirection
+    x_BLE, mask_BL1, starts_BL
+        As for `MambaDirection.forward`, of the whole sequence.
+    seen : tuple of int
+        Half-open run of positions.
+    """
+    where = slice(*seen)
+    return direction.scan_inputs(
+        x_BLE[:, where],
+        None if mask_BL1 is None else mask_BL1[:, where],
+        starts_BL=None if starts_BL is None else starts_BL[:, where],
+    )
 
 
 def project_in(in_proj: nn.Linear, u_BLD: Tensor, span: tuple[int, int]) -> tuple[Tensor, Tensor]:

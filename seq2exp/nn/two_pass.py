@@ -15,7 +15,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seq2exp.nn.mamba import BiMambaMixer, project_in
+from seq2exp.nn.mamba import BiMambaMixer, part_inputs, project_in
+from seq2exp.nn.scan import run_scan
 
 __all__ = ["Strategy", "TwoPassMixer"]
 
@@ -64,11 +65,13 @@ class TwoPassMixer(BiMambaMixer):
         first, stop = (0, u_BLD.shape[1]) if span is None else span
         mask_BL1 = None if mask_BL is None else mask_BL[..., None]
         x_BLE, gate_BSE = self._project(self.in_proj, u_BLD, mask_BL1, (first, stop))
-        y_BSE = self._scan(self.fwd, x_BLE, mask_BL1, starts_BL, (0, stop))[:, first:]
+        inputs = part_inputs(self.fwd, x_BLE, mask_BL1, starts_BL, (0, stop))
+        y_BSE = run_scan(inputs, backend=self.backend)[0][:, first:]
         forward_BSD = self.out_proj(y_BSE * gate_BSE)
         if self.in_proj_rev is not None:
             x_BLE, gate_BSE = self._project(self.in_proj_rev, u_BLD, mask_BL1, (first, stop))
-        y_BSE = self._scan(self.rev, x_BLE, mask_BL1, starts_BL, (first, x_BLE.shape[1]))
+        inputs = part_inputs(self.rev, x_BLE, mask_BL1, starts_BL, (first, x_BLE.shape[1]))
+        y_BSE = run_scan(inputs, backend=self.backend)[0]
         out_proj = self.out_proj if self.out_proj_rev is None else self.out_proj_rev
         backward_BSD = out_proj(y_BSE[:, : stop - first] * gate_BSE)
         if self.strategy == "add":

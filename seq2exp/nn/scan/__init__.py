@@ -7,6 +7,7 @@ from seq2exp.nn.scan.front import (
     backend_states,
     bidirectional_scan,
     register_backend,
+    run_scan,
     selective_scan,
 )
 from seq2exp.nn.scan.inputs import ScanBackend, ScanInputs
@@ -19,6 +20,7 @@ __all__ = [
     "backend_states",
     "bidirectional_scan",
     "register_backend",
+    "run_scan",
     "scan_reference",
     "selective_scan",
 ]

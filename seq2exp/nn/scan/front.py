@@ -28,6 +28,7 @@ __all__ = [
     "backend_states",
     "bidirectional_scan",
     "register_backend",
+    "run_scan",
     "selective_scan",
 ]
 
@@ -206,16 +207,13 @@ def selective_scan(
     -----
     The state is float32 for half-precision inputs and float64 if any input is float64.
     """
-    if initial_state_BEN is None:
-        dtype = torch.promote_types(u_BLE.dtype, torch.float32)
-        initial_state_BEN = u_BLE.new_zeros((u_BLE.shape[0], *A_EN.shape), dtype=dtype)
-    inputs = ScanInputs(
+    inputs = ScanInputs.make(
         u_BLE,
         delta_BLE,
         A_EN,
         B_BLN,
         C_BLN,
-        initial_state_BEN,
+        initial_state_BEN=initial_state_BEN,
         D_E=D_E,
         z_BLE=z_BLE,
         delta_bias_E=delta_bias_E,
@@ -225,11 +223,16 @@ def selective_scan(
         reverse=reverse,
         chunk=chunk,
     )
+    y_BLE, state_BEN = run_scan(inputs, backend=backend)
+    return (y_BLE, state_BEN) if return_state else y_BLE
+
+
+def run_scan(inputs: ScanInputs, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """Run a scan whose arguments are already together; as `selective_scan` with `return_state`."""
     _check_shapes(inputs)
     run = _BACKENDS[_find_backend(backend, inputs)]
-    with torch.autocast(device_type=u_BLE.device.type, enabled=False):
-        y_BLE, state_BEN = run(inputs)
-    return (y_BLE, state_BEN) if return_state else y_BLE
+    with torch.autocast(device_type=inputs.u_BLE.device.type, enabled=False):
+        return run(inputs)
 
 
 def bidirectional_scan(

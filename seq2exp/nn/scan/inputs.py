@@ -38,6 +38,24 @@ class ScanInputs:
     reverse: bool = False
     chunk: int | None = None
 
+    @classmethod
+    def make(
+        cls,
+        u_BLE: Tensor,
+        delta_BLE: Tensor,
+        A_EN: Tensor,
+        B_BLN: Tensor,
+        C_BLN: Tensor,
+        *,
+        initial_state_BEN: Tensor | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> ScanInputs:
+        """Make inputs whose first state is zero where it is left out."""
+        if initial_state_BEN is None:
+            dtype = torch.promote_types(u_BLE.dtype, torch.float32)
+            initial_state_BEN = u_BLE.new_zeros((u_BLE.shape[0], *A_EN.shape), dtype=dtype)
+        return cls(u_BLE, delta_BLE, A_EN, B_BLN, C_BLN, initial_state_BEN, **options)
+
     def compute_dtype(self) -> torch.dtype:
         """Dtype of the state: float32, or float64 if any input is float64."""
         dtype = torch.float32
