@@ -19,7 +19,6 @@ LATER = {
 # Parts of faults in scope that wait for the same later work.
 PARTS_LATER = {
     "f38": "millions of variants and spots; that file handles are bounded is tested as F11",
-    "f30": "mamba-ssm absent or half-installed: with the fast kernels",
     "f44": "VCF and h5ad, once they are read",
     "f31": "lost ranks and downloads; a dead worker of prepare is tested",
     # In a deleted working folder oneMKL, inside torch, ends the process before we can speak.

@@ -259,7 +259,7 @@ def test_mamba_ssm_refuses_what_it_lacks(mamba_ssm):
         selective_scan(u.double(), delta, A, B, C, backend="mamba_ssm")
 
 
-def test_mamba_ssm_that_is_missing_or_half_built_is_one_sentence(monkeypatch):
+def test_f30_mamba_ssm_that_is_missing_or_half_built_is_one_sentence(monkeypatch):
     u, delta, A, B, C, *_ = (t.detach() for t in make_inputs(4, dtype=FLOAT))
     for name in ("mamba_ssm", "mamba_ssm.ops.selective_scan_interface"):
         monkeypatch.setitem(sys.modules, name, None)
