@@ -40,6 +40,8 @@ class HyenaTrunk(BlockTrunk):
         Width of the hidden layer of the MLPs; four times the width when left out.
     filter_width : int
         Width of the filter network.
+    filter_shift : float
+        Added to the decay of the filters.
     dropout : float
         Dropout on the outputs of operator and MLP.
     recompute : bool
@@ -58,6 +60,7 @@ class HyenaTrunk(BlockTrunk):
         l_max: int = 200_002,
         d_inner: int | None = None,
         filter_width: int = 64,
+        filter_shift: float = 0.0,
         dropout: float = 0.0,
         recompute: bool = False,
         final_norm: bool = True,
@@ -68,7 +71,12 @@ class HyenaTrunk(BlockTrunk):
         )
         blocks = [
             HyenaBlock(
-                d_model, l_max=l_max, d_inner=inner, filter_width=filter_width, dropout=dropout
+                d_model,
+                l_max=l_max,
+                d_inner=inner,
+                filter_width=filter_width,
+                filter_shift=filter_shift,
+                dropout=dropout,
             )
             for _ in range(num_layers)
         ]
@@ -102,6 +110,9 @@ class HyenaConfig(CharConfig):
     """Width of the hidden layer of the MLPs; four times d_model when left out."""
     filter_width: int = 64
     """Width of the filter networks."""
+    filter_shift: float = 0.0
+    """Added to the decay of the filters; 0.05 in the stand-alone HyenaDNA and its port to
+    transformers, 0 in the code of its training."""
 
 
 @register_encoder("hyena", HyenaConfig)
@@ -136,6 +147,7 @@ class HyenaEncoder(CharEncoder):
             l_max=l_max,
             d_inner=config.d_inner,
             filter_width=config.filter_width,
+            filter_shift=config.filter_shift,
             **config.trunk_keywords(),
         )
         super().__init__(config, trunk, tracks=tracks, window_bp=window_bp, bin_size=bin_size)

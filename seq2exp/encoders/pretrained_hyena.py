@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -128,7 +129,11 @@ def hyenadna_state(
 
 
 def build_hyenadna(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    where: str,
+    filter_shift: float = 0.0,
 ) -> HyenaEncoder:
     """Build a HyenaDNA from its published configuration and weights, in evaluation mode.
 
@@ -142,6 +147,8 @@ def build_hyenadna(
         By their published names.
     where : str
         File or folder, for messages.
+    filter_shift : float
+        See `HyenaConfig`; no published configuration holds it.
 
     Raises
     ------
@@ -149,7 +156,7 @@ def build_hyenadna(
         A configuration of another architecture; missing or unexpected tensors, other shapes;
         position features or decays that are not those of the formula.
     """
-    settings = hyenadna_settings(config, where=where)
+    settings = replace(hyenadna_settings(config, where=where), filter_shift=filter_shift)
     require_depth(tensors, settings.num_layers, where=where)
     state, features = hyenadna_state(tensors, where=where)
     encoder = build_strictly(

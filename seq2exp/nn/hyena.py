@@ -155,11 +155,21 @@ class ImplicitFilter(nn.Module):
         Width of the hidden layers.
     num_inner : int
         Hidden layers after the first.
+    shift : float
+        Added to the decay: what remains of the filter far away.
     """
 
-    def __init__(self, d_model: int, *, l_max: int, width: int = 64, num_inner: int = 2) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        l_max: int,
+        width: int = 64,
+        num_inner: int = 2,
+        shift: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.l_max = l_max
+        self.l_max, self.shift = l_max, shift
         widths = [1 + 2 * len(_BANDS), *[width] * (1 + num_inner)]
         self.layers = nn.ModuleList(
             nn.Linear(before, after) for before, after in itertools.pairwise(widths)
@@ -189,7 +199,7 @@ class ImplicitFilter(nn.Module):
             filter_LD = _linear(self._linears()[-1], x_LM)
         low, high = math.log(_TARGET) / _SLOW, math.log(_TARGET) / _FAST
         rate_D = torch.linspace(low, high, filter_LD.shape[1], device=self.freq.device, dtype=dtype)
-        decay_LD = torch.exp(-features_LF[:, :1] * rate_D.abs())
+        decay_LD = torch.exp(-features_LF[:, :1] * rate_D.abs()) + self.shift
         return filter_LD * decay_LD
 
     def flops(self, length: int) -> int:
@@ -223,9 +233,13 @@ class HyenaOperator(nn.Module):
         Longest sequence; scales the time of the filter.
     filter_width : int
         Width of the filter network.
+    filter_shift : float
+        Added to the decay of the filter.
     """
 
-    def __init__(self, d_model: int, *, l_max: int, filter_width: int = 64) -> None:
+    def __init__(
+        self, d_model: int, *, l_max: int, filter_width: int = 64, filter_shift: float = 0.0
+    ) -> None:
         super().__init__()
         self.l_max = l_max
         self.in_proj = nn.Linear(d_model, 3 * d_model)
@@ -234,7 +248,9 @@ class HyenaOperator(nn.Module):
             torch.empty(3 * d_model, _SHORT_TAPS).uniform_(-bound, bound)
         )
         self.short_bias = nn.Parameter(torch.empty(3 * d_model).uniform_(-bound, bound))
-        self.implicit_filter = ImplicitFilter(d_model, l_max=l_max, width=filter_width)
+        self.implicit_filter = ImplicitFilter(
+            d_model, l_max=l_max, width=filter_width, shift=filter_shift
+        )
         self.out_proj = nn.Linear(d_model, d_model)
 
     def forward(
@@ -341,6 +357,8 @@ class HyenaBlock(nn.Module):
         Width of the hidden layer of the MLP.
     filter_width : int
         Width of the filter network.
+    filter_shift : float
+        Added to the decay of the filter.
     dropout : float
         Dropout on the outputs of operator and MLP.
     """
@@ -352,11 +370,14 @@ class HyenaBlock(nn.Module):
         l_max: int,
         d_inner: int,
         filter_width: int = 64,
+        filter_shift: float = 0.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1, self.norm2 = WideLayerNorm(d_model), WideLayerNorm(d_model)
-        self.mixer = HyenaOperator(d_model, l_max=l_max, filter_width=filter_width)
+        self.mixer = HyenaOperator(
+            d_model, l_max=l_max, filter_width=filter_width, filter_shift=filter_shift
+        )
         self.fc1, self.fc2 = nn.Linear(d_model, d_inner), nn.Linear(d_inner, d_model)
         self.dropout = nn.Dropout(dropout)
 

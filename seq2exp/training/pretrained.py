@@ -60,7 +60,11 @@ def load_caduceus(
 
 
 def load_hyenadna(
-    path: Path, *, allow_pickle: bool = False, checksums: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    allow_pickle: bool = False,
+    checksums: Mapping[str, str] | None = None,
+    filter_shift: float = 0.0,
 ) -> HyenaEncoder:
     """Load a published HyenaDNA as an encoder of bases, for windows of up to its `l_max`.
 
@@ -68,6 +72,8 @@ def load_hyenadna(
     ----------
     path, allow_pickle, checksums
         See `seq2exp.training.weights.read_model_folder`.
+    filter_shift : float
+        0.05 gives the outputs of the port to transformers (docs/pretrained.md).
 
     Returns
     -------
@@ -80,7 +86,7 @@ def load_hyenadna(
         Files that are missing, damaged or of another architecture.
     """
     config, tensors = read_model_folder(path, allow_pickle=allow_pickle, checksums=checksums)
-    return build_hyenadna(config, tensors, where=str(path))
+    return build_hyenadna(config, tensors, where=str(path), filter_shift=filter_shift)
 
 
 def convert_seq2exp_checkpoint(

@@ -80,6 +80,22 @@ def test_the_filter_keeps_its_time_when_the_window_is_cropped():
     assert not torch.allclose(other(100), implicit(100))
 
 
+def test_the_shift_is_added_to_the_decay_and_reaches_the_filter_from_the_encoder():
+    """filter = network * (decay + shift), so two shifts differ by shift times the network."""
+    from seq2exp.encoders import build_encoder
+
+    filters = {}
+    for shift in (0.0, 0.05, 1.0):
+        torch.manual_seed(0)
+        settings = {"d_model": 6, "num_layers": 1, "filter_shift": shift}
+        encoder = build_encoder("hyena", settings, window_bp=40, bin_size=1).double()
+        (implicit,) = [m for m in encoder.modules() if isinstance(m, ImplicitFilter)]
+        filters[shift] = implicit(20)
+    network = filters[1.0] - filters[0.0]
+    torch.testing.assert_close(filters[0.05] - filters[0.0], 0.05 * network, rtol=0, atol=1e-12)
+    assert network.abs().max() > 1e-3
+
+
 def test_the_decay_ends_between_a_thousandth_and_a_hundred_millionth():
     """At time 1 the slowest channel keeps 0.01**(1 / 1.5), the fastest 0.01**(1 / 0.3)."""
     implicit = ImplicitFilter(3, l_max=11).double()
