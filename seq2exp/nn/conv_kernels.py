@@ -40,15 +40,6 @@ def _reach(starts, b, t, length, most, reverse):
     return most - 1
 
 
-@inline
-def _sum(x, taps, bias, b, t, left, reach, way):
-    """Sum over the taps, the one on the token itself first."""
-    value = fma(load(x, (b, t, left)), load(taps, (0, left)), load(bias, (left,)))
-    for shift in range(1, reach + 1):
-        value = fma(load(x, (b, t + way * shift, left)), load(taps, (shift, left)), value)
-    return value
-
-
 @compiled(_FORWARD, parallel=True)
 def conv_forward(
     x: Floats, taps: Floats, bias: Floats, starts: Bools, out: Floats,
@@ -63,21 +54,19 @@ def conv_forward(
         for t in range(first, min(first + span, length)):
             reach = _reach(starts, b, t, length, taps.shape[0], reverse)
             for left in range(0, channels, WIDTH):
-                value = _sum(x, taps, bias, b, t, left, reach, way)
+                value = fma(load(x, (b, t, left)), load(taps, (0, left)), load(bias, (left,)))
+                for k in range(1, reach + 1):
+                    value = fma(load(x, (b, t + way * k, left)), load(taps, (k, left)), value)
                 if silu:
                     value = value * sigmoid(value)
                 store(out, (b, t, left), value)
 
 
 @inline
-def _before_activation(x, taps, bias, grad, silu, b, t, left, reach, way):
-    """Gradient of the sum over the taps."""
-    value = load(grad, (b, t, left))
-    if silu:
-        total = _sum(x, taps, bias, b, t, left, reach, way)
-        open_ = sigmoid(total)
-        value = value * (open_ * fma(total, _ONE - open_, _ONE))
-    return value
+def _silu_slope(value):
+    """Return the derivative of v * sigmoid(v)."""
+    open_ = sigmoid(value)
+    return open_ * fma(value, _ONE - open_, _ONE)
 
 
 @compiled(_BACKWARD, parallel=True)
@@ -108,7 +97,12 @@ def conv_backward(
                 store(sums, (k, 0), _ZERO)
             for t in range(low, high):
                 reach = reaches[t - low]
-                value = _before_activation(x, taps, bias, grad, silu, b, t, left, reach, way)
+                value = load(grad, (b, t, left))
+                if silu:
+                    made = fma(load(x, (b, t, left)), load(taps, (0, left)), load(bias, (left,)))
+                    for k in range(1, reach + 1):
+                        made = fma(load(x, (b, t + way * k, left)), load(taps, (k, left)), made)
+                    value = value * _silu_slope(made)
                 store(inner, (t - low, 0), value)
                 if first <= t < stop:
                     store(sums, (num_taps, 0), load(sums, (num_taps, 0)) + value)

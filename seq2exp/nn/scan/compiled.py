@@ -27,7 +27,7 @@ __all__ = ["scan_compiled"]
 # Sums over channels are made by so many independent items, whatever the number of threads.
 _ITEMS = 8
 # Positions of the gradients of B and C that are held once per group of channels.
-_SEGMENT = 4096
+_SEGMENT = 2048
 
 
 def scan_compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
@@ -140,15 +140,18 @@ class _CompiledScan(torch.autograd.Function):
         )
         use_threads()
         tiles, per_segment = marks_KBNE.shape[0], max(1, _SEGMENT // tile)
+        # Held once for all segments: fresh memory costs more than the sums.
+        room = (groups, batch, per_segment * tile)
+        parts = [u_BLE.new_empty((*room, *x.shape[2:])) for x in (B_BLN, B_BLN, grad_mask_BL)]
         for first in reversed(range(0, tiles, per_segment)):
             last = min(first + per_segment, tiles)
             start, stop = first * tile, min(last * tile, length)
             span = slice(length - stop, length - start) if ctx.flags[1] else slice(start, stop)
             wholes = grad_B_BLN[:, span], grad_C_BLN[:, span], grad_mask_BL[:, span]
-            parts = [whole.new_zeros((groups, *whole.shape)) for whole in wholes]
-            sums = arrays(*parts[:2], grad_bias_BE, grad_D_BE, parts[2])
+            own = [part[:, :, : stop - start].zero_() for part in parts]
+            sums = arrays(*own[:2], grad_bias_BE, grad_D_BE, own[2])
             scan_backward(*fixed, *sums, *ctx.flags, first, last)
-            for whole, part in zip(wholes, parts, strict=True):
+            for whole, part in zip(wholes, own, strict=True):
                 torch.sum(part, 0, out=whole)
         optional = [grad_bias_BE.sum(0), grad_D_BE.sum(0), per_channel[2], grad_mask_BL]
         return (

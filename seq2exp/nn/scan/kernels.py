@@ -51,18 +51,12 @@ _BACKWARD = f"""void(f4[:,:,:], f4[:,:,:], f4[:,:], f4[:,:,:], f4[:,:,:], {_OPTI
 
 
 @inline
-def _step(delta, bias, mask, softened, b, t, left):
+def _step(raw, factor, softened):
     """Step size, its value before the mask, and its derivative with respect to delta."""
-    plain, slope = load(delta, (b, t, left)), splat(_ONE)
-    if bias.size > 0:
-        plain = plain + load(bias, (left,))
+    plain, slope = raw, splat(_ONE)
     if softened:
-        plain, slope = softplus(plain)
-    step = plain
-    if mask.size > 0:
-        step = plain * mask[b, t]
-        slope = slope * mask[b, t]
-    return step, plain, slope
+        plain, slope = softplus(raw)
+    return plain * factor, plain, slope * factor
 
 
 @compiled(_FORWARD, parallel=True)
@@ -96,7 +90,12 @@ def scan_forward(
                     if breaks.size > 0 and breaks[b, t]:
                         for n in range(states):
                             store(held, (n, 0), _ZERO)
-                    step = _step(delta, bias, mask, softened, b, t, left)[0]
+                    raw, factor = load(delta, (b, t, left)), _ONE
+                    if bias.size > 0:
+                        raw = raw + load(bias, (left,))
+                    if mask.size > 0:
+                        factor = mask[b, t]
+                    step = _step(raw, factor, softened)[0]
                     here = load(u, (b, t, left))
                     push = step * here
                     out = splat(_ZERO)
@@ -117,25 +116,30 @@ def scan_forward(
 
 @inline
 def _states_again(
-    u, delta, A_V, B, C, bias, mask, breaks, gated, softened, b, left, low, high, length, reverse,
+    u, delta, work, B, C, bias, mask, breaks, gated, softened, b, left, low, high, length, reverse,
     decays, values, tokens,
 ):  # fmt: skip
     """Make the states of a tile again, and what the way back needs of each token.
 
     `tokens` (4 T, V) gets step, its value before the mask, its derivative and C . s.
     """
-    states = A_V.shape[0]
+    states = work.shape[0] // 3
     for j in range(high - low):
         t = length - 1 - low - j if reverse else low + j
         dropped = breaks.size > 0 and breaks[b, t]
-        step, plain, slope = _step(delta, bias, mask, softened, b, t, left)
+        raw, factor = load(delta, (b, t, left)), _ONE
+        if bias.size > 0:
+            raw = raw + load(bias, (left,))
+        if mask.size > 0:
+            factor = mask[b, t]
+        step, plain, slope = _step(raw, factor, softened)
         store(tokens, (4 * j, 0), step)
         store(tokens, (4 * j + 1, 0), plain)
         store(tokens, (4 * j + 2, 0), slope)
         push = step * load(u, (b, t, left))
         for n in range(states):
             row = j * states + n
-            decay = exp2(step * load(A_V, (n, 0)))
+            decay = exp2(step * load(work, (n, 0)))
             now = push * B[b, t, n]
             if dropped:
                 decay = splat(_ZERO)
@@ -224,7 +228,7 @@ def scan_backward(
                     store(work, (states + n, 0), load(carry, (b, n, left)))
                     store(work, (2 * states + n, 0), _ZERO)
                 _states_again(
-                    u, delta, work[:states], B, C, bias, mask, breaks, z.size > 0, softened, b,
+                    u, delta, work, B, C, bias, mask, breaks, z.size > 0, softened, b,
                     left, low, high, length, reverse, decays, values, tokens,
                 )  # fmt: skip
                 skip, sum_D, sum_bias = splat(_ZERO), splat(_ZERO), splat(_ZERO)
