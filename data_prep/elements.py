@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_prep.config import DataConfig, ElementConfig
-from data_prep.windows import parse_region
+from data_prep.windows import Region, parse_region
 from seq2exp.core.bed import read_bed
 from seq2exp.core.contigs import match_contigs
-from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
+from seq2exp.core.errors import ConfigError, InputError, Seq2ExpWarning, facts
 from seq2exp.core.runs import call_runs
 from seq2exp.dataset import format as layout
 
@@ -130,6 +131,15 @@ def called_elements(
     return pd.concat(frames, ignore_index=True)
 
 
+def _stored_regions(texts: Sequence[str], sizes: Mapping[str, int]) -> list[Region]:
+    """Regions on stored contigs; the check of the inputs has found the others in the genome."""
+    found = []
+    for text in texts:
+        with suppress(ConfigError):
+            found.append(parse_region(text, sizes, what="splits"))
+    return found
+
+
 def training_cutoff(
     config: ElementConfig,
     values: Mapping[str, NDArray[np.floating]],
@@ -152,7 +162,7 @@ def training_cutoff(
         Contigs and regions of the validation and test splits.
     """
     trained = set(genes.loc[genes["split"] == "train", "contig"])
-    regions = [parse_region(text, sizes, what="splits") for text in held_out]
+    regions = _stored_regions(held_out, sizes)
     parts = []
     for contig, bins in values.items():
         if contig not in trained:

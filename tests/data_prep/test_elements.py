@@ -101,6 +101,9 @@ def test_the_cutoff_is_a_quantile_of_training_bins_alone():
     options = {"sizes": {"chr1": 96, "chr2": 96}, "bin_size": 16}
     cutoff = training_cutoff(item, values, genes=genes, held_out=["chr1:50-90"], **options)
     assert cutoff == 2.0
+    # A held-out contig of the genome that the dataset does not store.
+    others = ["chr1:50-90", "chr9", "chr9:10-20"]
+    assert training_cutoff(item, values, genes=genes, held_out=others, **options) == 2.0
     assert training_cutoff(item, values, genes=genes, held_out=[], **options) == 3.0
     empty = dict.fromkeys(values, np.zeros(6))
     assert training_cutoff(item, empty, genes=genes, held_out=[], **options) > 0
