@@ -26,8 +26,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "train" / "table"
 BASES = ("simulated", "yeast")
 # The models with the longest steps first, so that no process waits at the end.
 MODELS = (
-    "epinformer", "soft", "elements", "enformer", "hard", "peaks", "abc", "caduceus", "caduceus_signals",
-    "mamba", "hyenadna", "transformer", "conv", "retrain",
+    "epinformer", "soft", "elements", "enformer", "hard", "peaks", "abc", "caduceus",
+    "caduceus_signals", "mamba", "hyenadna", "transformer", "conv", "retrain",
 )  # fmt: skip
 
 
