@@ -645,3 +645,20 @@ def test_everything_runs_where_numba_does_not(hidden):
         )  # fmt: skip
         values.append(float(done.stdout))
     assert values[0] == pytest.approx(values[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+def test_what_overflows_half_precision_is_infinite_there_and_finite_in_the_state(backend):
+    """The sum is held in float32: only the outputs beyond 65,504 overflow, to infinity, not NaN."""
+    u = torch.full((1, 40, 2), 1e4, dtype=torch.float16)
+    step = torch.full((1, 40, 2), 0.5, dtype=torch.float16)
+    ones = torch.ones(1, 40, 3, dtype=torch.float16)
+    rates = torch.full((2, 3), -1e-3)
+    y, state = selective_scan(u, step, rates, ones, ones, return_state=True, backend=backend)
+    assert state.dtype == torch.float32
+    # Forty steps of 5e3 that decay by half a thousandth each.
+    expected = 5e3 * sum(math.exp(-5e-4 * t) for t in range(40))
+    torch.testing.assert_close(state, torch.full((1, 2, 3), expected), rtol=1e-4, atol=0)
+    # Three states give 1.5e4 more at every step: the fifth output is beyond 65,504.
+    assert torch.isfinite(y[:, :4]).all()
+    assert torch.isposinf(y[:, 4:]).all()
