@@ -216,7 +216,8 @@ def _plan(config: TrainConfig, params: Mapping[str, Any], samples: GeneSamples) 
     # Times of short windows are too noisy for a curve; operations are counted.
     longest: Any = probe.model_of(lengths[-1])
     whole: Any = probe.model_of(num_bins)
-    seconds = used[-1].seconds * whole.flops() / longest.flops()
+    growth = whole.flops() / longest.flops() if longest.flops() else num_bins / lengths[-1]
+    seconds = used[-1].seconds * growth
     # A second window costs less than the first where the step is mostly overhead.
     further = min(1.0, max(0.0, pair.seconds / used[0].seconds - 1))
     fit = config.fit

@@ -129,6 +129,11 @@ def test_a_short_window_is_measured_and_a_long_one_extrapolated(toy):
     assert long.step_seconds > 0
 
 
+def test_networks_without_blocks_are_planned_too(toy):
+    found = dry_run(base_config(model={"generator_layers": 0, "predictor_layers": 0}), toy)
+    assert found.step_seconds > 0
+
+
 def test_a_window_too_large_is_refused_with_the_numbers_before_anything_is_written(
     toy, tmp_path, monkeypatch
 ):
