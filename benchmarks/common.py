@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RESULTS", "circumstances", "summary", "write_result"]
+__all__ = ["RESULTS", "circumstances", "summary", "wait_for_quiet", "write_result"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -46,6 +47,26 @@ def write_result(name: str, result: Mapping[str, Any], *, quick: bool = False) -
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(text)
     print(text, end="")
+
+
+def wait_for_quiet(seconds: float) -> float:
+    """Wait until half a second passes in which the processors idle, at most so long (Linux).
+
+    Return the share of idle time in that half second, 0 to 1.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        before = _idle_and_total()
+        time.sleep(0.5)
+        after = _idle_and_total()
+        share = (after[0] - before[0]) / max(1, after[1] - before[1])
+        if share > 0.9 or time.monotonic() >= end:
+            return round(share, 2)
+
+
+def _idle_and_total() -> tuple[int, int]:
+    times = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    return times[3] + times[4], sum(times[:8])
 
 
 def _processor() -> str:

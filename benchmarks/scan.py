@@ -6,7 +6,8 @@ moment hits all alike; slow ones run twice. mambapy and transformers take part i
 is our own backend in plain torch, chunk by chunk with a hand-written backward; "cumulative" is a
 chunk-vectorised scan as one would write it down, with torch's gradient.
 
-    python benchmarks/scan.py [--lengths 2000 20000 200000] [--threads 2] [--repeats 7] [--quick]
+    python benchmarks/scan.py [--lengths 2000 20000 200000] [--threads 2] [--repeats 7]
+        [--patience 60] [--quick]
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import circumstances, summary, write_result
+from common import circumstances, summary, wait_for_quiet, write_result
 from numba import prange
 from scan_peers import hugging_face_layers, per_step_loop, scan_cumulative, scan_mambapy
 from torch import Tensor
@@ -185,11 +186,13 @@ def exp_rates() -> dict[str, Callable[[], float]]:
     }
 
 
-def measure(length: int, repeats: int) -> dict[str, Any]:
+def measure(length: int, repeats: int, patience: float) -> dict[str, Any]:
     runs, rates = contestants(length), exp_rates()
     times: dict[str, list[float]] = {name: [] for name in runs}
     floors: dict[str, list[float]] = {name: [] for name in rates}
+    idle = []
     for repeat in range(repeats):
+        idle.append(wait_for_quiet(patience))
         for name, run in runs.items():
             slow = name.split()[1] in SLOW or name.startswith("both cumulative")
             if repeat < SLOW_REPEATS or not slow:
@@ -202,6 +205,7 @@ def measure(length: int, repeats: int) -> dict[str, Any]:
         "exp_floor_seconds": floor_seconds,
         "ratios_of_medians": ratios(seconds, floor_seconds, "median"),
         "ratios_of_minima": ratios(seconds, floor_seconds, "min"),
+        "idle_share_before_each_repeat": idle,
         "load_1_min": round(os.getloadavg()[0], 2),
     }
 
@@ -238,6 +242,9 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[2_000, 20_000, 200_000])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--patience", type=float, default=0, help="seconds to wait for an idle machine, per repeat"
+    )
     parser.add_argument("--quick", action="store_true", help="2,000 tokens; writes no result")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -248,7 +255,9 @@ def main() -> None:
         "shape": f"batch 1, {CHANNELS} channels, {STATES} states, float32",
         "threads": options.threads,
         "largest_error_over_largest_value": gaps,
-        "lengths": {str(length): measure(length, options.repeats) for length in lengths},
+        "lengths": {
+            str(length): measure(length, options.repeats, options.patience) for length in lengths
+        },
         "peak_memory_over_u_bytes": {
             f"{backend} at {lengths[-1]}, gradient {kind}": memory_over_input(
                 lengths[-1], backend, options.threads, dense=kind == "in memory"
