@@ -3,9 +3,11 @@
 Forward, loss with KL, backward and AdamW at base resolution: two nets of four bidirectional blocks,
 128 wide. The peer is the Mamba mixer of Hugging Face transformers, called once per direction with
 the same tied weights; its outputs must agree first. Its slow path keeps every state for the
-backward, so the whole model does not fit: one block is timed and multiplied by eight, which leaves
-out everything else, in favour of the peer. Where even one block does not fit, it is carried over
-from the longest window that did, in proportion to the length, and says so.
+backward, which then takes time in proportion to the square of the length: so one block is timed
+and multiplied by eight, which leaves out everything else, in favour of the peer; forward and
+backward at the shortest window only, and forward at the others as long as it fits into memory.
+Beyond that the forward is carried over from the longest window that fitted, in proportion to the
+length.
 
 On a GPU (``--device cuda``) batches of eight in bf16 stand beside the same model on the mamba-ssm
 kernels, if that package is installed.
@@ -22,13 +24,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from common import circumstances, summary, write_result
 from torch import Tensor, nn
 
 from seq2exp.models import Seq2Exp, Seq2ExpConfig
-from seq2exp.nn.mamba import BiMambaBlock, BiMambaMixer
+from seq2exp.nn.mamba import BiMambaMixer
 from seq2exp.training.config import OptimConfig
 from seq2exp.training.memory import available_bytes, measure
 from seq2exp.training.module import parameter_groups
@@ -128,51 +129,69 @@ def seconds(step: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def on_cpu(windows: list[int], repeats: int) -> dict[str, Any]:
+def forward_of(block: nn.Module, window_bp: int) -> Callable[[], None]:
+    x = torch.randn(1, window_bp, D_MODEL)
+
+    def step() -> None:
+        with torch.no_grad():
+            block(x)
+
+    return step
+
+
+def ours_at(window: int) -> dict[str, Any]:
+    """Time and memory of the whole step, with and without running blocks again."""
+    entry: dict[str, Any] = {"seconds": {}, "peak_bytes": {}}
+    batch = make_batch(window, 1, "cpu")
+    for name, again in (("step", False), ("step, blocks again", True)):
+        usage = measure(step_of(make_model(window, recompute=again), batch), torch.device("cpu"))
+        entry["seconds"][name], entry["peak_bytes"][name] = usage.seconds, usage.peak_bytes
+    model, (codes, signal, features, _) = make_model(window, recompute=False), batch
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(codes, signal, features)
+
+    entry["seconds"]["forward"] = min(seconds(forward) for _ in range(2))
+    return entry
+
+
+def peer_at(window: int, shortest: int) -> dict[str, float]:
+    """Seconds of one block of the peer; empty where it does not fit."""
+    if 2 * window * PEER_BYTES * 1.5 > (available_bytes(torch.device("cpu")) or 0):
+        return {}
+    torch.manual_seed(0)
+    peer = PeerMixer(BiMambaMixer(D_MODEL))
+    found = {"forward of a peer block": seconds(forward_of(peer, window))}
+    if window == shortest:
+        found["step of a peer block"] = seconds(block_step(peer, window))
+    return found
+
+
+def on_cpu(windows: list[int]) -> dict[str, Any]:
     try:
         error = require_agreement()
     except ImportError:
         error = None
-    room = available_bytes(torch.device("cpu")) or 0
     found: dict[str, Any] = {}
     per_token = None
     for window in windows:
-        times: dict[str, list[float]] = {"step": [], "step, blocks again": []}
-        steps = {
-            name: step_of(make_model(window, recompute=again), make_batch(window, 1, "cpu"))
-            for name, again in (("step", False), ("step, blocks again", True))
-        }
+        entry = ours_at(window)
+        times = entry["seconds"]
         if error is not None:
-            torch.manual_seed(0)
-            block = BiMambaBlock(D_MODEL)
-            steps["our block"] = block_step(block.mixer, window)
-            if 2 * window * PEER_BYTES * 1.5 < room:
-                steps["peer block"] = block_step(PeerMixer(block.mixer), window)
-        seconds(steps["step"])  # compiles and warms up
-        slow = {"peer block"} if window > 8192 else set()
-        for repeat in range(repeats):
-            for name, step in steps.items():
-                if repeat == 0 or name not in slow:
-                    times.setdefault(name, []).append(seconds(step))
-        entry: dict[str, Any] = {"seconds": summary(times)}
-        usage = measure(steps["step"], torch.device("cpu"))
-        again = measure(steps["step, blocks again"], torch.device("cpu"))
-        entry["peak_bytes"] = {"step": usage.peak_bytes, "step, blocks again": again.peak_bytes}
-        ours = float(np.median(times["step"]))
-        if "peer block" in times:
-            peer = float(np.median(times["peer block"]))
-            per_token = peer / window
-            entry["peer"] = "one block measured, times eight"
-        elif per_token is not None:
-            peer = per_token * window
-            entry["peer"] = (
-                "one block carried over from the longest window that fitted, times eight"
-            )
-        if per_token is not None:
-            entry["ratios"] = {
-                "step: eight peer blocks / whole step": NUM_BLOCKS * peer / ours,
-                "block: peer / ours": peer / float(np.median(times["our block"])),
-            }
+            times |= peer_at(window, min(windows))
+            forward = times.get("forward of a peer block")
+            if forward is None and per_token is not None:
+                forward = per_token * window
+                entry["carried over"] = "forward of a peer block, from the window before"
+            entry["ratios"] = {}
+            if forward is not None:
+                per_token = forward / window
+                ratio = NUM_BLOCKS * forward / times["forward"]
+                entry["ratios"]["forward: eight peer blocks / whole model"] = ratio
+            if "step of a peer block" in times:
+                ratio = NUM_BLOCKS * times["step of a peer block"] / times["step"]
+                entry["ratios"]["step: eight peer blocks / whole model"] = ratio
         found[str(window)] = entry
         print(window, entry, flush=True)
     return {"agreement": error, "windows": found}
@@ -208,15 +227,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--windows", type=int, nargs="+", default=[2048, 32_768, 200_000])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="on a GPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="2,048 bases; writes no result")
     options = parser.parse_args()
     windows = [2048] if options.quick else options.windows
     torch.set_num_threads(options.threads)
     before = circumstances("torch")
-    run = on_gpu if options.device == "cuda" else on_cpu
-    result = run(windows, options.repeats)
+    on_device = options.device == "cuda"
+    result = on_gpu(windows, options.repeats) if on_device else on_cpu(windows)
     name = "train_step" if options.device == "cpu" else "train_step_gpu"
     write_result(name, {"threads": options.threads, **result, **before}, quick=options.quick)
 
