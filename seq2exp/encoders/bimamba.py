@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from seq2exp.encoders.mamba import MambaConfig
+from seq2exp.encoders.mamba import MambaConfig, MambaEncoder
 from seq2exp.encoders.registry import register_encoder, register_trunk
 from seq2exp.encoders.stack import BlockTrunk
-from seq2exp.encoders.window import CharEncoder
 from seq2exp.nn.mamba import BiMambaBlock
 from seq2exp.nn.norm import RMSNorm
 
@@ -65,21 +64,7 @@ class BiMambaTrunk(BlockTrunk):
 
 
 @register_encoder("bimamba", MambaConfig)
-class BiMambaEncoder(CharEncoder):
-    """Table, one-hot or stem, then `BiMambaTrunk`: Caduceus-Ph, also on bins above one base.
+class BiMambaEncoder(MambaEncoder):
+    """Table, one-hot or stem, then `BiMambaTrunk`: Caduceus-Ph, also on bins above one base."""
 
-    Parameters
-    ----------
-    config : MambaConfig
-        See its fields.
-    tracks : tuple of str
-        Tracks that are read; none with the table.
-    window_bp, bin_size : int
-        Window and bins of the data.
-    """
-
-    def __init__(
-        self, config: MambaConfig, *, tracks: tuple[str, ...], window_bp: int, bin_size: int
-    ) -> None:
-        trunk = BiMambaTrunk(**config.mixer_keywords(), **config.trunk_keywords())
-        super().__init__(config, trunk, tracks=tracks, window_bp=window_bp, bin_size=bin_size)
+    trunk_class = BiMambaTrunk

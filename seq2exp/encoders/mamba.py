@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,8 +103,10 @@ class MambaEncoder(CharEncoder):
         Window and bins of the data.
     """
 
+    trunk_class: Callable[..., BlockTrunk] = MambaTrunk
+
     def __init__(
         self, config: MambaConfig, *, tracks: tuple[str, ...], window_bp: int, bin_size: int
     ) -> None:
-        trunk = MambaTrunk(**config.mixer_keywords(), **config.trunk_keywords())
+        trunk = type(self).trunk_class(**config.mixer_keywords(), **config.trunk_keywords())
         super().__init__(config, trunk, tracks=tracks, window_bp=window_bp, bin_size=bin_size)

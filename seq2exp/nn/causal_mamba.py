@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seq2exp.nn.mamba import MambaDirection, dt_rank, project_in
-from seq2exp.nn.norm import RMSNorm
+from seq2exp.nn.mamba import MambaDirection, MixerBlock, dt_rank, project_in
 
 __all__ = ["MambaBlock", "MambaMixer"]
 
@@ -115,7 +114,7 @@ class MambaMixer(nn.Module):
         return d_model + 3 * d_inner + self.fwd.kept_per_position()
 
 
-class MambaBlock(nn.Module):
+class MambaBlock(MixerBlock):
     """Pre-norm residual block around `MambaMixer`.
 
     Parameters
@@ -127,41 +126,9 @@ class MambaBlock(nn.Module):
     """
 
     def __init__(self, d_model: int, *, dropout: float = 0.0, **mixer: Any) -> None:  # noqa: ANN401
-        super().__init__()
-        self.norm = RMSNorm(d_model)
-        self.mixer = MambaMixer(d_model, **mixer)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self,
-        residual_BLD: Tensor,
-        mask_BL: Tensor | None = None,
-        *,
-        span: tuple[int, int] | None = None,
-        starts_BL: Tensor | None = None,
-    ) -> Tensor:
-        """Return the residual stream after the block, shape (batch, positions of span, width).
-
-        The arguments are those of `MambaMixer.forward`.
-        """
-        mixed_BSD: Tensor = self.mixer(
-            self.norm(residual_BLD), mask_BL, span=span, starts_BL=starts_BL
-        )
-        kept_BSD = residual_BLD if span is None else residual_BLD[:, slice(*span)]
-        out_BSD: Tensor = kept_BSD + self.dropout(mixed_BSD)
-        return out_BSD
+        super().__init__(d_model, MambaMixer(d_model, **mixer), dropout=dropout)
 
     def reads(self, span: tuple[int, int], num_positions: int) -> tuple[int, int]:
         """Positions of the input that those of `span` read: none right of it."""
         del num_positions
         return 0, span[1]
-
-    def flops(self, num_positions: int) -> int:
-        """Count the floating-point operations of a forward pass."""
-        return num_positions * self.mixer.flops_per_position()
-
-    def kept_numbers(self, num_positions: int) -> int:
-        """Count the numbers that a forward pass keeps for its backward, the input included."""
-        width = len(self.norm.weight)
-        dropped = width if self.dropout.p else 0
-        return num_positions * (self.mixer.kept_per_position() + width + 1 + dropped)

@@ -24,7 +24,15 @@ from seq2exp.nn.norm import RMSNorm
 from seq2exp.nn.scan import ScanInputs, bidirectional_scan, run_scan
 from seq2exp.nn.scan.inputs import TILE
 
-__all__ = ["BiMambaBlock", "BiMambaMixer", "MambaDirection", "dt_rank", "part_inputs", "project_in"]
+__all__ = [
+    "BiMambaBlock",
+    "BiMambaMixer",
+    "MambaDirection",
+    "MixerBlock",
+    "dt_rank",
+    "part_inputs",
+    "project_in",
+]
 
 _STEP_MIN, _STEP_MAX, _STEP_FLOOR = 1e-3, 1e-1, 1e-4
 
@@ -311,21 +319,23 @@ def project_in(in_proj: nn.Linear, u_BLD: Tensor, span: tuple[int, int]) -> tupl
     return F.linear(u_BLD, x_weight_ED), F.linear(u_BLD[:, slice(*span)], z_weight_ED)
 
 
-class BiMambaBlock(nn.Module):
-    """Pre-norm residual block around `BiMambaMixer`.
+class MixerBlock(nn.Module):
+    """Pre-norm residual block around a Mamba mixer.
 
     Parameters
     ----------
+    d_model : int
+        Width of the residual stream.
+    mixer : Module
+        `BiMambaMixer`, `MambaMixer` or one with the same methods.
     dropout : float
         Dropout on the output of the mixer.
-    **mixer
-        Arguments of `BiMambaMixer`.
     """
 
-    def __init__(self, d_model: int, *, dropout: float = 0.0, **mixer: Any) -> None:  # noqa: ANN401
+    def __init__(self, d_model: int, mixer: nn.Module, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = RMSNorm(d_model)
-        self.mixer = BiMambaMixer(d_model, **mixer)
+        self.mixer: Any = mixer
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -338,7 +348,7 @@ class BiMambaBlock(nn.Module):
     ) -> Tensor:
         """Return the residual stream after the block, shape (batch, positions of span, width).
 
-        The arguments are those of `BiMambaMixer.forward`.
+        The arguments are those of the mixer.
         """
         mixed_BSD: Tensor = self.mixer(
             self.norm(residual_BLD), mask_BL, span=span, starts_BL=starts_BL
@@ -347,17 +357,34 @@ class BiMambaBlock(nn.Module):
         out_BSD: Tensor = kept_BSD + self.dropout(mixed_BSD)
         return out_BSD
 
-    def reads(self, span: tuple[int, int], num_positions: int) -> tuple[int, int]:
-        """Positions of the input that those of `span` read: all."""
-        del span
-        return 0, num_positions
-
     def flops(self, num_positions: int) -> int:
         """Count the floating-point operations of a forward pass."""
-        return num_positions * self.mixer.flops_per_position()
+        per_position: int = self.mixer.flops_per_position()
+        return num_positions * per_position
 
     def kept_numbers(self, num_positions: int) -> int:
         """Count the numbers that a forward pass keeps for its backward, the input included."""
         width = len(self.norm.weight)
         dropped = width if self.dropout.p else 0
-        return num_positions * (self.mixer.kept_per_position() + width + 1 + dropped)
+        per_position: int = self.mixer.kept_per_position() + width + 1 + dropped
+        return num_positions * per_position
+
+
+class BiMambaBlock(MixerBlock):
+    """Pre-norm residual block around `BiMambaMixer`.
+
+    Parameters
+    ----------
+    dropout : float
+        Dropout on the output of the mixer.
+    **mixer
+        Arguments of `BiMambaMixer`.
+    """
+
+    def __init__(self, d_model: int, *, dropout: float = 0.0, **mixer: Any) -> None:  # noqa: ANN401
+        super().__init__(d_model, BiMambaMixer(d_model, **mixer), dropout=dropout)
+
+    def reads(self, span: tuple[int, int], num_positions: int) -> tuple[int, int]:
+        """Positions of the input that those of `span` read: all."""
+        del span
+        return 0, num_positions

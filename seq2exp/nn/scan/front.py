@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -33,11 +33,6 @@ __all__ = [
 ]
 
 
-def _per_token(*tensors: Tensor, chunk: int | None, **options: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    del chunk  # a loop over tokens has no chunks
-    return scan_reference(*tensors, **options)
-
-
 def _compiled(inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     if reason := numba_refuses():
         raise ConfigError(
@@ -58,7 +53,7 @@ _BACKENDS: dict[str, ScanBackend] = {
     "cpu": _compiled,
     "triton": scan_triton,
     "mamba_ssm": scan_mamba_ssm,
-    "reference": unfused(_per_token),
+    "reference": unfused(scan_reference),
 }
 # Backends that take two scans at once; the others run them one after the other.
 _PAIRS: dict[str, Callable[[ScanInputs, ScanInputs], tuple[Tensor, Tensor]]] = {

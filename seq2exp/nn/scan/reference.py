@@ -21,6 +21,7 @@ def scan_reference(
     initial_state_BEN: Tensor,
     breaks_BL: Tensor | None = None,
     reverse: bool = False,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scan by a loop over tokens: slow, differentiable by autograd, used as the oracle.
 
@@ -41,6 +42,8 @@ def scan_reference(
         True at tokens before whose visit the state is dropped.
     reverse : bool
         Visit tokens from the last to the first.
+    chunk : int, optional
+        Without effect: a loop over tokens has no chunks.
 
     Returns
     -------
@@ -48,6 +51,7 @@ def scan_reference(
     state_BEN : float tensor, shape (batch, channels, states)
         State after the last token visited.
     """
+    del chunk
     length = u_BLE.shape[1]
     state_BEN = initial_state_BEN
     outputs: list[Tensor] = [u_BLE] * length  # replaced one by one
