@@ -116,6 +116,7 @@ def _write_elements(config: DataConfig, plan: Plan, root: Path) -> dict[str, int
         plan.elements,
         root=root,
         contigs=plan.contigs,
+        sizes=plan.genome.sizes,
         genes=plan.genes,
         tracks=[track.config.name for track in plan.tracks],
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data_prep.config import DataConfig, ElementConfig
-from data_prep.windows import Region, parse_region
+from data_prep.windows import parse_region
 from seq2exp.core.bed import read_bed
 from seq2exp.core.contigs import match_contigs
-from seq2exp.core.errors import ConfigError, InputError, Seq2ExpWarning, facts
+from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.runs import call_runs
 from seq2exp.dataset import format as layout
 
@@ -131,15 +130,6 @@ def called_elements(
     return pd.concat(frames, ignore_index=True)
 
 
-def _stored_regions(texts: Sequence[str], sizes: Mapping[str, int]) -> list[Region]:
-    """Regions on stored contigs; the check of the inputs has found the others in the genome."""
-    found = []
-    for text in texts:
-        with suppress(ConfigError):
-            found.append(parse_region(text, sizes, what="splits"))
-    return found
-
-
 def training_cutoff(
     config: ElementConfig,
     values: Mapping[str, NDArray[np.floating]],
@@ -160,9 +150,11 @@ def training_cutoff(
         contig and split of every gene.
     held_out : sequence of str
         Contigs and regions of the validation and test splits.
+    sizes : mapping of str to int
+        All contigs of the genome, stored or not, and their lengths.
     """
     trained = set(genes.loc[genes["split"] == "train", "contig"])
-    regions = _stored_regions(held_out, sizes)
+    regions = [parse_region(text, sizes, what="splits") for text in held_out]
     parts = []
     for contig, bins in values.items():
         if contig not in trained:
@@ -191,6 +183,7 @@ def element_table(
     *,
     root: Path,
     contigs: Mapping[str, int],
+    sizes: Mapping[str, int],
     genes: pd.DataFrame,
     tracks: Sequence[str],
 ) -> pd.DataFrame:
@@ -205,6 +198,8 @@ def element_table(
         Dataset folder; its tracks are written.
     contigs : mapping of str to int
         Stored contigs and their lengths.
+    sizes : mapping of str to int
+        All contigs of the genome and their lengths.
     genes : DataFrame
         Gene table with contig and split.
     tracks : sequence of str
@@ -215,7 +210,8 @@ def element_table(
         if item.name in files:
             found = files[item.name]
         elif item.track in tracks:
-            found = _from_track(item, config, root, contigs, genes, tracks.index(item.track))
+            column = tracks.index(item.track)
+            found = _from_track(item, config, root, contigs, sizes, genes, column)
         else:
             _warn_left_out(item)
             continue
@@ -236,6 +232,7 @@ def _from_track(
     config: DataConfig,
     root: Path,
     contigs: Mapping[str, int],
+    sizes: Mapping[str, int],
     genes: pd.DataFrame,
     column: int,
 ) -> pd.DataFrame:
@@ -245,7 +242,7 @@ def _from_track(
     }
     held_out = [*config.splits.valid, *config.splits.test]
     cutoff = training_cutoff(
-        item, values, genes=genes, held_out=held_out, sizes=contigs, bin_size=config.bin_size
+        item, values, genes=genes, held_out=held_out, sizes=sizes, bin_size=config.bin_size
     )
     found = called_elements(item, values, sizes=contigs, bin_size=config.bin_size, cutoff=cutoff)
     if found.empty:

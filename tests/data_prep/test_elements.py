@@ -98,7 +98,7 @@ def test_the_cutoff_is_a_quantile_of_training_bins_alone():
     item = ElementConfig(name="open", track="DNase", quantile=0.5)
     values = {"chr1": np.array([1.0, 2, 3, 100, 100, np.nan]), "chr2": np.full(6, 50.0)}
     genes = pd.DataFrame({"contig": ["chr1", "chr2"], "split": ["train", "test"]})
-    options = {"sizes": {"chr1": 96, "chr2": 96}, "bin_size": 16}
+    options = {"sizes": {"chr1": 96, "chr2": 96, "chr9": 96}, "bin_size": 16}
     cutoff = training_cutoff(item, values, genes=genes, held_out=["chr1:50-90"], **options)
     assert cutoff == 2.0
     # A held-out contig of the genome that the dataset does not store.
