@@ -5,24 +5,24 @@ Shapes: B batch, L base pairs, N bins, T tracks, D width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 from seq2exp.nn.sequence import one_hot
 from seq2exp.nn.stem import StemConfig, build_stem
+from seq2exp.nn.tokens import FIRST_BASE_ID
 from seq2exp.nn.tracks import TrackEmbedding, TrackScaling, TrackTransform
 
-__all__ = ["FIRST_BASE", "VOCABULARY", "BinEmbedding", "LinearEmbedding", "StemEmbedding",
-           "TableEmbedding"]  # fmt: skip
+__all__ = ["VOCABULARY", "BinEmbedding", "LinearEmbedding", "StemEmbedding", "TableEmbedding"]
 
 VOCABULARY = 12
 """Characters of the published vocabulary: CLS SEP BOS MASK PAD RES UNK, then A C G T N."""
-FIRST_BASE = 7
-"""Row of A; C, G, T and N follow, in the order of the base codes."""
 _INIT_STD = 0.02
 
 
-class BinEmbedding(nn.Module):
+class BinEmbedding(nn.Module, ABC):
     """Base of the embeddings: ``embedding(codes_BL, signal_BNT, mask_BN) -> hidden_BND``.
 
     Attributes
@@ -40,13 +40,13 @@ class BinEmbedding(nn.Module):
         """Count the base pairs before and after a bin that its embedding reads."""
         return 0, 0
 
+    @abstractmethod
     def flops(self, num_bins: int) -> int:
         """Count the floating-point operations of so many bins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kept_numbers(self, num_bins: int) -> int:
         """Count the numbers of four bytes that are kept for the backward."""
-        raise NotImplementedError
 
     def set_track_scaling(self, mean_T: Tensor, std_T: Tensor) -> None:
         """Set mean and standard deviation of the transformed tracks, float, shape (tracks,)."""
@@ -74,7 +74,7 @@ class TableEmbedding(BinEmbedding):
     ) -> Tensor:
         """Look the bases up, shape (batch, length, width)."""
         del signal_BNT, mask_BN
-        rows_BLD: Tensor = self.table(codes_BL.to(torch.int32) + FIRST_BASE)
+        rows_BLD: Tensor = self.table(codes_BL.to(torch.int32) + FIRST_BASE_ID)
         return rows_BLD
 
     def flops(self, num_bins: int) -> int:

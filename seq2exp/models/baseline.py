@@ -308,8 +308,8 @@ class Baseline(nn.Module):
                 tracks.update(apply_transform(signal_BNT, scalings[0].transform))
             if features_BF is not None and self.config.num_features:
                 features.update(features_BF)
-        for scaling in scalings if scales else []:
-            scaling.set_scaling(tracks.mean(), tracks.std())
+        if scales:
+            self.encoder.set_track_scaling(tracks.mean(), tracks.std())
         if self.config.scale_features and self.config.num_features:
             self.head.set_feature_scaling(features.mean(), features.std())
 

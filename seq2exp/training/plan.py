@@ -25,7 +25,7 @@ from seq2exp.training.config import TrainConfig
 from seq2exp.training.memory import Usage, available_bytes, measure
 from seq2exp.training.module import batch_loss
 
-__all__ = ["Plan", "make_plan", "require_room"]
+__all__ = ["Plan", "make_plan", "needs_plan", "require_room", "with_recompute"]
 
 _MOST_BINS, _MOST_BP, _FEWEST_BINS = 1024, 32_768, 16
 # Below this many bases per batch nobody runs out of memory.
@@ -165,9 +165,12 @@ def require_room(plan: Plan) -> None:
     )
 
 
-def make_plan(
-    config: TrainConfig, params: Mapping[str, Any], samples: GeneSamples, *, thorough: bool = True
-) -> Plan | None:
+def needs_plan(config: TrainConfig) -> bool:
+    """Return whether a batch is large enough to run out of memory."""
+    return config.data.window_bp * config.fit.batch_size > _SMALL_BATCH_BP
+
+
+def make_plan(config: TrainConfig, params: Mapping[str, Any], samples: GeneSamples) -> Plan:
     """Measure steps on short windows and carry them over to the whole one.
 
     Blocks are run again in the backward pass (the same numbers, more time, less memory) where a
@@ -180,11 +183,7 @@ def make_plan(
         Complete settings of the model, as `model_params` makes them.
     samples : GeneSamples
         Training genes.
-    thorough : bool
-        Also plan batches that are too small to run out of memory; else they give None.
     """
-    if not thorough and config.data.window_bp * config.fit.batch_size <= _SMALL_BATCH_BP:
-        return None
     plan = _plan(config, params, samples)
     frugal = with_recompute(params)
     if plan.fits or frugal is None:

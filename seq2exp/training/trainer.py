@@ -30,7 +30,7 @@ from seq2exp.training.config import TrainConfig
 from seq2exp.training.devices import is_leader, memory_errors, require_devices
 from seq2exp.training.mask_source import MaskSource, copy_mask_run, mask_settings
 from seq2exp.training.module import ExpressionModule
-from seq2exp.training.plan import Plan, make_plan, require_room, with_recompute
+from seq2exp.training.plan import Plan, make_plan, needs_plan, require_room, with_recompute
 from seq2exp.training.run import describe_machine
 
 __all__ = ["RESUME_MODES", "control_config", "dry_run", "train"]
@@ -89,15 +89,17 @@ def train(config: TrainConfig, data: Path, out: Path, *, resume: str = "auto") -
                 fix="choose another --out, delete the folder, or use --resume auto",
             )
         )
-    plan = _planned(config, dataset, folder=out, thorough=False)
-    if plan is not None:
+    recompute = False
+    if needs_plan(config):
+        plan = _planned(config, dataset, folder=out)
         require_room(plan)
-        if plan.recompute:
+        recompute = plan.recompute
+        if recompute:
             logger.info(
                 "blocks are run again in the backward pass: a batch would not fit otherwise"
             )
     with file_lock(out / ".lock", what=f"run {out}"):
-        jobs = _jobs(config, dataset, out, recompute=plan is not None and plan.recompute)
+        jobs = _jobs(config, dataset, out, recompute=recompute)
         for _ in run_tasks(jobs, config.fit.parallel):
             pass
         for name in config.controls:
@@ -120,19 +122,15 @@ def dry_run(config: TrainConfig, data: Path) -> Plan:
         The configuration does not fit the dataset or the machine's devices.
     """
     require_devices(config)
-    plan = _planned(config, Dataset(data), folder=None, thorough=True)
-    assert plan is not None
-    return plan
+    return _planned(config, Dataset(data), folder=None)
 
 
-def _planned(
-    config: TrainConfig, dataset: Dataset, *, folder: Path | None, thorough: bool
-) -> Plan | None:
+def _planned(config: TrainConfig, dataset: Dataset, *, folder: Path | None) -> Plan:
     samples = _data(config, dataset, seed=config.seed).train
     if config.fit.threads:
         torch.set_num_threads(config.fit.threads)
     params = model_params(config, samples) | mask_settings(config, folder)
-    return make_plan(config, params, samples, thorough=thorough)
+    return make_plan(config, params, samples)
 
 
 def _data(config: TrainConfig, dataset: Dataset, *, seed: int) -> GeneDataModule:

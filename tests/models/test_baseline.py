@@ -36,6 +36,9 @@ class Counts(nn.Module):
         self.scaling = TrackScaling(len(tracks), transform="log1p")
         self.seen = None
 
+    def set_track_scaling(self, mean_T, std_T):
+        self.scaling.set_scaling(mean_T, std_T)
+
     def forward(self, codes_BL, signal_BNT=None, mask_BN=None, *, span=None):
         if signal_BNT is not None:
             signal_BNT = self.scaling.scaled(signal_BNT)
