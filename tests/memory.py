@@ -5,19 +5,22 @@ from __future__ import annotations
 import torch
 
 
-def kept_bytes(module, run) -> int:
-    """Bytes of the distinct storages that ``run()`` saves, parameters of the module left out."""
-    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    sizes, alive = {}, []
+def kept_storages(module, run):
+    """Storages that ``run()`` saves, parameters of the module left out, by address."""
+    storages = {}
 
     def pack(tensor):
+        # Held, so that no storage is freed and lends its address to the next one.
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        # A storage that is freed could lend its address to the next one.
-        alive.append(tensor)
+        storages[storage.data_ptr()] = storage
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         run()
-    return sum(sizes.values())
+    owned = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    return {pointer: storage for pointer, storage in storages.items() if pointer not in owned}
+
+
+def kept_bytes(module, run) -> int:
+    """Bytes of `kept_storages`."""
+    return sum(storage.nbytes() for storage in kept_storages(module, run).values())

@@ -5,25 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-
-def kept_storages(module, *inputs):
-    """Storages that a forward pass keeps for its backward, parameters aside, by address."""
-    storages = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = module(*inputs)
-    del out
-    owned = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    return {pointer: storage for pointer, storage in storages.items() if pointer not in owned}
+from tests import memory
 
 
 def kept_bytes(module, *inputs):
-    return sum(storage.nbytes() for storage in kept_storages(module, *inputs).values())
+    return memory.kept_bytes(module, lambda: module(*inputs))
 
 
 def recomputed_bytes(trunk, plain, x):
@@ -39,7 +25,7 @@ def recomputed_bytes(trunk, plain, x):
         storages[storage.data_ptr()] = storage
 
     handles = [layer.register_forward_pre_hook(at_door) for layer in trunk.layers]
-    storages |= kept_storages(trunk, x)
+    storages |= memory.kept_storages(trunk, lambda: trunk(x))
     for handle in handles:
         handle.remove()
     live = max(kept_bytes(layer, x) for layer in plain.layers) - x.nbytes

@@ -14,6 +14,7 @@ from seq2exp.nn.norm import RMSNorm
 from seq2exp.nn.rcps import exchanged, flip_strand, join_strands, read_strands, split_strands
 from seq2exp.nn.sequence import one_hot, reverse_complement
 from seq2exp.nn.tokens import complement_ids, token_ids
+from tests.encoders.measure import kept_bytes
 
 
 def make(seed=0, *, tracks=(), **changes):
@@ -408,19 +409,8 @@ def test_kept_bytes_are_those_that_autograd_keeps(changes):
     torch.manual_seed(0)
     config = CaduceusConfig(**({"d_model": 32, "recompute": False} | changes))
     encoder = Caduceus(config, tracks=(), window_bp=512, bin_size=1)
-    own = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
-    kept = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = encoder(window(512, 1))
-    del out
-    assert encoder.activation_bytes(512) == pytest.approx(sum(kept.values()), rel=0.2)
+    kept = kept_bytes(encoder, window(512, 1))
+    assert encoder.activation_bytes(512) == pytest.approx(kept, rel=0.2)
 
 
 def test_only_one_block_of_one_strand_is_live_when_blocks_run_again():
