@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import itertools
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import seq2exp
 from seq2exp.core.errors import InputError, Seq2ExpError, Seq2ExpWarning, facts
@@ -47,11 +49,25 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         sub = subparsers.add_parser(name, help=summary, description=summary)
         if only in (None, name):
-            module = importlib.import_module(f"seq2exp.cli.{name}")
+            module = _module(name)
             sub.description = (module.__doc__ or summary).split("\n\n")[0]
             module.add_arguments(sub)
             _common(sub)
     return parser
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module("seq2exp.cli." + command.replace(" ", "_"))
+
+
+def _join_words(argv: list[str]) -> list[str]:
+    """Make one word of a command of two, such as `elements compare`."""
+    for at, pair in enumerate(itertools.pairwise(argv)):
+        if " ".join(pair) in COMMANDS:
+            return [*argv[:at], " ".join(pair), *argv[at + 2 :]]
+        if pair[0] in COMMANDS:
+            break
+    return argv
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +79,10 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    argv = _join_words(list(sys.argv[1:] if arguments is None else arguments))
     only = next((word for word in argv if word in COMMANDS), None)
     args, rest = build_parser(only).parse_known_args(argv)
-    module = importlib.import_module(f"seq2exp.cli.{args.command}")
+    module = _module(args.command)
     if rest and not getattr(module, "TAKES_OVERRIDES", False):
         build_parser(only).error(f"unrecognized arguments: {' '.join(rest)}")
     args.overrides = rest

@@ -65,7 +65,7 @@ def test_the_commands_are_those_that_scripts_rely_on():
 
 @pytest.mark.parametrize("command", ["", *WORK])
 def test_help_imports_no_heavy_package(command):
-    code, out, err = spy(*([command] if command else []), "--help")
+    code, out, err = spy(*command.split(), "--help")
     assert code == 0
     assert out.startswith(f"usage: seq2exp {command}".rstrip())
     assert "HEAVY []" in out
