@@ -308,6 +308,27 @@ class Seq2Exp(nn.Module):
             )
         return self._to_bins(matched_posterior(self.config.posterior, evidence_BM).mean())
 
+    def frozen_mask(
+        self,
+        codes_BL: Tensor,
+        signal_BNT: Tensor | None = None,
+        *,
+        blacklist_BN: Tensor | None = None,
+        valid_BN: Tensor | None = None,
+    ) -> Tensor:
+        """Mask that the frozen mask model of `mask: retrain` chooses, float, shape (batch, bins).
+
+        Given back as `mask_BN`, it makes `forward` do what it does without, but for the mask model.
+
+        Parameters
+        ----------
+        codes_BL, signal_BNT, blacklist_BN, valid_BN
+            As for `forward`.
+        """
+        return self._from_mask_model(
+            ModelCall(codes_BL, signal_BNT, None, blacklist_BN, valid_BN, None, force_promoter=True)
+        )
+
     def _mean(self, call: ModelCall, q_BM: MaskPosterior | None) -> Tensor:
         return self._ones(call) if q_BM is None else self._to_bins(q_BM.mean())
 
