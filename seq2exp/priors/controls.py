@@ -87,8 +87,10 @@ def _nuisance(
         columns[GENE_LENGTH] = np.log10(1 + columns[GENE_LENGTH])
     known = {n: v for n, v in columns.items() if np.isfinite(v[prior.present]).any()}
     filled = [np.where(np.isfinite(v), v, np.nanmean(v[prior.present])) for v in known.values()]
-    notes = {"control_levels": source, "control_columns": ", ".join(known)}
-    return {"z": np.stack(filled, axis=1)}, notes
+    z_GD = np.stack(filled, axis=1)
+    spread_D = z_GD[prior.present].std(axis=0)
+    z_GD = (z_GD - z_GD[prior.present].mean(axis=0)) / np.where(spread_D > 0, spread_D, 1)
+    return {"z": z_GD}, {"control_levels": source, "control_columns": ", ".join(known)}
 
 
 def _coexp(

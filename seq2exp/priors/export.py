@@ -216,8 +216,9 @@ def _mean_known(values_BNT: NDArray[np.floating]) -> NDArray[np.float64]:
     known = np.isfinite(values_BNT)
     count = known.sum(axis=-1)
     total = np.where(known, values_BNT, 0).sum(axis=-1, dtype=np.float64)
-    mean: NDArray[np.float64] = np.full(count.shape, np.nan)
-    return np.divide(total, count, out=mean, where=count > 0)
+    mean = np.full(count.shape, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean
 
 
 def _run(

@@ -12,6 +12,7 @@ from seq2exp.core.contigs import ASSEMBLIES
 from seq2exp.core.errors import InputError, facts
 
 __all__ = [
+    "AlignReport",
     "GeneMatch",
     "combined_hash",
     "id_system",
@@ -118,6 +119,35 @@ class GeneMatch:
     def by_rule(self) -> dict[str, int]:
         """Genes matched by each rule."""
         return {rule: self.rule.count(rule) for rule in RULES}
+
+
+@dataclass(frozen=True)
+class AlignReport:
+    """What `GenePrior.align` found.
+
+    Attributes
+    ----------
+    match : GeneMatch
+        Row and rule for every gene asked for.
+    absent : tuple of str
+        Genes that were found, but have no usable window.
+    coverage : float
+        Share of the genes asked for that now have a prior.
+    """
+
+    match: GeneMatch
+    absent: tuple[str, ...]
+    coverage: float
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        rules = ", ".join(f"{count:,} by {rule}" for rule, count in self.match.by_rule.items())
+        return (
+            f"{self.coverage:.1%} of {len(self.match.row):,} genes have a prior ({rules}; "
+            f"{len(self.absent):,} of these without usable window; "
+            f"{len(self.match.missing):,} missing, {len(self.match.ambiguous):,} ambiguous)"
+        )
 
 
 def match_genes(

@@ -17,9 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.priors.algebra import fit_whitening, joint_embedding
-from seq2exp.priors.checks import check_prior, describe, require_alike, require_origin, typed_slots
+from seq2exp.priors.checks import (
+    SPLITS,
+    check_prior,
+    describe,
+    require_alike,
+    require_origin,
+    typed_slots,
+)
 from seq2exp.priors.controls import make_control
 from seq2exp.priors.identity import (
+    AlignReport,
     GeneMatch,
     combined_hash,
     id_system,
@@ -29,35 +37,6 @@ from seq2exp.priors.identity import (
 from seq2exp.priors.storage import read_slots, write_slots
 
 __all__ = ["AlignReport", "GenePrior", "describe"]
-
-
-@dataclass(frozen=True)
-class AlignReport:
-    """What `GenePrior.align` found.
-
-    Attributes
-    ----------
-    match : GeneMatch
-        Row and rule for every gene asked for.
-    absent : tuple of str
-        Genes that were found, but have no usable window.
-    coverage : float
-        Share of the genes asked for that now have a prior.
-    """
-
-    match: GeneMatch
-    absent: tuple[str, ...]
-    coverage: float
-
-    @property
-    def text(self) -> str:
-        """One line for people."""
-        rules = ", ".join(f"{count:,} by {rule}" for rule, count in self.match.by_rule.items())
-        return (
-            f"{self.coverage:.1%} of {len(self.match.row):,} genes have a prior ({rules}; "
-            f"{len(self.absent):,} of these without usable window; "
-            f"{len(self.match.missing):,} missing, {len(self.match.ambiguous):,} ambiguous)"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +86,25 @@ class GenePrior:
 
     def __len__(self) -> int:
         return len(self.gene_id)
+
+    @property
+    def text(self) -> str:
+        """What the prior holds, for people."""
+        splits = ", ".join(
+            f"{name} {int((self.split[self.present] == name).sum()):,}" for name in SPLITS
+        )
+        known = np.isfinite(self.quality)
+        lines = [
+            f"{int(self.present.sum()):,} of {len(self):,} genes with a prior ({splits})",
+            f"embedding of {self.z.shape[1]} dimensions, {self.meta['layer']}",
+            f"predicted expression: {', '.join(self.expr_names) or 'none'}",
+            f"element summary: {', '.join(self.reg_names) or 'none'}",
+            f"quality known for {int(known.sum()):,} genes"
+            + (f", median {np.median(self.quality[known]):.3f}" if known.any() else ""),
+            *(f"without window: {text}" for text in self.meta.get("absent", ())),
+            *(f"note: {text}" for text in self.meta.get("notes", ())),
+        ]
+        return "\n".join(lines)
 
     # The file -------------------------------------------------------------------------------------
 

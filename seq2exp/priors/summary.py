@@ -49,7 +49,8 @@ def band_names() -> list[str]:
 
 def _distances_kb(num_bins: int, bin_size: int) -> Floats:
     centre_N = (np.arange(num_bins) + 0.5 - num_bins / 2) * bin_size
-    return np.abs(centre_N) / 1000
+    distance_N: Floats = np.abs(centre_N) / 1000
+    return distance_N
 
 
 def bands_of_bins(num_bins: int, bin_size: int) -> NDArray[np.bool_]:
@@ -149,8 +150,9 @@ def gc_fraction(codes_BL: NDArray[np.uint8]) -> Floats:
     """Return the share of G and C among the known bases; NaN where none is known."""
     known_B = (codes_BL < 4).sum(axis=-1)
     strong_B = ((codes_BL == 1) | (codes_BL == 2)).sum(axis=-1)
-    share_B: Floats = np.full(known_B.shape, np.nan)
-    return np.divide(strong_B, known_B, out=share_B, where=known_B > 0)
+    share_B = np.full(known_B.shape, np.nan)
+    np.divide(strong_B, known_B, out=share_B, where=known_B > 0)
+    return share_B
 
 
 def cpg_island(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
