@@ -179,6 +179,15 @@ def match_genes(
     names = [strip_version(str(name)) for name in wanted]
     _refuse_repeats(names)
     labels = names if wanted_symbols is None else [str(label) for label in wanted_symbols]
+    if len(labels) != len(names):
+        raise InputError(
+            facts(
+                "genes to align",
+                found=f"{len(names)} genes and {len(labels)} symbols",
+                expected="one symbol per gene",
+                fix="give both in the same order",
+            )
+        )
     by_id = {strip_version(gene_id): row for row, gene_id in enumerate(gene_ids)}
     by_symbol: dict[str, list[int]] = {}
     for row, symbol in enumerate(symbols):

@@ -163,8 +163,14 @@ class GenePrior:
 
     # Genes ----------------------------------------------------------------------------------------
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> GenePrior:
-        """Return the rows asked for, in that order; row -1 gives a gene without prior."""
+    def take(
+        self, rows: Sequence[int] | NDArray[np.int64], *, names: Sequence[str] = ()
+    ) -> GenePrior:
+        """Return the rows asked for, each once, in that order.
+
+        Row -1 is a gene without prior: rows of 0, `present` False, and the id that ``names`` (one
+        per row) has there.
+        """
         index = np.asarray(rows, dtype=np.int64)
         known = index >= 0
         source = index.clip(0)
@@ -174,10 +180,12 @@ class GenePrior:
             picked[~known] = empty
             return picked
 
-        missing: dict[str, object] = dict.fromkeys(("gene_id", "symbol", "contig", "strand"), "")
+        missing: dict[str, object] = dict.fromkeys(("symbol", "contig", "strand"), "")
         missing |= dict.fromkeys(("z", "expr", "reg"), 0)
         missing |= {"split": "excluded", "tss": -1, "present": False, "quality": np.nan}
         slots: dict[str, Any] = {name: pick(name, empty) for name, empty in missing.items()}
+        ids = np.array([strip_version(name) for name in names], dtype=object)
+        slots["gene_id"] = pick("gene_id", ids[~known] if names else "")
         return replace(self, **slots)
 
     def align(
@@ -223,15 +231,17 @@ class GenePrior:
         )
         if match.ambiguous and ambiguous != "missing":
             raise _ambiguous(match)
-        aligned = self.take(match.row)
+        if not names:
+            message = facts("genes to align", found="none", expected="genes", fix="name some")
+            raise InputError(message)
+        aligned = self.take(match.row, names=names)
         unmatched = np.array(match.row, dtype=np.int64) < 0
-        gene_id, symbol = aligned.gene_id.copy(), aligned.symbol.copy()
-        gene_id[unmatched] = np.array([strip_version(n) for n in names], dtype=object)[unmatched]
         if symbols is not None:
+            symbol = aligned.symbol.copy()
             symbol[unmatched] = np.array([str(s) for s in symbols], dtype=object)[unmatched]
-        aligned = replace(aligned, gene_id=gene_id, symbol=symbol)
-        coverage = float(aligned.present.mean()) if names else 0.0
-        absent = tuple(gene_id[~unmatched & ~aligned.present].tolist())
+            aligned = replace(aligned, symbol=symbol)
+        coverage = float(aligned.present.mean())
+        absent = tuple(aligned.gene_id[~unmatched & ~aligned.present].tolist())
         report = AlignReport(match, absent, coverage)
         self._require_coverage(names, report, min_coverage)
         return aligned, report
