@@ -54,6 +54,7 @@ def export_priors(
     *,
     data: Path | None = None,
     layer: str = "readout",
+    calling: CallConfig | None = None,
     batch_size: int = 16,
     workers: int = 0,
     progress: bool = False,
@@ -70,6 +71,8 @@ def export_priors(
         Dataset; the one of the training when not given.
     layer : str
         A key of `LAYERS`.
+    calling : CallConfig, optional
+        How elements are called for the element summary.
     batch_size, workers : int
         Change speed, not numbers.
     progress, overwrite : bool
@@ -85,7 +88,13 @@ def export_priors(
     run = open_run(Path(run_folder))
     dataset = Dataset(Path(data) if data else run.dataset_path())
     prior = make_prior(
-        run, dataset, layer=layer, batch_size=batch_size, workers=workers, progress=progress
+        run,
+        dataset,
+        layer=layer,
+        calling=calling,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
     )
     prior.save(out, overwrite=overwrite)
     return prior
@@ -96,6 +105,7 @@ def make_prior(
     dataset: Dataset,
     *,
     layer: str = "readout",
+    calling: CallConfig | None = None,
     batch_size: int = 16,
     workers: int = 0,
     progress: bool = False,
@@ -110,7 +120,7 @@ def make_prior(
     _require_genes(dataset, reason, rows)
     seen = _Collector(run, dataset, layer)
     options = {"batch_size": batch_size, "workers": workers, "progress": progress}
-    summary, notes = _run(run, dataset, rows, seen, options)
+    summary, notes = _run(seen, rows, calling, options)
     split, split_source = model_splits(run, dataset)
     members = [np.concatenate(parts) for parts in seen.embedding]
     _require_finite(dataset, rows, members)
@@ -222,13 +232,13 @@ def _mean_known(values_BNT: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _run(
-    run: TrainedRun,
-    dataset: Dataset,
-    rows: NDArray[np.int64],
     seen: _Collector,
+    rows: NDArray[np.int64],
+    calling: CallConfig | None,
     options: dict[str, Any],
 ) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
     """Run the pass and return the element summary, and what it lacks and why."""
+    run, dataset = seen.run, seen.dataset
     columns: dict[str, NDArray[np.float64]] = {}
     notes: list[str] = []
     if not all(_has_mask(model) for model in run.models):
@@ -240,7 +250,7 @@ def _run(
         with tempfile.TemporaryDirectory(prefix="seq2exp_priors_") as folder:
             out = Path(folder) / "masks"
             masks = gene_masks(run, dataset, rows, out=out, forward=seen, **options)
-            columns, threshold = mask_summary(masks, CallConfig())
+            columns, threshold = mask_summary(masks, calling)
             del masks
         notes.append(f"elements are called at mask >= {threshold:.6g}")
         columns |= _assay_columns(run, seen, notes)
