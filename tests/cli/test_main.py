@@ -105,6 +105,7 @@ def failed(capsys, line, code=2):
         ["evaluate", "PLACE"],
         ["predict", "PLACE", "--out", "x.parquet"],
         ["elements", "PLACE", "--out", "x"],
+        ["priors", "PLACE", "--out", "x.h5ad"],
         ["report", "PLACE"],
         ["train", "--config", "PLACE", "--data", "TOY", "--out", "x"],
         ["train", "--config", str(DEBUG), "--data", "PLACE", "--out", "x"],
