@@ -33,6 +33,7 @@ COMMANDS = {
     "compare": "several runs side by side on the same genes, with paired differences",
     "predict": "expression of every gene of a dataset",
     "elements": "regulatory-element maps: BED, bigWig, BEDPE, plots",
+    "priors": "what a run knows of every gene, for models without sequence",
     "report": "one HTML page about a run",
 }
 

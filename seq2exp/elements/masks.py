@@ -16,7 +16,7 @@ Folder::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.files import atomic_directory, read_json, write_json
@@ -32,6 +33,7 @@ from seq2exp.dataset.format import load_array, read_table, write_table
 from seq2exp.dataset.samples import Batch, gene_window
 from seq2exp.dataset.store import Dataset
 from seq2exp.models.masking import central_span
+from seq2exp.training.module import forward_batch
 from seq2exp.training.predict import iterate
 from seq2exp.training.run import TrainedRun
 
@@ -165,6 +167,7 @@ def gene_masks(
     workers: int = 0,
     progress: bool = False,
     overwrite: bool = False,
+    forward: Callable[[nn.Module, Batch], object] = forward_batch,
 ) -> GeneMasks:
     """Return the masks of genes in genome direction; nothing is sampled.
 
@@ -184,6 +187,8 @@ def gene_masks(
         Show progress.
     overwrite : bool
         Replace an existing folder.
+    forward : callable
+        Applied to each member and batch; replace it to keep more of the same pass.
 
     Raises
     ------
@@ -199,7 +204,13 @@ def gene_masks(
         )
     _require_mask(run)
     stream = iterate(
-        run, dataset, chosen, batch_size=batch_size, workers=workers, progress=progress
+        run,
+        dataset,
+        chosen,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+        forward=forward,
     )
     if out is None:
         arrays, info = _fill(stream, run, dataset, chosen, folder=None)

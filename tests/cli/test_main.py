@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 DEBUG = ROOT / "configs" / "train" / "debug.yaml"
 HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
 WORK = ("doctor", "demo", "simulate", "prepare", "inspect", "train", "evaluate", "compare",
-        "predict", "elements", "report")  # fmt: skip
+        "predict", "elements", "priors", "report")  # fmt: skip
 
 # Runs `seq2exp ARGUMENTS` and says at the end which of the heavy packages were imported.
 SPY = f"""
@@ -105,6 +105,7 @@ def failed(capsys, line, code=2):
         ["evaluate", "PLACE"],
         ["predict", "PLACE", "--out", "x.parquet"],
         ["elements", "PLACE", "--out", "x"],
+        ["priors", "PLACE", "--out", "x.h5ad"],
         ["report", "PLACE"],
         ["train", "--config", "PLACE", "--data", "TOY", "--out", "x"],
         ["train", "--config", str(DEBUG), "--data", "PLACE", "--out", "x"],
