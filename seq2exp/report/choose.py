@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from seq2exp.elements.masks import FREE, GeneMasks
 from seq2exp.elements.precision import average_precision
 from seq2exp.elements.truth import Truth
 
-__all__ = ["Locus", "choose_loci"]
+__all__ = ["Locus", "choose_loci", "spread_loci"]
+
+# Held-out genes come first: what a model was trained on shows little.
+SPLITS = ("test", "valid", "train", "excluded")
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,7 @@ def choose_loci(
     """
     held_out = np.flatnonzero((masks.genes["split"] == "test").to_numpy())
     genes = held_out if held_out.size else np.arange(len(masks))
-    if truth is not None:
-        scores = {int(gene): _precision(masks, int(gene), truth) for gene in genes}
-        scores = {gene: value for gene, value in scores.items() if np.isfinite(value)}
-        what = "average precision of the mask of this gene {value:.2f}"
-    else:
-        distal = elements[elements["element_class"] == "distal"]
-        counts = distal["gene_id"].value_counts()
-        scores = {int(g): float(counts.get(masks.genes["gene_id"].iloc[g], 0)) for g in genes}
-        what = "{value:.0f} distal elements called"
+    scores, what = _scores(masks, elements, truth, genes)
     order = sorted(scores, key=lambda gene: (-scores[gene], gene))
     if not order:
         return []
@@ -65,6 +61,58 @@ def choose_loci(
         )
         for place in places
     ]
+
+
+def spread_loci(
+    masks: GeneMasks, elements: pd.DataFrame, truth: Truth | None = None, *, number: int
+) -> list[Locus]:
+    """Choose up to ``number`` genes for locus pages, evenly over the order of `choose_loci`.
+
+    Held-out genes first (test, then valid), then those of training, each group in its own order:
+    only when all genes of a group are shown is the next one used.
+
+    Parameters
+    ----------
+    masks, elements, truth
+        As in :func:`choose_loci`.
+    number : int
+    """
+    found: list[Locus] = []
+    for split in SPLITS:
+        genes = np.flatnonzero((masks.genes["split"] == split).to_numpy())
+        if number <= len(found) or not genes.size:
+            continue
+        scores, what = _scores(masks, elements, truth, genes)
+        order = sorted(scores, key=lambda gene: (-scores[gene], gene))
+        wanted = min(number - len(found), len(order))
+        places = np.unique(np.linspace(0, len(order) - 1, wanted).round().astype(int))
+        found += [
+            Locus(
+                gene_id=str(masks.genes["gene_id"].iloc[order[place]]),
+                title=split,
+                reason=f"Rank {place + 1} of {len(order)} {split} genes: "
+                + what.format(value=scores[order[place]])
+                + ".",
+            )
+            for place in map(int, places)
+        ]
+    return found
+
+
+def _scores(
+    masks: GeneMasks, elements: pd.DataFrame, truth: Truth | None, genes: NDArray[np.int64]
+) -> tuple[dict[int, float], str]:
+    """Return what orders the genes, and the words for it."""
+    if truth is not None:
+        values = {int(gene): _precision(masks, int(gene), truth) for gene in genes}
+        known = {gene: value for gene, value in values.items() if np.isfinite(value)}
+        return known, "average precision of the mask of this gene {value:.2f}"
+    distal = elements[elements["element_class"] == "distal"]
+    counts = distal["gene_id"].value_counts()
+    names = masks.genes["gene_id"].to_numpy()
+    return {int(g): float(counts.get(names[g], 0)) for g in genes}, (
+        "{value:.0f} distal elements called"
+    )
 
 
 def _title(place: int, total: int, *, known: bool) -> str:
