@@ -1,4 +1,4 @@
-"""Exons of genes from the annotation the dataset was made from: a dataset keeps gene bodies only."""
+"""Exons of genes from an annotation: a dataset keeps gene bodies only."""
 
 from __future__ import annotations
 
@@ -90,8 +90,7 @@ def _exon_lines(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
     try:
         with path.open("rb") as handle:
             packed = handle.read(2) == b"\x1f\x8b"
-        opened = gzip.open(path, "rt") if packed else path.open()
-        with opened as lines:
+        with gzip.open(path, "rt") if packed else path.open() as lines:
             for number, line in enumerate(lines, start=1):
                 fields = line.rstrip("\n").split("\t")
                 if len(fields) != 9 or fields[2] != "exon":

@@ -103,9 +103,9 @@ def _signal(
     values: NDArray[np.float64], factor: int, *, top: float | None = None
 ) -> dict[str, Any]:
     """Average over ``factor`` bins and round to thousandths of the top; null where unknown."""
-    groups = np.full(-(-len(values) // factor) * factor, np.nan)
-    groups[: len(values)] = values
-    groups = groups.reshape(-1, factor)
+    padded = np.full(-(-len(values) // factor) * factor, np.nan)
+    padded[: len(values)] = values
+    groups = padded.reshape(-1, factor)
     known = np.isfinite(groups)
     total = np.where(known, groups, 0).sum(axis=1)
     mean = np.divide(total, known.sum(axis=1), out=np.full(len(groups), np.nan), where=known.any(1))

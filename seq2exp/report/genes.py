@@ -95,9 +95,9 @@ def extreme_genes(m: Material, frame: pd.DataFrame, *, number: int = _SHOWN) -> 
     Returns
     -------
     DataFrame
-        Rows of the frame with ``kind`` (worst, best) and ``residual`` (of the sample with the
-        largest absolute residual for the worst, mean absolute over samples otherwise). Only genes
-        of the evaluated split, so that a model is not praised for what it was trained on.
+        Rows of the frame with ``kind`` (worst, best) and ``size``, the mean absolute residual over
+        samples. Only genes of the evaluated split, so that a model is not praised for what it was
+        trained on.
     """
     columns = [name for name in frame if str(name).startswith("residual:")]
     split = (m.evaluation or {}).get("inputs", {}).get("split", "test")
@@ -137,7 +137,7 @@ def extremes_section(m: Material, extremes: pd.DataFrame, *, paged: Container[st
             _extreme_row(row, sample, many=many, paged=paged)
             for row in extremes[extremes["kind"] == kind].to_dict("records")
         ]
-        columns.append(f"<div><h3>{name}</h3>{page.table(header, rows)}</div>")
+        columns.append(f"<h3>{name}</h3>{page.table(header, rows)}")
     unit = f"{m.run.card.expression_unit}, {m.run.card.expression_transform} transformed"
     split = str(extremes["split"].iloc[0])
     text = (
@@ -146,9 +146,7 @@ def extremes_section(m: Material, extremes: pd.DataFrame, *, paged: Container[st
     )
     if many:
         text += f" Ordered by the mean absolute residual over {len(m.run.card.samples)} samples."
-    return page.section(
-        "extremes", title, page.note(text), f'<div class="pair">{"".join(columns)}</div>'
-    )
+    return page.section("extremes", title, page.note(text), page.pair(*columns))
 
 
 def _extreme_row(
@@ -212,7 +210,17 @@ def _unknown_predictions(m: Material, frame: pd.DataFrame) -> int:
 
 def table_document(frame: pd.DataFrame) -> dict[str, Any]:
     """Return the table by columns, for the script; texts that repeat are numbered."""
-    return {"columns": [_column(str(name), frame[name]) for name in frame]}
+    # Held-out genes first: they are the ones with a prediction that says something.
+    place = {"test": 0, "valid": 1, "train": 2}
+    order = frame["split"].astype(str).map(place).fillna(len(place)).argsort(kind="stable")
+    frame = frame.iloc[order]
+    samples = {str(name).split(":", 1)[1] for name in frame if ":" in str(name)}
+    columns = [_column(str(name), frame[name]) for name in frame]
+    for column in columns:
+        # The name of the only sample would repeat in every title.
+        kind, _, sample = column["name"].partition(":")
+        column["title"] = _TITLES.get(kind, kind) + (f" {sample}" if len(samples) > 1 else "")
+    return {"columns": columns}
 
 
 _TITLES = {"gene_id": "gene", "tss": "TSS", "distal_elements": "distal elements",
@@ -221,8 +229,7 @@ _REPEATED = ("contig", "strand", "split")
 
 
 def _column(name: str, values: pd.Series) -> dict[str, Any]:
-    title = _TITLES.get(name, name.replace(":", " ").replace("_", " "))
-    column: dict[str, Any] = {"name": name, "title": title}
+    column: dict[str, Any] = {"name": name}
     if name in _REPEATED:
         codes, levels = pd.factorize(values.astype(str))
         return column | {"kind": "text", "values": codes.tolist(), "levels": levels.tolist()}

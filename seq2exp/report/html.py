@@ -113,11 +113,12 @@ def _compose(title: str, m: Material) -> str:
     engine = m.loci.igv
     pages = LocusPages([], [], [])
     if engine is not None:
-        data.append(page.part("data-igv", page.packed(engine.text)))
-        used = sum(map(len, [*sections.values(), *data, script]))
+        packed_engine = page.part("data-igv", page.packed(engine.text))
+        used = sum(map(len, [*sections.values(), *data, script, packed_engine]))
         chosen = choose_pages(m, extremes)
         pages = locus_pages(m, chosen, frame, max_bytes=m.loci.max_bytes - used - _MARGIN)
-        data += [page.part(f"locus-{number}", packed) for number, packed in enumerate(pages.parts)]
+        data += [packed_engine] if pages.parts else []
+        data += [page.part(f"locus-{place}", text) for place, text in enumerate(pages.parts)]
     sections["extremes"] = extremes_section(m, extremes, paged=pages.places)
     sections["loci"] = loci_section(m, pages)
     index = {

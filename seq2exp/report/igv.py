@@ -72,7 +72,7 @@ def find_igv(path: Path | None = None) -> IgvScript | None:
 def _read(path: Path) -> IgvScript:
     found: object = "no such file"
     if path.is_file():
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
         # A module cannot be run from a text that the page carries.
         module = re.search(r"\bexport\s*(\{|default\b)", text[-2000:])
         if "createBrowser" in text and not module:

@@ -241,7 +241,7 @@ def _contact(m: Material, dataset: Dataset, row: int) -> NDArray[np.float64] | N
 
 
 def _entry(m: Material, one: Chosen, frame: pd.DataFrame) -> dict[str, Any]:
-    """What stands above the browser of a locus."""
+    """Return what stands above the browser of a locus."""
     row = frame.iloc[one.row]
     tss = int(row["tss"]) + 1
     found = [
@@ -271,6 +271,8 @@ _KEY = (
     ("#d55e00", "this gene"),
     ("#444444", "other genes"),
     ("#222222", "mask (dashed line: threshold of the calls)"),
+    ("#a9d5f2", "97.5 % and"),
+    ("#4c94c4", "2.5 % quantile of its Beta"),
     ("#0072b2", "called element, and its link to the TSS"),
     ("#c8c8c8", "promoter: mask 1 by construction"),
 )

@@ -67,9 +67,7 @@ def elements_section(m: Material) -> str:
     parts = [
         facts_table(rows),
         page.note(text),
-        '<div class="pair">'
-        f"<div>{page.table(['distance from the TSS', 'elements'], bands)}</div>"
-        f"<div>{_classes(m)}</div></div>",
+        page.pair(page.table(["distance from the TSS", "elements"], bands), _classes(m)),
     ]
     if m.elements is not None and m.masks is not None:
         picture = plots.plot_elements(
@@ -104,8 +102,9 @@ def learned_values(masks: GeneMasks, *, most: int = 2_000_000) -> NDArray[np.flo
     """Return the mask of learned bins; of a large map, that of every k-th gene."""
     step = max(1, masks.mask.size // most)
     rows = np.arange(0, len(masks), step)
-    values = np.asarray(masks.mask[rows], dtype=np.float64)
-    return values[np.asarray(masks.forced[rows]) == FREE]
+    values: NDArray[np.float64] = np.asarray(masks.mask[rows], dtype=np.float64)
+    free = np.asarray(masks.forced[rows]) == FREE
+    return np.asarray(values[free])
 
 
 def _band(name: str) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "figure",
     "note",
     "packed",
+    "pair",
     "part",
     "policy",
     "script_hash",
@@ -186,6 +187,11 @@ def table(
         f'<div class="scroll"><table class="{escape(text)}">{first}'
         f"<tbody>\n{body}</tbody></table></div>"
     )
+
+
+def pair(*columns: str) -> str:
+    """Return HTML parts side by side where the screen is wide enough."""
+    return f'<div class="pair">{"".join(f"<div>{column}</div>" for column in columns)}</div>'
 
 
 def figure(picture: Figure, caption: str, *, kind: str = "svg") -> str:

@@ -58,7 +58,7 @@ def read_variants(
         )
     try:
         with pysam.VariantFile(str(path)) as handle:
-            header = {name: record.length for name, record in handle.header.contigs.items()}
+            header = {str(name): record.length for name, record in handle.header.contigs.items()}
             sizes = {name: int(length) for name, length in header.items() if length}
             compare_sizes(dataset.manifest.contigs, sizes, what=str(path))
             found = _collect(handle, path, dataset, regions, list(header))
@@ -96,8 +96,7 @@ def _collect(
     seen: dict[str, str | None] = {}
     for record in handle:
         if record.chrom not in seen:
-            names = _alias(record.chrom, dataset)
-            seen[record.chrom] = names
+            seen[record.chrom] = _alias(record.chrom, dataset)
         for start, end, number in spans.get(seen[record.chrom] or "", ()):
             if record.start < end and record.stop > start:
                 found[number].append(_variant(record))

@@ -39,6 +39,7 @@
     if (value === null || value === undefined || value === "") return "";
     if (kind === "position") return group(value + 1);
     if (kind === "float") return value.toFixed(3);
+    if (kind === "distance") return `${value < 0 ? "\u2212" : "+"}${group(Math.abs(value))} bp`;
     if (kind === "signed") return (value < 0 ? "\u2212" : "+") + Math.abs(value).toFixed(3);
     return isNumber(value) ? group(value) : String(value);
   }
@@ -286,18 +287,18 @@
 
   const TITLES = { start: "start", end: "end", element_class: "class", mean_mask: "mean mask",
     max_mask: "largest mask", summit: "summit", distance: "distance from the TSS" };
-  const KINDS = { start: "position", summit: "position", mean_mask: "float", max_mask: "float" };
+  const KINDS = { start: "position", summit: "position", mean_mask: "float", max_mask: "float",
+    distance: "distance" };
 
   function elementTable(locus) {
     const { fields, rows } = locus.elements;
     const extra = locus.truth ? ["truth"] : [];
-    const head = make("tr", {}, ...["length", ...fields, ...extra].map((name) =>
+    const head = make("tr", {}, ...[...fields, "length", ...extra].map((name) =>
       make("th", { scope: "col" }, TITLES[name] || name.replaceAll("_", " "))));
     const from = fields.indexOf("start"), to = fields.indexOf("end");
     const body = rows.map((row) => {
-      const cells = [`${group(row[to] - row[from])} bp`, ...row.map((value, i) =>
-        fields[i] === "distance" && value !== null
-          ? `${value < 0 ? "\u2212" : "+"}${group(Math.abs(value))} bp` : shown(value, KINDS[fields[i]]))];
+      const cells = row.map((value, i) => shown(value, KINDS[fields[i]]));
+      cells.push(`${group(row[to] - row[from])} bp`);
       if (locus.truth) {
         const hit = locus.truth.intervals.filter(([a, b]) => a < row[to] && b > row[from]);
         cells.push(hit.some(([, , causal]) => causal) ? "causal" : hit.length ? "not causal" : "");
@@ -312,7 +313,10 @@
   }
 
   /** Contig names with a colon would be read as places by igv.js. */
-  const safeContig = (name) => name.replaceAll(/[:\s]/g, "_");
+  const safeContig = (name) => name.replaceAll(/[:\s<&]/g, "_");
+
+  /** igv.js shows names as HTML in its windows; the policy stops scripts, this stops markup. */
+  const harmless = (name) => String(name).replaceAll("<", "\u2039").replaceAll("&", "+");
 
   function edgesOf({ first, width, count }) {
     const edges = [first];
@@ -340,7 +344,8 @@
   function browserConfig(locus, entry) {
     const chr = safeContig(locus.contig);
     return {
-      reference: { id: "seq2exp", name: index.assembly, fastaURL: fasta(locus), indexed: false,
+      // An id that igv.js knows would bring its own tracks, from the network.
+      reference: { id: harmless(`${index.assembly} (seq2exp)`), name: harmless(index.assembly), fastaURL: fasta(locus), indexed: false,
         wholeGenomeView: false },
       locus: `${chr}:${locus.start + 1}-${locus.end}`,
       // Nothing is looked up outside: no list of genomes, no search for names, no address options.
@@ -355,7 +360,7 @@
   function tracksOf(locus, entry, chr) {
     const tracks = [{ type: "sequence", order: -1000 }, genesTrack(locus, chr)];
     locus.tracks.forEach((track, i) => tracks.push({
-      type: "wig", name: track.unit ? `${track.name} (${track.unit})` : track.name, height: 60,
+      type: "wig", name: harmless(track.unit ? `${track.name} (${track.unit})` : track.name), height: 60,
       color: TRACK_COLOURS[i % TRACK_COLOURS.length], min: 0, max: Math.max(track.top, 1e-6),
       features: signal(locus, track.values, track.top),
     }));
@@ -367,7 +372,8 @@
 
   function genesTrack(locus, chr) {
     const features = locus.genes.map((gene) => ({
-      chr, start: gene.start, end: gene.end, name: gene.name, strand: gene.strand, id: gene.id,
+      chr, start: gene.start, end: gene.end, name: harmless(gene.name), strand: gene.strand,
+      id: harmless(gene.id),
       color: gene.own ? RED : "#444444",
       ...(gene.exons.length ? { exons: gene.exons.map(([start, end]) => ({ start, end })) } : {}),
     }));
@@ -404,7 +410,7 @@
       const [left, right] = element[0] < locus.tss ? [element, promoter] : [promoter, element];
       return { chr1: chr, start1: left[0], end1: left[1], chr2: chr, start2: right[0], end2: right[1],
         chr, start: left[0], end: right[1], value: row[at.mean_mask], score: row[at.mean_mask],
-        name: `${entry.symbol || entry.id}` };
+        name: harmless(entry.symbol || entry.id) };
     });
     const tracks = [{ type: "annotation", name: "called elements", features: blocks, height: 45,
       displayMode: "COLLAPSED", visibilityWindow: -1, searchable: false }];
@@ -417,8 +423,10 @@
 
   function truthTrack(locus, chr) {
     const features = locus.truth.intervals.map(([start, end, causal, kind]) => ({ chr, start, end,
-      name: causal ? kind : `${kind}, not causal`, color: causal ? GREEN : PALE }));
-    return { type: "annotation", name: `truth: ${locus.truth.name}`, features, height: 45,
+      name: causal ? harmless(kind) : "",
+      kind: causal ? "causal" : harmless(`${kind}, not causal for this gene`),
+      color: causal ? GREEN : PALE }));
+    return { type: "annotation", name: harmless(`truth: ${locus.truth.name}`), features, height: 45,
       displayMode: "EXPANDED", visibilityWindow: -1, searchable: false };
   }
 
