@@ -101,14 +101,15 @@ def extreme_genes(m: Material, frame: pd.DataFrame, *, number: int = _SHOWN) -> 
     """
     columns = [name for name in frame if str(name).startswith("residual:")]
     split = (m.evaluation or {}).get("inputs", {}).get("split", "test")
+    nothing = frame.iloc[:0].assign(kind="", size=0.0)
     if not columns or frame.empty:
-        return frame.iloc[:0]
+        return nothing
     size = frame[columns].abs().mean(axis=1)
     usable = np.flatnonzero((frame["split"] == split).to_numpy() & size.notna().to_numpy())
     order = usable[np.argsort(size.to_numpy()[usable], kind="stable")]
     count = min(number, len(order) // 2)
     if not count:
-        return frame.iloc[:0]
+        return nothing
     worst = frame.iloc[order[::-1][:count]].assign(kind="worst")
     best = frame.iloc[order[:count]].assign(kind="best")
     found = pd.concat([worst, best])
@@ -171,7 +172,10 @@ def gene_address(gene: str) -> str:
 
 
 def _number(value: float, *, sign: str = "") -> str:
-    return "-" if math.isnan(value) else f"{value:{sign}.2f}"
+    if math.isnan(value):
+        return "-"
+    # Adding zero turns a negative zero into zero.
+    return f"{round(value, 3) + 0.0:{sign}.3f}".replace("-", "&minus;")
 
 
 def genes_section(m: Material, frame: pd.DataFrame) -> str:
