@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seq2exp.core.intervals import Window
+from seq2exp.core.sequence import decode
 from seq2exp.dataset.store import Dataset
 from seq2exp.report.locus import LocusData
 
@@ -23,7 +24,6 @@ MAX_BINS = 4096
 """Longer signals are averaged over neighbouring bins."""
 ELEMENT_FIELDS = ("start", "end", "element_class", "mean_mask", "max_mask", "summit", "distance")
 _STEPS = 1000
-_LETTERS = np.frombuffer(b"ACGTN", dtype=np.uint8)
 
 
 def locus_document(
@@ -125,8 +125,7 @@ def _sequence(data: LocusData, dataset: Dataset, sequence_bp: int) -> dict[str, 
     if end == start:
         return {"start": start, "text": ""}
     window = Window(data.contig, start, end, "+", dataset.manifest.contigs[data.contig])
-    codes = np.minimum(dataset.codes(window), len(_LETTERS) - 1)
-    return {"start": start, "text": _LETTERS[codes].tobytes().decode("ascii")}
+    return {"start": start, "text": decode(dataset.codes(window))}
 
 
 def _genes(data: LocusData, exons: Mapping[str, Sequence[tuple[int, int]]]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +13,11 @@ from seq2exp.elements.masks import FREE, GeneMasks
 from seq2exp.elements.precision import average_precision
 from seq2exp.elements.truth import Truth
 
-__all__ = ["Locus", "choose_loci", "spread_loci"]
+__all__ = ["SPLITS", "Locus", "choose_loci", "spread_loci"]
 
 # Held-out genes come first: what a model was trained on shows little.
 SPLITS = ("test", "valid", "train", "excluded")
+"""Order in which genes are shown."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,12 @@ def choose_loci(
 
 
 def spread_loci(
-    masks: GeneMasks, elements: pd.DataFrame, truth: Truth | None = None, *, number: int
+    masks: GeneMasks,
+    elements: pd.DataFrame,
+    truth: Truth | None = None,
+    *,
+    number: int,
+    skip: Container[str] = (),
 ) -> list[Locus]:
     """Choose up to ``number`` genes for locus pages, evenly over the order of `choose_loci`.
 
@@ -76,7 +83,10 @@ def spread_loci(
     masks, elements, truth
         As in :func:`choose_loci`.
     number : int
+    skip : container of str
+        Genes that are shown already; they keep their rank.
     """
+    names = masks.genes["gene_id"].astype(str).to_numpy()
     found: list[Locus] = []
     for split in SPLITS:
         genes = np.flatnonzero((masks.genes["split"] == split).to_numpy())
@@ -84,18 +94,15 @@ def spread_loci(
             continue
         scores, what = _scores(masks, elements, truth, genes)
         order = sorted(scores, key=lambda gene: (-scores[gene], gene))
-        wanted = min(number - len(found), len(order))
-        places = np.unique(np.linspace(0, len(order) - 1, wanted).round().astype(int))
-        found += [
-            Locus(
-                gene_id=str(masks.genes["gene_id"].iloc[order[place]]),
-                title=split,
-                reason=f"Rank {place + 1} of {len(order)} {split} genes: "
-                + what.format(value=scores[order[place]])
-                + ".",
-            )
-            for place in map(int, places)
-        ]
+        free = [place for place, gene in enumerate(order) if names[gene] not in skip]
+        if not free:
+            continue
+        wanted = min(number - len(found), len(free))
+        for step in np.linspace(0, len(free) - 1, wanted).round().astype(int):
+            gene = order[free[step]]
+            value = what.format(value=scores[gene])
+            reason = f"Rank {free[step] + 1} of {len(order)} {split} genes: {value}."
+            found.append(Locus(gene_id=str(names[gene]), title=split, reason=reason))
     return found
 
 

@@ -19,7 +19,12 @@ from seq2exp.report.genes import (
 )
 from seq2exp.report.headline import headline, subtitle
 from seq2exp.report.loci import LocusPages, choose_pages, locus_pages, locus_view
-from seq2exp.report.maps import comparison_section, elements_section, loci_section
+from seq2exp.report.maps import (
+    comparison_section,
+    elements_section,
+    loci_section,
+    locus_pictures,
+)
 from seq2exp.report.material import LociConfig, Material, gather
 from seq2exp.report.rows import MODEL, find_row
 
@@ -27,8 +32,8 @@ __all__ = ["write_report"]
 
 _ORDER = ("data", "accuracy", "training", "elements", "comparison", "extremes", "genes", "loci",
           "files", "limits")  # fmt: skip
-# Room for what is written after the locus pages are packed: pictures of loci, index, style.
-_MARGIN = 1_200_000
+# Room for what is written after the locus pages are packed: table of residuals, style, tags.
+_MARGIN = 60_000
 
 
 def write_report(
@@ -111,16 +116,18 @@ def _compose(title: str, m: Material) -> str:
     )
     script = page.asset("report.js")
     engine = m.loci.igv
+    pictures = locus_pictures(m)
     pages = LocusPages([], [], [])
     if engine is not None:
         packed_engine = page.part("data-igv", page.packed(engine.text))
-        used = sum(map(len, [*sections.values(), *data, script, packed_engine]))
+        drawn = [picture for _, picture in pictures]
+        used = sum(map(len, [*sections.values(), *data, *drawn, script, packed_engine]))
         chosen = choose_pages(m, extremes)
         pages = locus_pages(m, chosen, frame, max_bytes=m.loci.max_bytes - used - _MARGIN)
         data += [packed_engine] if pages.parts else []
         data += [page.part(f"locus-{place}", text) for place, text in enumerate(pages.parts)]
     sections["extremes"] = extremes_section(m, extremes, paged=pages.places)
-    sections["loci"] = loci_section(m, pages)
+    sections["loci"] = loci_section(m, pages, pictures)
     index = {
         "title": title,
         "assembly": m.run.card.assembly,

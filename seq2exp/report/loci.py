@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from seq2exp.dataset.store import Dataset
 from seq2exp.report import page
 from seq2exp.report.annotation import read_exons
 from seq2exp.report.browser import locus_document
-from seq2exp.report.choose import spread_loci
+from seq2exp.report.choose import SPLITS, spread_loci
 from seq2exp.report.genes import MAX_SAMPLES
 from seq2exp.report.locus import LocusData, bare_locus, locus_data
 from seq2exp.report.material import Material
@@ -115,39 +115,34 @@ def choose_pages(m: Material, extremes: pd.DataFrame) -> list[Chosen]:
     if m.dataset is None:
         return []
     ids = m.dataset.genes["gene_id"].astype(str).tolist()
-    found = {
-        row: Chosen(row, ids[row], "Asked for.") for row in find_genes(m.dataset, m.loci.genes)
-    }
-    number = m.loci.number
     row_of = {gene: row for row, gene in enumerate(ids)}
-    each = number // 6
+    reasons = {ids[row]: ["Asked for."] for row in find_genes(m.dataset, m.loci.genes)}
+    each = m.loci.number // 6
     for kind, words in (("worst", "largest"), ("best", "smallest")):
-        for rank, gene in enumerate(extremes[extremes["kind"] == kind]["gene_id"][:each], 1):
-            row = row_of[str(gene)]
-            reason = f"Residual number {rank} of the {words}."
-            found.setdefault(row, Chosen(row, str(gene), reason))
-    left = number - len(found)
+        for rank, gene in enumerate(extremes[extremes["kind"] == kind]["gene_id"], 1):
+            if rank <= each or gene in reasons:
+                reasons.setdefault(gene, []).append(f"Residual number {rank} of the {words}.")
+    left = m.loci.number - len(reasons)
     if left > 0:
-        for chosen in _spread(m, left, row_of):
-            found.setdefault(chosen.row, chosen)
-    return list(found.values())
+        for gene, reason in _spread(m, left, reasons):
+            reasons[gene] = [reason]
+    return [Chosen(row_of[gene], gene, " ".join(why)) for gene, why in reasons.items()]
 
 
-def _spread(m: Material, number: int, row_of: dict[str, int]) -> list[Chosen]:
+def _spread(m: Material, number: int, skip: Container[str]) -> list[tuple[str, str]]:
+    """Return further genes, and why each."""
     if m.masks is not None and m.elements is not None:
-        loci = spread_loci(m.masks, m.elements, m.truth, number=number)
-        return [Chosen(row_of[locus.gene_id], locus.gene_id, locus.reason) for locus in loci]
-    if m.dataset is None:
-        return []
-    found: list[Chosen] = []
-    for split in ("test", "valid", "train"):
-        rows = m.dataset.gene_rows((split,))
-        wanted = min(number - len(found), len(rows))
+        loci = spread_loci(m.masks, m.elements, m.truth, number=number, skip=skip)
+        return [(locus.gene_id, locus.reason) for locus in loci]
+    genes = m.dataset.genes if m.dataset is not None else pd.DataFrame({"split": []})
+    found: list[tuple[str, str]] = []
+    for split in SPLITS:
+        ids = [gene for gene in genes[genes["split"] == split]["gene_id"] if gene not in skip]
+        wanted = min(number - len(found), len(ids))
         if wanted > 0:
-            places = np.unique(np.linspace(0, len(rows) - 1, wanted).round().astype(int))
-            ids = m.dataset.genes["gene_id"].astype(str)
             reason = f"One of {wanted} {split} genes, evenly spread over the genome."
-            found += [Chosen(int(r), str(ids.iloc[r]), reason) for r in rows[places]]
+            places = np.linspace(0, len(ids) - 1, wanted).round().astype(int)
+            found += [(str(ids[place]), reason) for place in places]
     return found
 
 
@@ -195,10 +190,12 @@ def locus_pages(
             contact=_contact(m, m.dataset, one.row),
         )
         packed = page.packed(json.dumps(document, allow_nan=False, separators=(",", ":")))
-        if len(packed) > room:
+        entry = _entry(m, one, frame)
+        # Its place in the index and in the list of pages, and the tags around it.
+        room -= len(packed) + 2 * len(json.dumps(entry)) + 200
+        if room < 0:
             break
-        room -= len(packed)
-        order.append(_entry(m, one, frame))
+        order.append(entry)
         parts.append(packed)
     if len(parts) < len(chosen):
         notes.append(
@@ -267,9 +264,8 @@ def _entry(m: Material, one: Chosen, frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-_KEY = (
-    ("#d55e00", "this gene"),
-    ("#444444", "other genes"),
+_KEY = (("#d55e00", "this gene"), ("#444444", "other genes"))
+_KEY_OF_MAP = (
     ("#222222", "mask (dashed line: threshold of the calls)"),
     ("#a9d5f2", "97.5 % and"),
     ("#4c94c4", "2.5 % quantile of its Beta"),
@@ -280,7 +276,7 @@ _KEY = (
 
 def locus_view(m: Material) -> str:
     """Return the second view of the page, hidden until a gene's address is opened."""
-    key = [*_KEY]
+    key = [*_KEY, *(_KEY_OF_MAP if m.elements is not None else ())]
     if m.truth is not None:
         key.append(("#009e73", "true element of this gene (grey: not causal for it)"))
     items = "".join(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,13 @@ from seq2exp.report.locus import locus_data, plot_locus
 from seq2exp.report.material import Material
 from seq2exp.report.rows import MASK, cell, facts_table, find_row, rivals
 
-__all__ = ["comparison_section", "elements_section", "learned_values", "loci_section"]
+__all__ = [
+    "comparison_section",
+    "elements_section",
+    "learned_values",
+    "loci_section",
+    "locus_pictures",
+]
 
 MAX_PICTURES = 24
 """Asked loci that are drawn in a report without the genome browser."""
@@ -171,7 +177,7 @@ def comparison_section(m: Material) -> str:
     return page.section("comparison", title, *parts)
 
 
-def loci_section(m: Material, pages: LocusPages) -> str:
+def loci_section(m: Material, pages: LocusPages, pictures: Sequence[tuple[Locus, str]]) -> str:
     """Pictures of the best, a typical and the worst locus, and the way to the locus pages."""
     parts = []
     if m.dataset is not None and m.loci.number > 0:
@@ -180,12 +186,12 @@ def loci_section(m: Material, pages: LocusPages) -> str:
     if m.masks is None or m.dataset is None or m.elements is None:
         parts.append(page.note("Locus pictures need an element map and the dataset."))
         return page.section("loci", "Loci", *parts)
-    for locus in _pictures(m):
+    for locus, picture in pictures:
         name = page.escape(locus.title)
         if locus.gene_id in pages.places:
             name = f'<a href="{gene_address(locus.gene_id)}">{name}</a>'
         parts.append(f"<h3>{name}</h3>")
-        parts.append(_locus(m, locus))
+        parts.append(picture)
     return page.section("loci", "Loci", *parts)
 
 
@@ -212,8 +218,17 @@ def _how_chosen(m: Material, pages: LocusPages) -> list[str]:
     return [f"<p>{page.escape(text)}</p>", choice if first else ""]
 
 
-def _pictures(m: Material) -> list[Locus]:
-    """Loci that are drawn: the asked ones only where there is no browser to show them."""
+def locus_pictures(m: Material) -> list[tuple[Locus, str]]:
+    """Draw the loci; the asked ones only where there is no browser to show them.
+
+    Returns
+    -------
+    list of (Locus, HTML)
+    """
+    return [(locus, _locus(m, locus)) for locus in _drawn(m)]
+
+
+def _drawn(m: Material) -> list[Locus]:
     if m.masks is None or m.elements is None:
         return []
     chosen = choose_loci(m.masks, m.elements, m.truth, number=m.loci.pictures)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from seq2exp.core.errors import ConfigError, facts
+from seq2exp.core.errors import ConfigError, FormatError, facts
 from seq2exp.core.files import read_json
 from seq2exp.dataset.format import read_table
 from seq2exp.dataset.store import Dataset
@@ -119,7 +119,7 @@ def gather(
         run=run,
         dataset=dataset,
         evaluation=read_json(evaluation) if evaluation.is_file() else None,
-        predictions=read_table(predictions) if predictions.is_file() else None,
+        predictions=_read_predictions(predictions, run) if predictions.is_file() else None,
         metrics=pd.read_csv(table) if table else None,
         folder=folder if mapped else None,
         summary=summary,
@@ -130,6 +130,23 @@ def gather(
         manifest=read_json(manifest) if manifest.is_file() else {},
         loci=loci,
     )
+
+
+def _read_predictions(path: Path, run: TrainedRun) -> pd.DataFrame:
+    """Read the table of `evaluate` or `predict`; it must be one of this model's samples."""
+    table = read_table(path)
+    wanted = ["gene_id", *(f"predicted:{name}" for name in run.card.samples)]
+    missing = [name for name in wanted if name not in table]
+    if missing or table["gene_id"].duplicated().any():
+        raise FormatError(
+            facts(
+                str(path),
+                found=f"no column {', '.join(missing[:3])}" if missing else "genes that come twice",
+                expected="one row per gene and a prediction of every sample of the run",
+                fix="write it again with `seq2exp predict` or `seq2exp evaluate`",
+            )
+        )
+    return table
 
 
 def _check_origin(

@@ -11,6 +11,7 @@ import numpy as np
 from seq2exp.core.contigs import compare_sizes, match_contigs
 from seq2exp.core.errors import AssemblyError, FormatError, InputError, facts
 from seq2exp.core.intervals import Window
+from seq2exp.core.sequence import decode
 from seq2exp.dataset.store import Dataset
 
 __all__ = ["MAX_VARIANTS", "Variant", "read_variants"]
@@ -23,7 +24,6 @@ MAX_VARIANTS = 2000
 # Longer alleles are cut.
 _LONGEST = 200
 _FEWEST = 20
-_LETTERS = np.frombuffer(b"ACGTN", dtype=np.uint8)
 
 
 def read_variants(
@@ -168,5 +168,4 @@ def _sample(variants: Sequence[Variant]) -> Iterator[Variant]:
 
 def _bases(dataset: Dataset, contig: str, start: int, length: int) -> str:
     window = Window(contig, start, start + max(length, 1), "+", dataset.manifest.contigs[contig])
-    codes = np.minimum(dataset.codes(window), len(_LETTERS) - 1)
-    return _LETTERS[codes].tobytes().decode("ascii")
+    return decode(dataset.codes(window))
