@@ -263,7 +263,10 @@
       elementTable(locus);
       const igv = await startEngine();
       if (mine !== turnNumber) return;
-      const made = await igv.createBrowser(byId("igv"), browserConfig(locus, entry));
+      // igv.js keeps a shadow tree on its element, so each browser gets a new one.
+      const host = make("div");
+      byId("igv").replaceChildren(host);
+      const made = await igv.createBrowser(host, browserConfig(locus, entry));
       if (mine !== turnNumber) { igv.removeBrowser(made); return; }
       browser = made;
       byId("locus-state").textContent = "";
