@@ -5,6 +5,8 @@
     PURPLE = "#cc79a7", SKY = "#56b4e9", GREY = "#8a8a8a", PALE = "#c8c8c8";
   const TRACK_COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, RED];
   const PAGE_ROWS = 25;
+  // Made once: it is many times faster than localeCompare on thousands of names.
+  const collator = new Intl.Collator("en", { numeric: true });
   const byId = (id) => document.getElementById(id);
   const index = JSON.parse(byId("data-index").textContent);
 
@@ -126,7 +128,7 @@
       const missing = (x === null || x === "") - (y === null || y === "");
       if (missing) return missing;
       const order = isNumber(x) && isNumber(y) ? x - y
-        : String(x).localeCompare(String(y), "en", { numeric: true });
+        : collator.compare(String(x), String(y));
       return order ? sign * order : a - b;
     });
   }
