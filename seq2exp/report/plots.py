@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plot_bands",
+    "plot_elements",
     "plot_metric",
     "plot_precision_recall",
     "plot_scatter",
@@ -179,6 +180,39 @@ def plot_bands(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figur
         labels=[band.removeprefix("auprc ") for band in bands],
         axis_labels=("distance of the bin from the TSS", "AUPRC"),
     )
+
+
+def plot_elements(elements: pd.DataFrame, mask: ArrayLike, *, threshold: float) -> Figure:
+    """Draw lengths and distances of distal elements, and the distribution of the mask.
+
+    Parameters
+    ----------
+    elements : DataFrame
+        Called elements; classes other than distal are left out of the first two.
+    mask : float array
+        Mask of the learned bins.
+    threshold : float
+        Of the calls, marked.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    distal = elements[elements["element_class"] == "distal"]
+    length = (distal["end"] - distal["start"]).to_numpy(dtype=np.float64)
+    distance = distal["distance"].to_numpy(dtype=np.float64) / 1000
+    with styled():
+        figure, (lengths, distances, values) = _new(7.2, 2.1, 3)
+        lengths.hist(length, bins=30, color=COLOURS["blue"])
+        lengths.set(title="Length", xlabel="bp", ylabel="distal elements")
+        distances.hist(distance, bins=40, color=COLOURS["blue"])
+        distances.axvline(0, color=GREY, linewidth=0.8)
+        distances.set(title="Distance from the TSS", xlabel="kb, downstream positive")
+        values.hist(np.asarray(mask), bins=50, range=(0, 1), color=GREY)
+        values.axvline(threshold, color=COLOURS["vermilion"], linewidth=1, linestyle=(0, (4, 3)))
+        values.set(title="Mask", xlabel="mask of learned bins", ylabel="bins", xlim=(0, 1))
+        values.set_yscale("log")
+        for axis in (lengths, distances):
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return figure
 
 
 def plot_metric(
