@@ -7,8 +7,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seq2exp.cli import options
+
+if TYPE_CHECKING:
+    from seq2exp.dataset.store import Dataset
+    from seq2exp.elements.budget import BudgetCurve
+    from seq2exp.elements.masks import GeneMasks
+    from seq2exp.elements.suite import ReferenceResult
+    from seq2exp.training.run import TrainedRun
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,11 +77,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    import dataclasses
+
+    from seq2exp.core.errors import ConfigError, facts
+    from seq2exp.core.files import refuse_existing
     from seq2exp.dataset.store import Dataset
     from seq2exp.elements.compare import CompareConfig
     from seq2exp.elements.references import ReadConfig, read_reference
     from seq2exp.elements.suite import compare_reference, open_elements
+    from seq2exp.report.comparison import all_rows, write_comparison_folder
 
+    if not args.files and not args.budget_curve:
+        raise ConfigError(
+            facts(
+                "--with",
+                found="no file",
+                expected="at least one",
+                fix="name one, or give --budget-curve",
+            )
+        )
+    if args.out:
+        refuse_existing(args.out, overwrite=args.overwrite)
     elements = open_elements(args.elements)
     dataset = Dataset(args.data or Path(elements.summary["dataset"]))
     config = CompareConfig(split=args.split, num_resamples=args.resamples, seed=args.seed)
@@ -85,12 +109,70 @@ def run(args: argparse.Namespace) -> None:
         read_reference(path, dataset, config=reading, samples=elements.summary["samples"])
         for path in args.files
     ]
-    rows = []
+    trained = _open_run(args, elements.summary) if args.budget_curve else None
+    results = []
     for reference in references:
-        result = compare_reference(elements, dataset, reference, config=config)
-        rows += result.rows
-        if result.bins:
-            print(result.bins.text)
-        if result.pairs:
-            print(result.pairs.info)
-    options.write_rows(args, {"elements": str(args.elements)}, rows)
+        results.append(compare_reference(elements, dataset, reference, config=config))
+        print(results[-1].text, end="\n\n")
+    curve = None
+    if trained is not None:
+        curve = _budget_curve(args, trained, dataset, elements.masks, results)
+        print(curve.text)
+    inputs = {
+        "elements": str(args.elements),
+        "data": str(dataset.root),
+        "model_sha256": elements.summary.get("model_sha256"),
+        "settings": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in (dataclasses.asdict(config) | dataclasses.asdict(reading)).items()
+        },
+    }
+    if args.out:
+        write_comparison_folder(
+            args.out, results, curve=curve, inputs=inputs, overwrite=args.overwrite
+        )
+        print(f"comparison in {args.out}")
+    options.write_rows(args, inputs, all_rows(results, curve))
+
+
+def _open_run(args: argparse.Namespace, summary: dict[str, Any]) -> TrainedRun:
+    """Open the run of the element map, before any work."""
+    from seq2exp.core.errors import ConfigError, facts
+    from seq2exp.training.run import open_run
+
+    trained = open_run(args.run or Path(summary["run"]))
+    if trained.card.weights_sha256 != summary.get("model_sha256"):
+        raise ConfigError(
+            facts(
+                f"run {trained.folder}",
+                found="other weights than the element map was made with",
+                expected="the run of the map",
+                fix="name it with --run, or map its elements first",
+            )
+        )
+    return trained
+
+
+def _budget_curve(
+    args: argparse.Namespace,
+    trained: TrainedRun,
+    dataset: Dataset,
+    masks: GeneMasks,
+    results: list[ReferenceResult],
+) -> BudgetCurve:
+    """Rank by the rivals that the first comparison chose, or by the usual ones."""
+    from seq2exp.elements.budget import BudgetConfig, budget_curve
+    from seq2exp.elements.judging import choose_rivals
+    from seq2exp.elements.rivals import Rivals
+
+    chosen = next((result.bins.chosen for result in results if result.bins), None)
+    return budget_curve(
+        trained,
+        dataset,
+        masks,
+        rivals=chosen or choose_rivals(Rivals(masks, dataset), None)[0],
+        config=BudgetConfig(split=args.split, num_resamples=args.resamples, seed=args.seed),
+        batch_size=args.batch_size,
+        workers=args.workers,
+        progress=True,
+    )

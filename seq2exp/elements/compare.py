@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import write_json
 from seq2exp.dataset.store import Dataset
-from seq2exp.elements.judging import Judge, choose_rivals, rank, reported_names
+from seq2exp.elements.judging import Judge, choose_rivals, rank, reported_names, rows_text
 from seq2exp.elements.masks import GeneMasks
 from seq2exp.elements.precision import Ranking
 from seq2exp.elements.rivals import Rivals
@@ -305,26 +305,9 @@ def _table(comparison: Comparison) -> str:
     metrics = ["auprc", *(f"auprc@{b:g}" for b in comparison.info["settings"]["budgets"])]
     if comparison.value(MODEL, "pairs_auprc"):
         metrics.append("pairs_auprc")
-    names = list(dict.fromkeys(row["name"] for row in comparison.rows))
-    width = max(len(name) for name in names)
     title = (
         f"Elements against {comparison.info['truth']}: {comparison.info['genes']} genes of split "
         f"{comparison.info['settings']['split']}, {comparison.info['distal_bins']} distal bins, "
         f"{100 * comparison.info['base_rate']:.1f}% in true elements"
     )
-    lines = [
-        title,
-        " " * width + "".join(f"  {metric:>24}" for metric in metrics),
-    ]
-    for name in names:
-        cells = [_cell(comparison.value(name, metric)) for metric in metrics]
-        lines.append(f"{name:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
-    return "\n".join(lines)
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None or row["value"] is None:
-        return "-"
-    if row["low"] is None:
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return rows_text(title, comparison.rows, metrics)

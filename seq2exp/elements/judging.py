@@ -6,7 +6,7 @@ Genes are resampled, never bins or pairs, because those of one gene are not inde
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ __all__ = [
     "gene_resamples",
     "rank",
     "reported_names",
+    "rows_text",
 ]
 
 Float = NDArray[np.float64]
@@ -92,6 +93,27 @@ def gene_resamples(num_genes: int, *, num_resamples: int, seed: int) -> Float:
     uniform = np.full(num_genes, 1 / num_genes)
     counts = random.multinomial(num_genes, uniform, size=num_resamples)
     return counts.astype(np.float64)
+
+
+def rows_text(title: str, rows: Sequence[Row], metrics: Sequence[str]) -> str:
+    """Return some metrics of all methods as a table for the terminal."""
+    found = {(row["name"], row["metric"]): row for row in rows}
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    names = [name for name in names if any((name, metric) in found for metric in metrics)]
+    width = max((len(name) for name in names), default=0)
+    lines = [title, " " * width + "".join(f"  {metric:>24}" for metric in metrics)]
+    for name in names:
+        cells = [_cell(found.get((name, metric))) for metric in metrics]
+        lines.append(f"{name:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    if row["low"] is None:
+        return f"{row['value']:.3f}"
+    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def finite_or_none(value: float) -> float | None:

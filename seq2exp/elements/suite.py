@@ -20,7 +20,7 @@ from seq2exp.elements.compare import (
     genes_of,
     tuning_genes,
 )
-from seq2exp.elements.judging import Row
+from seq2exp.elements.judging import Row, rows_text
 from seq2exp.elements.masks import GeneMasks, load_masks
 from seq2exp.elements.overlap import LearnedSpace, overlap_rows
 from seq2exp.elements.pairs import MinimalPairConfig, PairComparison, compare_pairs
@@ -81,6 +81,24 @@ class ReferenceResult:
         parts = [self.bins.rows if self.bins else [], self.pairs.rows if self.pairs else []]
         parts.append(self.overlap)
         return [{**row, "reference": self.reference.name} for part in parts for row in part]
+
+    @property
+    def text(self) -> str:
+        """The main numbers as tables for the terminal."""
+        parts = [self.bins.text] if self.bins else []
+        name = self.reference.name
+        if self.pairs is not None:
+            info = self.pairs.info
+            title = (
+                f"Pairs of {name}: {info['acting']} of {info['pairs']} act, on {info['genes']} "
+                f"genes; {info['acting but out of reach']} more act out of reach"
+            )
+            parts.append(rows_text(title, self.pairs.rows, ["pair_auprc", "minimal_pairs"]))
+        if self.overlap:
+            title = f"Bases shared with {name}, as many bins of each"
+            metrics = ["base_precision", "jaccard", "enrichment", "enrichment_null"]
+            parts.append(rows_text(title, self.overlap, metrics))
+        return "\n\n".join(parts)
 
     @property
     def info(self) -> dict[str, Any]:
