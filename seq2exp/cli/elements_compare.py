@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", default="test", choices=("train", "valid", "test", "excluded", "all"),
         help="genes to score (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--distal-bp", type=int, default=1000, metavar="BP",
+        help="bins nearer to the TSS are not scored, except by distance (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--cell", metavar="NAME", help="only rows of this cell type")
     parser.add_argument(
         "--direction", default="decrease", choices=("decrease", "increase", "any"),
@@ -100,7 +104,12 @@ def run(args: argparse.Namespace) -> None:
         refuse_existing(args.out, overwrite=args.overwrite)
     elements = open_elements(args.elements)
     dataset = Dataset(args.data or Path(elements.summary["dataset"]))
-    config = CompareConfig(split=args.split, num_resamples=args.resamples, seed=args.seed)
+    config = CompareConfig(
+        split=args.split,
+        distal_bp=args.distal_bp,
+        num_resamples=args.resamples,
+        seed=args.seed,
+    )
     reading = ReadConfig(
         args.kind, args.direction, args.alpha, args.min_effect, args.min_score, args.cell
     )
