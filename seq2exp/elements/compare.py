@@ -207,7 +207,8 @@ def compare_bins(
         if band.label.any():
             found = {name: rank(band, name) for name in names}
             rows += judge.rows(found, f"auprc {band_name(low, high)}", Ranking.average_precisions)
-    if scored.pairs is not None and scored.pairs.label.any():
+    # Without candidates that do nothing every order is perfect.
+    if scored.pairs is not None and np.unique(scored.pairs.label).size == 2:
         found = {name: rank(scored.pairs, name) for name in names}
         rows += judge.rows(found, "pairs_auprc", Ranking.average_precisions)
     curves = {name: rankings[name].curve() for name in [MODEL, *chosen.values()]}

@@ -91,7 +91,8 @@ class ReferenceResult:
             info = self.pairs.info
             title = (
                 f"Pairs of {name}: {info['acting']} of {info['pairs']} act, on {info['genes']} "
-                f"genes; {info['acting but out of reach']} more act out of reach"
+                f"genes; {info['acting but out of reach']} more act out of reach; "
+                f"{info.get('minimal_pairs', 0)} minimal pairs"
             )
             parts.append(rows_text(title, self.pairs.rows, ["pair_auprc", "minimal_pairs"]))
         if self.overlap:
@@ -199,13 +200,19 @@ def compare_reference(
         raise InputError(
             facts(
                 str(reference.path),
-                found=f"no element in the windows of the genes of split {config.split}",
+                found=f"no element in the windows of the genes of split {config.split}"
+                + (f" ({_out_of_reach(pairs)})" if pairs else ""),
                 expected="at least one, outside forced bins",
                 fix="choose another --split, or map elements with a wider window",
                 count=0,
             )
         )
     return ReferenceResult(reference, bins, pairs, overlap)
+
+
+def _out_of_reach(pairs: PairComparison) -> str:
+    reasons = ("outside the window", "in forced bins only")
+    return ", ".join(f"{pairs.info[reason]} {reason}" for reason in reasons)
 
 
 def _overlap(

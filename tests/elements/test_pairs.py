@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score
 
+from seq2exp.core.errors import InputError
 from seq2exp.elements.compare import CompareConfig
 from seq2exp.elements.masks import FREE
 from seq2exp.elements.pairs import (
@@ -20,6 +21,7 @@ from seq2exp.elements.pairs import (
 from seq2exp.elements.references import Reference
 from seq2exp.elements.rivals import Rivals
 from seq2exp.elements.scored import MODEL
+from seq2exp.elements.suite import ElementFolder, compare_reference
 from seq2exp.elements.truth import Truth
 
 CONFIG = CompareConfig(bands_bp=(0, 256, 512), num_resamples=50)
@@ -182,3 +184,12 @@ def test_order_of_pairs_does_not_matter(masks, dataset):
     one, two = (run_compare(masks, dataset, each) for each in (reference, again))
     assert one.rows == two.rows
     assert one.chosen == two.chosen
+
+
+def test_a_table_out_of_reach_says_where_its_pairs_lie(masks, dataset, tmp_path):
+    reference = pairs_beside(masks, offsets=(-3000, 3000))
+    elements = ElementFolder(tmp_path, masks, pd.DataFrame(), {})
+    with pytest.raises(
+        InputError, match=r"toy\.tsv.*split test \(\d+ outside the window, 0 in forced"
+    ):
+        compare_reference(elements, dataset, reference)
