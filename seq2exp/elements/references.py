@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,6 @@ from seq2exp.core.bed import read_bed
 from seq2exp.core.contigs import match_contigs
 from seq2exp.core.errors import (
     AssemblyError,
-    ConfigError,
     FormatError,
     InputError,
     Seq2ExpWarning,
@@ -37,48 +35,20 @@ from seq2exp.elements.tables import (
     read_text,
     stated_assembly,
 )
+from seq2exp.elements.tested import (
+    KINDS,
+    TESTED,
+    Kind,
+    ReadConfig,
+    acting,
+    chosen_rows,
+    column_numbers,
+)
 from seq2exp.elements.truth import Truth, read_simulated_truth
 
 __all__ = ["KINDS", "Kind", "ReadConfig", "Reference", "kind_of", "read_reference"]
 
-Kind = Literal["auto", "bed", "narrowpeak", "bedpe", "links", "crispri", "simulated"]
-Direction = Literal["decrease", "increase", "any"]
-KINDS: tuple[str, ...] = get_args(Kind)
-_TESTED = ("effect", "remaining", "significant", "regulated", "p_adjusted")
-_TRUE = {"true", "t", "1", "1.0", "yes"}
-_FALSE = {"false", "f", "0", "0.0", "no"}
 _COLUMNS = ["chrom", "start", "end", "gene_id", "causal", "kind"]
-
-
-@dataclass(frozen=True)
-class ReadConfig:
-    """How files are read."""
-
-    kind: Kind = "auto"
-    """Layout of the file; auto judges by its name and header."""
-    direction: Direction = "decrease"
-    """Effect of a perturbation that makes a pair positive, where it is significant."""
-    alpha: float | None = None
-    """Adjusted p-values below this are significant; without it the file's own column says so, and
-    0.05 where it has none."""
-    min_effect: float = 0.0
-    """Smallest size of the effect of a positive pair."""
-    min_score: float | None = None
-    """Links of a lower score are pairs that do not act; without it all links act."""
-    cell: str | None = None
-    """Rows of this cell type only."""
-
-    def __post_init__(self) -> None:
-        checks = {
-            "kind": (self.kind in KINDS, f"one of {', '.join(KINDS)}"),
-            "direction": (self.direction in get_args(Direction), "decrease, increase or any"),
-            "alpha": (self.alpha is None or 0 < self.alpha <= 1, "between 0 and 1"),
-            "min_effect": (self.min_effect >= 0, "0 or more"),
-        }
-        for name, (holds, expected) in checks.items():
-            if not holds:
-                found = getattr(self, name)
-                raise ConfigError(facts(name, found=found, expected=expected, fix="change it"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,14 +172,14 @@ def _table_kind(table: Table) -> str:
     roles = set(table.frame)
     if not roles & {"gene_id", "symbol"}:
         return "bed"
-    return "crispri" if roles & set(_TESTED) else "links"
+    return "crispri" if roles & set(TESTED) else "links"
 
 
 def _table_frame(
     table: Table, kind: str, config: ReadConfig, notes: dict[str, int]
 ) -> pd.DataFrame:
     """Return intervals, names of genes and what they do."""
-    table = _chosen_rows(table, config, notes)
+    table = chosen_rows(table, config, notes)
     start, end = intervals_of(table)
     frame = pd.DataFrame(
         {
@@ -227,104 +197,14 @@ def _table_frame(
     for role in ("gene_id", "symbol"):
         frame[role] = table.frame.get(role)
     if kind == "crispri":
-        frame["causal"] = _acts(table, config)
+        frame["causal"] = acting(table, config)
         unknown = frame["causal"].isna()
         notes["without a test"] = int(unknown.sum())
         frame = frame[~unknown]
     elif config.min_score is not None:
         table.require("score")
-        frame["causal"] = _numbers(table, "score") >= config.min_score
+        frame["causal"] = column_numbers(table, "score") >= config.min_score
     return frame
-
-
-def _chosen_rows(table: Table, config: ReadConfig, notes: dict[str, int]) -> Table:
-    """Leave out other cells, pairs marked as invalid, and guides without a distal target."""
-    frame = table.frame
-    if config.cell is not None:
-        table.require("cell")
-        here = frame["cell"].astype(str) == config.cell
-        if not here.any():
-            known = ", ".join(sorted(frame["cell"].astype(str).unique())[:8])
-            raise InputError(
-                facts(
-                    f"{table.path}, cell {config.cell!r}",
-                    found=f"cells {known}",
-                    expected="one of them",
-                    fix="choose another with --cell",
-                )
-            )
-        notes["of another cell"] = int((~here).sum())
-        frame = frame[here]
-    if "valid" in frame:
-        valid = frame["valid"].map(_truth_value).fillna(0.0).astype(bool) | frame["valid"].isna()
-        notes["marked as invalid"] = int((~valid).sum())
-        frame = frame[valid]
-    if "site" in frame:
-        distal = frame["site"].astype(str).str.upper() == "DHS"
-        notes["sites that are no candidate enhancer"] = int((~distal).sum())
-        frame = frame[distal]
-    if frame.empty:
-        raise InputError(
-            facts(
-                str(table.path),
-                found=f"no usable row of {len(table.frame)}",
-                expected="at least one",
-                fix="check the file",
-                count=0,
-            )
-        )
-    return Table(frame, table.header, table.assembly, table.path)
-
-
-def _acts(table: Table, config: ReadConfig) -> pd.Series:
-    """Return whether each pair is positive: significant, and changed in the asked direction.
-
-    NaN where significance or effect is not known.
-    """
-    frame = table.frame
-    effect: pd.Series | None = None
-    if "effect" in frame:
-        effect = _numbers(table, "effect")
-    elif "remaining" in frame:
-        effect = _numbers(table, "remaining") - 1
-    if effect is None:
-        plain = config.direction == "decrease" and config.alpha is None and not config.min_effect
-        if plain and "regulated" in frame:
-            return frame["regulated"].map(_truth_value)
-        table.require("effect")
-        effect = _numbers(table, "effect")
-    if "p_adjusted" in frame and (config.alpha is not None or "significant" not in frame):
-        p_value = _numbers(table, "p_adjusted")
-        significant = (p_value < (config.alpha or 0.05)).astype(float).where(p_value.notna())
-    else:
-        table.require("p_adjusted" if config.alpha is not None else "significant")
-        significant = frame["significant"].map(_truth_value)
-    size = {"decrease": -effect, "increase": effect, "any": abs(effect)}[config.direction]
-    strong = (size > 0) & (size >= config.min_effect)
-    acts = (significant * strong).where(effect.notna())
-    # What is not significant did nothing that could be seen, whatever its effect.
-    return acts.where(significant != 0, 0.0).where(significant.notna())
-
-
-def _truth_value(cell: object) -> float:
-    text = str(cell).strip().lower()
-    return 1.0 if text in _TRUE else 0.0 if text in _FALSE else float("nan")
-
-
-def _numbers(table: Table, role: str) -> pd.Series:
-    values = pd.to_numeric(table.frame[role], errors="coerce")
-    wrong = values.isna() & table.frame[role].notna()
-    if wrong.any():
-        raise FormatError(
-            facts(
-                f"{table.path} line {wrong.idxmax()}, column {role}",
-                found=repr(table.frame[role][wrong].iloc[0]),
-                expected="a number",
-                fix="mend the lines",
-                count=int(wrong.sum()),
-            )
-        )
-    return values.astype(float)
 
 
 def _bed(path: Path, dataset: Dataset, kind: str) -> pd.DataFrame:
