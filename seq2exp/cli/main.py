@@ -33,6 +33,7 @@ COMMANDS = {
     "compare": "several runs side by side on the same genes, with paired differences",
     "predict": "expression of every gene of a dataset",
     "elements": "regulatory-element maps: BED, bigWig, BEDPE, plots",
+    "elements compare": "an element map against peaks, links, CRISPRi tables or a truth",
     "priors": "what a run knows of every gene, for models without sequence",
     "report": "one HTML page about a run",
 }

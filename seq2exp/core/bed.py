@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +57,7 @@ def _data_lines(path: Path) -> list[tuple[int, str]]:
         raw = path.read_bytes()
         data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         text = data.decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise FormatError(
             facts(str(path), found=str(error), expected="BED text", fix="restore the file")
         ) from error
