@@ -33,6 +33,8 @@ COMMANDS = {
     "compare": "several runs side by side on the same genes, with paired differences",
     "predict": "expression of every gene of a dataset",
     "elements": "regulatory-element maps: BED, bigWig, BEDPE, plots",
+    "attribute": "what each base and track bin contributes to a prediction",
+    "motifs": "enrichment of a motif file in elements, with matched background and FDR",
     "report": "one HTML page about a run",
 }
 

@@ -29,9 +29,9 @@ TOLERANCE = 0.01
 _LINEAR = (
     "Add", "Sub", "Neg", "Div", "Mm", "Addmm", "Bmm", "Baddbmm", "View", "UnsafeView", "Reshape",
     "Permute", "Transpose", "TBackward", "Expand", "Repeat", "Sum", "Mean", "Slice", "Select",
-    "Index", "Cat", "Stack", "Squeeze", "Unsqueeze", "Clone", "Copy", "ToCopy", "Flip", "Convolution",
-    "ConstantPad", "AccumulateGrad", "Split", "Unbind", "AsStrided", "Unfold", "MkldnnLinear",
-    "Alias", "Roll", "Lerp", "Einsum",
+    "Index", "Cat", "Stack", "Squeeze", "Unsqueeze", "Clone", "Copy", "ToCopy", "Flip",
+    "Convolution", "ConstantPad", "AccumulateGrad", "Split", "Unbind", "AsStrided", "Unfold",
+    "MkldnnLinear",    "Alias", "Roll", "Lerp", "Einsum",
 )  # fmt: skip
 
 
@@ -125,9 +125,7 @@ def _multipliers(
     return found.detach()
 
 
-def _not_covered(
-    target: Target, error: float, difference: float, tolerance: float
-) -> ConfigError:
+def _not_covered(target: Target, error: float, difference: float, tolerance: float) -> ConfigError:
     relative = error / max(abs(difference), 1e-6)
     names = sorted(_uncovered(target))
     return ConfigError(

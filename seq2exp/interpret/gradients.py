@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from seq2exp.core.sequence import N_CODE
-from seq2exp.interpret.shuffle import dinucleotide_shuffle
+from seq2exp.interpret.dinucleotides import shuffle_dinucleotides
 from seq2exp.interpret.target import Target
 from seq2exp.nn.sequence import one_hot
 
@@ -100,7 +100,7 @@ def base_baselines(
     x_1LC, _ = real_input(target)
     if kind == "shuffled":
         codes = target.batch.codes_BL[0].cpu().numpy()
-        drawn = [dinucleotide_shuffle(codes, random) for _ in range(num_shuffles)]
+        drawn = [shuffle_dinucleotides(codes, random) for _ in range(num_shuffles)]
         shuffled = torch.from_numpy(np.stack(drawn)).to(x_1LC.device)
         return one_hot(shuffled, dtype=x_1LC.dtype)
     if kind == "uniform":
@@ -211,7 +211,7 @@ def _points(steps: int, batch_size: int, *, like: Tensor) -> list[tuple[Tensor, 
     place_S = torch.as_tensor((place + 1) / 2, dtype=like.dtype, device=like.device)
     weight_S = torch.as_tensor(weight / 2, dtype=like.dtype, device=like.device)
     size = max(1, batch_size)
-    return list(zip(place_S.split(size), weight_S.split(size), strict=True))
+    return list(zip(torch.split(place_S, size), torch.split(weight_S, size), strict=True))
 
 
 def _product(change: Tensor, gradient: Tensor) -> Tensor:

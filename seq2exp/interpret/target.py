@@ -56,6 +56,14 @@ class Target:
                 outs = [self._run(model, batch.codes_BL, batch.signal_BNT) for model in models]
             self.masks = [out.mask_BN for out in outs]
 
+    def with_codes(self, codes_BL: Tensor) -> Target:
+        """Return the same function of a gene with other bases; a fixed mask stays as it is."""
+        other = Target(
+            self.models, dataclasses.replace(self.batch, codes_BL=codes_BL), output=self.output
+        )
+        other.masks = self.masks
+        return other
+
     def __call__(self, bases: Tensor, signal_BNT: Tensor) -> Tensor:
         """Predicted value of every row, shape (batch,).
 
@@ -79,7 +87,7 @@ class Target:
 
     def _run(
         self, model: nn.Module, bases: Tensor, signal_BNT: Tensor, mask_BN: Tensor | None = None
-    ) -> Any:
+    ) -> Any:  # noqa: ANN401  the output of any model
         rows, batch = len(bases), self.batch
 
         def repeat(values: Tensor) -> Tensor:
@@ -213,12 +221,12 @@ def quiet_models(run: TrainedRun) -> Iterator[str]:
     wanted = [p for model in run.models for p in model.parameters() if p.requires_grad]
     try:
         for parameter in wanted:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
         for model in run.models:
             model.eval().to(device)
         yield device
     finally:
         for parameter in wanted:
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad = True
         for model, mode in zip(run.models, modes, strict=True):
             model.train(mode).to("cpu")
