@@ -127,7 +127,7 @@ def gradient_x_input(target: Target, baselines: Tensor) -> Shares:
     x_1LC, signal_BNT = real_input(target)
     leaf = x_1LC.clone().requires_grad_()
     value = target(leaf, signal_BNT)
-    (grad_1LC,) = torch.autograd.grad(value.sum(), leaf)
+    grad_1LC = _gradient(value, leaf)
     share_L = _product(x_1LC - baselines.mean(0, keepdim=True), grad_1LC)[0].sum(-1)
     return Shares(
         share_L,
@@ -160,8 +160,7 @@ def integrated_gradients(
         for place_S, weight_S in _points(steps, batch_size, like=x_1LC):
             path_SLC = torch.lerp(baseline_LC[None], x_1LC, place_S[:, None, None]).requires_grad_()
             value_S = target(path_SLC, signal_BNT.expand(len(place_S), -1, -1))
-            (grad_SLC,) = torch.autograd.grad(value_S.sum(), path_SLC)
-            grad_LC += torch.einsum("s,slc->lc", weight_S, grad_SLC)
+            grad_LC += torch.einsum("s,slc->lc", weight_S, _gradient(value_S, path_SLC))
         share_L += _product(x_1LC[0] - baseline_LC, grad_LC).sum(-1) / len(baselines)
         mean_LC += grad_LC / len(baselines)
     with torch.no_grad():
@@ -192,8 +191,8 @@ def track_shares(target: Target, *, steps: int | None, batch_size: int = 16) -> 
         # NaN says that there are no data, in the baseline too.
         path_SNT = (signal_1NT * place_S[:, None, None]).requires_grad_()
         value_S = target(x_1LC.expand(len(place_S), -1, -1), path_SNT)
-        (grad_SNT,) = torch.autograd.grad(value_S.sum(), path_SNT, materialize_grads=True)
-        grad_NT += torch.einsum("s,snt->nt", weight_S, torch.nan_to_num(grad_SNT))
+        grad_SNT = torch.nan_to_num(_gradient(value_S, path_SNT))
+        grad_NT += torch.einsum("s,snt->nt", weight_S, grad_SNT)
     with torch.no_grad():
         value = float(target(x_1LC, signal_1NT)[0])
         baseline = float(target(x_1LC, signal_1NT * 0)[0])
@@ -212,6 +211,14 @@ def _points(steps: int, batch_size: int, *, like: Tensor) -> list[tuple[Tensor, 
     weight_S = torch.as_tensor(weight / 2, dtype=like.dtype, device=like.device)
     size = max(1, batch_size)
     return list(zip(torch.split(place_S, size), torch.split(weight_S, size), strict=True))
+
+
+def _gradient(value_S: Tensor, inputs: Tensor) -> Tensor:
+    """Gradient of each value by its own row of inputs; 0 where the models do not read them."""
+    if not value_S.requires_grad:
+        return torch.zeros_like(inputs)
+    (gradient,) = torch.autograd.grad(value_S.sum(), inputs, materialize_grads=True)
+    return gradient
 
 
 def _product(change: Tensor, gradient: Tensor) -> Tensor:

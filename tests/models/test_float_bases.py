@@ -42,7 +42,7 @@ ENCODERS = {
     "mamba": {"encoder_params": {"d_model": 8, "num_layers": 1, "embedding": "table"},
               "bin_size": 1},
     "enformer": {"encoder_params": {"dim": 24, "depth": 1, "num_heads": 2, "num_halvings": 5,
-                                    "crop_bins": 0, "channel_multiple": 2}, "bin_size": 32},
+                                    "channel_multiple": 2}, "bin_size": 32},
 }  # fmt: skip
 
 
