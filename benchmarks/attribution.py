@@ -50,7 +50,7 @@ METHODS: dict[str, tuple[dict[str, Any], int]] = {
         {"method": "integrated_gradients", "baseline": "n", "steps": 16}, IG_GENES),
     "integrated_gradients, 2 shuffles": (
         {"method": "integrated_gradients", "baseline": "shuffled", "num_shuffles": 2, "steps": 16},
-        40),
+        IG_GENES),
 }  # fmt: skip
 
 

@@ -77,9 +77,8 @@ def test_integrated_gradients_of_a_square_are_complete_where_one_gradient_is_not
     assert slope.bases.relative_error > 1e-2
     assert exact.share.sum() == pytest.approx(exact.bases.difference, rel=1e-3)
     if baseline == "n":
-        (zero,) = explain(
-            run, dataset, [4], method="integrated_gradients", steps=2, **{**settings, "baseline": "zero"}
-        )  # fmt: skip
+        settings["baseline"] = "zero"
+        (zero,) = explain(run, dataset, [4], method="integrated_gradients", steps=2, **settings)
         np.testing.assert_array_equal(zero.share, exact.share)
 
 
@@ -144,7 +143,7 @@ def test_saturation_gives_every_substitution_of_a_word(dataset):
 
 def test_saturation_covers_the_regions_it_is_given(dataset):
     row = 3
-    contig, tss, _ = dataset.sites[row]
+    tss = dataset.sites[row][1]
     regions = {row: [(tss - 50, tss - 20), (tss - 30, tss + 5), (tss + 10_000, tss + 10_010)]}
     run = run_of(dataset, Additive(power=2))
     (one,) = explain(run, dataset, [row], method="saturation", regions=regions, batch_size=7)

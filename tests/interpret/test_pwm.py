@@ -118,12 +118,11 @@ def test_a_sequence_and_its_other_strand_have_the_same_sites_turned_round():
 
 
 def test_short_motifs_cannot_reach_small_p_values_and_never_hit():
-    scored = score_motif(
-        MotifMatrix("x", "", np.eye(4)[:3], 20), background=np.full(4, 0.25), p_value=1e-3
-    )
+    acg = MotifMatrix("x", "", np.eye(4)[:3], 20)
+    scored = score_motif(acg, background=np.full(4, 0.25), p_value=1e-3)
     assert not scored.reachable  # the best of 64 words has p = 1/64
     assert scan([scored], [encode("ACGACGACG")]).start.size == 0
-    fine = score_motif(MotifMatrix("x", "", np.eye(4)[:3], 20), background=np.full(4, 0.25), p_value=0.02)  # fmt: skip
+    fine = score_motif(acg, background=np.full(4, 0.25), p_value=0.02)
     assert scan([fine], [encode("TTACGTT")]).start.tolist() == [2, 3]  # ACG, and CGT turned
 
 
