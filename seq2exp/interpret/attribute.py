@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from seq2exp.core.bed import read_bed
 from seq2exp.core.errors import InputError, facts
-from seq2exp.core.files import atomic_directory, read_json, require_space, safe_name
+from seq2exp.core.files import (
+    atomic_directory,
+    read_json,
+    refuse_existing,
+    require_space,
+    safe_name,
+)
 from seq2exp.core.sequence import N_CODE
 from seq2exp.dataset.edges import usable_rows
 from seq2exp.dataset.samples import gene_window
@@ -107,6 +113,7 @@ def attribute_run(
         The dataset or the method does not fit the run.
     """
     extras = extras or Extras()
+    refuse_existing(Path(out), overwrite=overwrite)
     if extras.tfmodisco:
         require_modisco()
     run = open_run(run_folder)

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from seq2exp.core.sequence import N_CODE
 from seq2exp.interpret.dinucleotides import shuffle_dinucleotides
-from seq2exp.interpret.target import Target
-from seq2exp.nn.sequence import one_hot
+from seq2exp.interpret.target import Target, columns_of
 
 __all__ = [
     "Baseline",
@@ -79,7 +78,7 @@ def real_input(target: Target) -> tuple[Tensor, Tensor]:
     """One-hot columns and signal of the gene, shapes (1, length, 4) and (1, bins, tracks)."""
     signal_BNT = target.batch.signal_BNT
     dtype = next(target.models[0].parameters()).dtype
-    return one_hot(target.batch.codes_BL, dtype=dtype), signal_BNT
+    return columns_of(target.batch.codes_BL, dtype=dtype), signal_BNT
 
 
 def base_baselines(
@@ -102,7 +101,7 @@ def base_baselines(
         codes = target.batch.codes_BL[0].cpu().numpy()
         drawn = [shuffle_dinucleotides(codes, random) for _ in range(num_shuffles)]
         shuffled = torch.from_numpy(np.stack(drawn)).to(x_1LC.device)
-        return one_hot(shuffled, dtype=x_1LC.dtype)
+        return columns_of(shuffled, dtype=x_1LC.dtype)
     if kind == "uniform":
         known_1L = target.batch.codes_BL < N_CODE
         return (known_1L[..., None] / 4).to(x_1LC.dtype).expand_as(x_1LC)

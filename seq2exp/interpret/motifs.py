@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from seq2exp.core.bed import read_bed, write_bed
 from seq2exp.core.contigs import match_contigs
 from seq2exp.core.errors import ConfigError, InputError, facts
-from seq2exp.core.files import atomic_directory, write_json
+from seq2exp.core.files import atomic_directory, refuse_existing, write_json
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.masks import load_masks
 from seq2exp.interpret.attribute import read_elements
@@ -126,6 +126,7 @@ def enrich_motifs(
         Settings that make no sense.
     """
     config = config or MotifConfig()
+    refuse_existing(Path(out), overwrite=overwrite)
     motifs = read_motifs(motif_file)
     dataset = Dataset(data)
     regions = read_regions(source, dataset, splits=splits, config=config)

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from seq2exp.core.progress import track
 from seq2exp.core.sequence import N_CODE, NUM_BASES
-from seq2exp.interpret.target import Target
-from seq2exp.nn.sequence import one_hot
+from seq2exp.interpret.target import Target, columns_of
 
 __all__ = ["Mutagenesis", "saturate"]
 
@@ -118,7 +117,7 @@ def _substitutions(
 
 def _without_bases(target: Target, start: int, end: int) -> Tensor:
     dtype = next(target.models[0].parameters()).dtype
-    columns_1LC = one_hot(target.batch.codes_BL, dtype=dtype).clone()
+    columns_1LC = columns_of(target.batch.codes_BL, dtype=dtype).clone()
     known_1P1 = (target.batch.codes_BL[:, start:end, None] < N_CODE).to(dtype)
     columns_1LC[:, start:end] = known_1P1 / NUM_BASES
     return columns_1LC

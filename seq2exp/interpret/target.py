@@ -14,13 +14,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seq2exp.core.errors import ConfigError, InputError, facts
+from seq2exp.core.sequence import NUM_BASES
 from seq2exp.dataset.samples import Batch, GeneSamples, collate
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun
 
-__all__ = ["MaskUse", "Target", "gene_rows_of", "make_target", "output_of", "quiet_models"]
+__all__ = [
+    "MaskUse",
+    "Target",
+    "columns_of",
+    "gene_rows_of",
+    "make_target",
+    "output_of",
+    "quiet_models",
+]
 
 MaskUse = Literal["recomputed", "fixed"]
 """recomputed: the mask follows the bases and tracks. fixed: it stays that of the real window."""
@@ -172,6 +182,11 @@ def output_of(run: TrainedRun, sample: str | None) -> int | None:
             )
         )
     return run.card.samples.index(sample)
+
+
+def columns_of(codes_BL: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Encode base codes as columns A C G T, shape (batch, length, 4); N is all zeros."""
+    return functional.one_hot(codes_BL.long(), NUM_BASES + 1)[..., :NUM_BASES].to(dtype)
 
 
 def gene_rows_of(dataset: Dataset, names: Sequence[str]) -> NDArray[np.int64]:

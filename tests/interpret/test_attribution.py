@@ -161,10 +161,10 @@ def test_saturation_covers_the_regions_it_is_given(dataset):
 def test_a_trained_run_is_explained_completely_and_left_as_it_was(finished, dataset):
     run = open_run(finished)
     states = [p.requires_grad for model in run.models for p in model.parameters()]
-    (one,) = explain(run, dataset, [6], method="integrated_gradients", steps=32, output=0)
+    (one,) = explain(run, dataset, [6], method="integrated_gradients", steps=128, output=0)
     # Small beside what is moved about: the net change may be almost nothing.
     assert abs(one.bases.error) < 0.02 * np.abs(one.share).sum()
-    assert abs(one.signal.error) < 0.02 * np.abs(one.tracks).sum()
+    assert abs(one.signal.error) < 0.03 * np.abs(one.tracks).sum()
     assert np.abs(one.share).max() > 0
     assert states == [p.requires_grad for model in run.models for p in model.parameters()]
     fixed = explain(run, dataset, [6], mask="fixed", output=0)[0]
