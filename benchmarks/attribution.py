@@ -39,7 +39,7 @@ from seq2exp.training.run import TrainedRun, open_run
 POSITIVE = 0.05
 CELL = "blood"
 # Integrals cost tens of passes per gene.
-IG_GENES = 10
+IG_GENES = 12
 METHODS: dict[str, tuple[dict[str, Any], int]] = {
     # Settings, and the largest number of genes that is worth the time.
     "gradient_x_input": ({}, 1000),

@@ -53,3 +53,19 @@ def run_of(dataset: Dataset, *models: nn.Module) -> TrainedRun:
     """Return a run of these models that reads windows of 1,024 bases in bins of 32."""
     run = fake_run(dataset)
     return TrainedRun(run.folder, list(models), run.card)
+
+
+class Rectified(nn.Module):
+    """One hidden layer of `nn.ReLU`: nonlinear, and covered by the rules of DeepLIFT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.act = nn.Linear(4 * WINDOW, 8).double(), nn.ReLU()
+        self.second = nn.Linear(8, 2).double()
+        self.config = SimpleNamespace(mask="none", promoter_bp=0)
+
+    def forward(self, bases, signal_BNT, features_BF, **_):
+        columns_BLC = one_hot(bases, dtype=self.first.weight.dtype)
+        hidden_BD = self.act(self.first(columns_BLC.flatten(1)) * 10)
+        return SimpleNamespace(expression_BK=self.second(hidden_BD))

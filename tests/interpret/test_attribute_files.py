@@ -12,6 +12,7 @@ import pytest
 
 from seq2exp.cli.main import main
 from seq2exp.core.errors import ConfigError, FormatError, InputError
+from seq2exp.core.intervals import coverage_mask
 from seq2exp.core.sequence import decode, one_hot
 from seq2exp.elements.calling import CallConfig
 from seq2exp.elements.export import export_elements
@@ -20,7 +21,7 @@ from seq2exp.interpret.attribution import AttributionConfig, attributions
 from seq2exp.interpret.attribution_files import load_gene, load_genes, write_attributions
 from seq2exp.interpret.logo import draw_logo, information, save_logo
 from seq2exp.interpret.modisco import region_arrays, write_modisco_inputs
-from tests.interpret.explained import Additive, run_of
+from tests.interpret.explained import Additive, Rectified, run_of
 
 # The last two are 899 bases apart: their windows of 1,024 overlap.
 GENES = [2, 22, 23]
@@ -153,7 +154,7 @@ def test_the_command_writes_what_the_page_names(finished, toy, elements, tmp_pat
         total = float(arrays["attribution"][here].sum())
         assert one.attribution == pytest.approx(total, rel=1e-3, abs=1e-9)
         own = called[called["gene_id"] == one.gene_id]
-        assert ((own["start"] <= one.start) & (own["end"] >= one.end)).any()
+        assert coverage_mask(own["start"], own["end"], one.start, one.end).all()
     assert len(seqlets) > 0
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert {row["name"] for row in rows} == {"bases", "tracks"}
@@ -219,6 +220,15 @@ def test_deeplift_holds_where_it_has_rules(dataset):
         run_of(dataset, model), dataset, [6], AttributionConfig(tracks=False), output=0
     )
     np.testing.assert_allclose(one.share, same.share, atol=1e-5)
+    # A nonlinear net: complete, where its gradient alone is not.
+    run = run_of(dataset, Rectified())
+    config = AttributionConfig(method="deeplift_shap", baseline="shuffled", tracks=False)
+    (one,) = attributions(run, dataset, [6], config, output=0)
+    (slope,) = attributions(
+        run, dataset, [6], AttributionConfig(baseline="shuffled", tracks=False), output=0
+    )
+    assert one.bases.relative_error < 1e-4
+    assert slope.bases.relative_error > 0.01
 
 
 # Logos ----------------------------------------------------------------------------------------
