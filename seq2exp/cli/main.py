@@ -35,6 +35,8 @@ COMMANDS = {
     "elements": "regulatory-element maps: BED, bigWig, BEDPE, plots",
     "elements compare": "an element map against peaks, links, CRISPRi tables or a truth",
     "priors": "what a run knows of every gene, for models without sequence",
+    "attribute": "what each base and track bin contributes to a prediction",
+    "motifs": "enrichment of a motif file in elements, with matched background and FDR",
     "report": "one HTML page about a run",
 }
 

@@ -303,7 +303,7 @@ class Caduceus(nn.Module):
             out_BSD: Tensor = self.trunk(plus_BND, span=span)
             return out_BSD
         minus_BND = self._embed(
-            codes_BL.flip(1, 2) if codes_BL.ndim == 3 else reverse_complement(codes_BL),
+            reverse_complement(codes_BL),
             None if signal_BNT is None else flip_bins(signal_BNT),
             None if mask_BN is None else flip_bins(mask_BN),
         )

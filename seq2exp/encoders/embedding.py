@@ -74,6 +74,13 @@ class TableEmbedding(BinEmbedding):
     ) -> Tensor:
         """Look the bases up, shape (batch, length, width)."""
         del signal_BNT, mask_BN
+        if codes_BL.ndim == 3:
+            columns_BLC = codes_BL.to(self.table.weight.dtype)
+            # What a row lacks to the sum 1 is N.
+            n_BL1 = 1 - columns_BLC.sum(-1, keepdim=True)
+            rows = self.table.weight[FIRST_BASE_ID : FIRST_BASE_ID + 5]
+            mixed_BLD: Tensor = torch.cat([columns_BLC, n_BL1], dim=-1) @ rows
+            return mixed_BLD
         rows_BLD: Tensor = self.table(codes_BL.to(torch.int32) + FIRST_BASE_ID)
         return rows_BLD
 

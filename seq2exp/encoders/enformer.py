@@ -118,8 +118,11 @@ def enformer_one_hot(codes_BL: Tensor, *, dtype: torch.dtype = torch.float32) ->
     Parameters
     ----------
     codes_BL : integer tensor, shape (batch, length)
-        A0 C1 G2 T3 N4; -1, in uint8 255, for padding of which each base is equally likely.
+        A0 C1 G2 T3 N4; -1, in uint8 255, for padding of which each base is equally likely. Float
+        columns A C G T, shape (batch, length, 4), are passed on as they are.
     """
+    if codes_BL.ndim == 3:
+        return codes_BL.to(dtype)
     rows = torch.cat([torch.eye(4), torch.zeros(1, 4), torch.full((1, 4), 0.25)])
     ids_BL = codes_BL.to(torch.int32)
     is_padding_BL = (ids_BL == -1) | (ids_BL == 255)
@@ -307,9 +310,9 @@ class EnformerEncoder(nn.Module):
                     fix="leave the tracks out or choose another encoder",
                 )
             )
-        num_bins, rest = divmod(codes_BL.shape[-1], self.bin_size)
+        num_bins, rest = divmod(codes_BL.shape[1], self.bin_size)
         crop = self.config.crop_bins or 1
-        if codes_BL.ndim != 2 or rest or num_bins < crop:
+        if codes_BL.ndim not in (2, 3) or rest or num_bins < crop:
             raise InputError(
                 facts(
                     "bases",

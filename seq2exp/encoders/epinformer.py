@@ -242,7 +242,7 @@ class EPInformerEncoder(nn.Module):
 
     def _readable(self, codes_MW: Tensor, weight_MW: Tensor | None, slot_M: Tensor) -> Tensor:
         """Rows that are encoded: all promoters, and elements with a known base that is seen."""
-        known_MW = codes_MW < 4
+        known_MW = codes_MW < 4 if codes_MW.ndim == 2 else codes_MW.detach().sum(-1) > 0
         if self.training:
             num_unknown = int((~known_MW.any(1) & (slot_M == 0)).sum())
             if num_unknown:
@@ -264,7 +264,7 @@ class EPInformerEncoder(nn.Module):
         config = self.config
         if self.training and config.norm != "none" and config.norm_statistics == "batch":
             return self._run_net(codes_MW, weight_MW)
-        if config.shortcuts == "exact" and weight_MW is None:
+        if config.shortcuts == "exact" and weight_MW is None and codes_MW.ndim == 2:
             first_U, kind_M = first_copies(codes_MW)
             return self._in_chunks(codes_MW[first_U], None)[kind_M]
         return self._in_chunks(codes_MW, weight_MW)
@@ -299,7 +299,7 @@ class EPInformerEncoder(nn.Module):
     ) -> None:
         batch, num_bins = len(codes_BL), self.window_bp // self.bin_size
         wanted: list[tuple[str, Tensor, tuple[int, ...]]] = [
-            ("bases", codes_BL, (batch, self.window_bp)),
+            ("bases", codes_BL, (batch, self.window_bp, *codes_BL.shape[2:3])),
             ("elements", elements_BR2, (batch, *elements_BR2.shape[1:2], 2)),
         ]
         if signal_BNT is not None:

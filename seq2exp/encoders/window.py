@@ -132,7 +132,7 @@ class WindowEncoder(nn.Module):
         Parameters
         ----------
         codes_BL : uint8 tensor, shape (batch, length)
-            Bases A0 C1 G2 T3 N4.
+            Bases A0 C1 G2 T3 N4; or one-hot columns, float, shape (batch, length, 4).
         signal_BNT : float tensor, shape (batch, bins, tracks), optional
             Raw signal per bin; NaN where a track is missing.
         mask_BN : float tensor, shape (batch, bins), optional
@@ -176,7 +176,7 @@ class WindowEncoder(nn.Module):
 
     def _check(self, codes_BL: Tensor, signal_BNT: Tensor | None, mask_BN: Tensor | None) -> int:
         """Count the bins of a window that fits."""
-        batch, length = codes_BL.shape
+        batch, length = codes_BL.shape[:2]
         if length == 0 or length % self.bin_size:
             raise InputError(
                 facts(

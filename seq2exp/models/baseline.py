@@ -20,7 +20,13 @@ from seq2exp.core.errors import ConfigError, facts
 from seq2exp.encoders import build_encoder
 from seq2exp.models.heads import ExpressionHead, HeadActivation, Readout, ReadoutKind, band_weights
 from seq2exp.models.masking import central_span
-from seq2exp.models.output import ModelCall, Seq2ExpOutput, expect_shape, mean_with_mirrored
+from seq2exp.models.output import (
+    ModelCall,
+    Seq2ExpOutput,
+    expect_bases,
+    expect_shape,
+    mean_with_mirrored,
+)
 from seq2exp.models.scaling import ColumnMoments
 from seq2exp.nn.tracks import TrackScaling, apply_transform
 
@@ -216,7 +222,8 @@ class Baseline(nn.Module):
         Parameters
         ----------
         codes_BL : uint8 tensor, shape (batch, window_bp)
-            Bases A0 C1 G2 T3 N4.
+            Bases A0 C1 G2 T3 N4; or one-hot columns A C G T, float, shape (batch, window_bp, 4),
+            for gradients with respect to the bases.
         signal_BNT : float tensor, shape (batch, bins, tracks), optional
             Raw signal per bin; NaN where a track is missing.
         features_BF : float tensor, shape (batch, features), optional
@@ -278,7 +285,7 @@ class Baseline(nn.Module):
 
     def _check(self, call: ModelCall) -> None:
         config = self.config
-        expect_shape("codes", call.codes_BL, (None, config.window_bp))
+        expect_bases(call.codes_BL, window_bp=config.window_bp)
         batch = len(call.codes_BL)
         if self.tracks:
             expect_shape("signal", call.signal_BNT, (batch, config.num_bins, len(self.tracks)))

@@ -15,7 +15,14 @@ from torch import Tensor
 from seq2exp.core.errors import InputError, facts
 from seq2exp.nn.sequence import flip_bins, reverse_complement
 
-__all__ = ["ModelCall", "Seq2ExpOutput", "expect_binary", "expect_shape", "mean_with_mirrored"]
+__all__ = [
+    "ModelCall",
+    "Seq2ExpOutput",
+    "expect_bases",
+    "expect_binary",
+    "expect_shape",
+    "mean_with_mirrored",
+]
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,12 @@ def expect_shape(name: str, tensor: Tensor | None, shape: tuple[int | None, ...]
                 fix="prepare the batch with the window, bins, tracks and features of the model",
             )
         )
+
+
+def expect_bases(bases: Tensor, *, window_bp: int) -> None:
+    """Raise InputError unless these are codes, or one-hot columns, of windows of this length."""
+    columns = (4,) if bases.ndim == 3 else ()
+    expect_shape("codes", bases, (None, window_bp, *columns))
 
 
 def expect_binary(name: str, tensor: Tensor) -> None:

@@ -25,6 +25,7 @@ from seq2exp.models.masking import draw_mask, force_mask, top_bins
 from seq2exp.models.output import (
     ModelCall,
     Seq2ExpOutput,
+    expect_bases,
     expect_binary,
     expect_shape,
     mean_with_mirrored,
@@ -153,7 +154,8 @@ class Seq2Exp(nn.Module):
         Parameters
         ----------
         codes_BL : uint8 tensor, shape (batch, window_bp)
-            Bases A0 C1 G2 T3 N4.
+            Bases A0 C1 G2 T3 N4; or one-hot columns A C G T, float, shape (batch, window_bp, 4),
+            for gradients with respect to the bases.
         signal_BNT : float tensor, shape (batch, bins, tracks), optional
             Raw signal per bin; NaN where a track is missing.
         features_BF : float tensor, shape (batch, features), optional
@@ -499,7 +501,7 @@ class Seq2Exp(nn.Module):
     def _check(self, call: ModelCall) -> None:
         """Refuse tensors of the wrong shape."""
         config = self.config
-        expect_shape("codes", call.codes_BL, (None, config.window_bp))
+        expect_bases(call.codes_BL, window_bp=config.window_bp)
         batch = len(call.codes_BL)
         if config.tracks:
             expect_shape("signal", call.signal_BNT, (batch, config.num_bins, len(config.tracks)))

@@ -88,7 +88,12 @@ def base_index(spans_M2: Tensor, *, width: int, length: int) -> tuple[Tensor, Te
 def cut_sequences(
     codes_BL: Tensor, window_M: Tensor, index_MW: Tensor, inside_MW: Tensor
 ) -> Tensor:
-    """Cut bases by `base_index` from the windows `window_M`; N outside, shape (spans, width)."""
+    """Cut bases by `base_index` from the windows `window_M`; N outside, shape (spans, width).
+
+    One-hot columns, shape (batch, length, 4), give columns, shape (spans, width, 4).
+    """
+    if codes_BL.ndim == 3:
+        return codes_BL[window_M[:, None], index_MW] * inside_MW[..., None]
     return codes_BL[window_M[:, None], index_MW].masked_fill(~inside_MW, _UNKNOWN)
 
 

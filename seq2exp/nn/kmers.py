@@ -50,6 +50,16 @@ def word_numbers(codes_BL: Tensor, *, length: int) -> Tensor:
     return torch.minimum(forward_BW, reverse_BW).masked_fill(broken_BW, 4**length)
 
 
+def _word_weights(columns: Tensor, length: int) -> Tensor:
+    """Products of the columns of all words, shape (bins, words of the bin, 4**length)."""
+    num_words = columns.shape[1] - length + 1
+    weights = columns.new_ones((len(columns), num_words, 1))
+    for letter in range(length):
+        more = columns[:, letter : letter + num_words]
+        weights = (weights[..., None] * more[:, :, None]).flatten(2)
+    return weights
+
+
 class KmerStem(nn.Module):
     """Sum of the vectors of the words inside each bin, normed, activated and projected.
 
@@ -100,20 +110,40 @@ class KmerStem(nn.Module):
 
     def scan_bases(self, codes_BL: Tensor) -> tuple[Tensor, ...]:
         """Embed every bin; nothing depends on the mask."""
-        batch, num_bases = codes_BL.shape
-        bins = codes_BL.reshape(-1, self.bin_size)
+        batch, num_bases = codes_BL.shape[:2]
+        bins = codes_BL.reshape(-1, self.bin_size, *codes_BL.shape[2:])
+        summed = self._sum_columns(bins) if bins.ndim == 3 else self._sum_words(bins)
+        # Counts of independent words grow with their number, their noise with its root.
+        summed = summed / math.sqrt(self.bin_size - self.length + 1)
+        activated = self.dropout(F.gelu(rms_norm(summed, self.scale)))
+        shape = (batch, num_bases // self.bin_size, self.proj.out_features)
+        return (self.proj(activated).view(shape),)
+
+    def _sum_words(self, bins: Tensor) -> Tensor:
+        """Sum the vectors of the words of every bin of codes."""
         numbers = word_numbers(bins, length=self.length)
         if self.training and self.word_dropout:
             drop = torch.rand(numbers.shape, device=numbers.device) < self.word_dropout
             numbers = numbers.masked_fill(drop, 4**self.length)
-        summed = F.embedding_bag(
+        return F.embedding_bag(
             numbers, self.words.weight, mode="sum", padding_idx=self.words.padding_idx
         )
-        # Counts of independent words grow with their number, their noise with its root.
-        summed = summed / math.sqrt(numbers.shape[1])
-        activated = self.dropout(F.gelu(rms_norm(summed, self.scale)))
-        shape = (batch, num_bases // self.bin_size, self.proj.out_features)
-        return (self.proj(activated).view(shape),)
+
+    def _sum_columns(self, bins: Tensor) -> Tensor:
+        """Sum the vectors of all words, each weighted by the product of its bases' columns.
+
+        The multilinear extension of the sum over words: equal to it for one-hot columns, with the
+        values after a substitution as its partial derivatives there. No word is left out.
+        """
+        length = self.length
+        columns = bins.to(self.words.weight.dtype)
+        first = _word_weights(columns[:, : self.bin_size - length + length // 2], length // 2)
+        second = _word_weights(columns[:, length // 2 :], length - length // 2)
+        # The two halves of every word meet in one product per bin.
+        counts = first.transpose(1, 2) @ second
+        words = torch.cartesian_prod(*[torch.arange(4, device=bins.device)] * length)
+        numbers = word_numbers(words.reshape(-1, length), length=length)[:, 0]
+        return counts.flatten(1) @ self.words.weight[numbers]
 
     def forward(self, scan: tuple[Tensor, ...], mask_BN: Tensor | None = None) -> Tensor:
         """Return the embedding, shape (batch, bins, width); no bin reads another."""

@@ -1,5 +1,8 @@
 """Sequence tensors on the device: one-hot encoding and the reverse complement of a batch.
 
+Every model reads its bases through `one_hot`, so base codes may be replaced by one-hot columns
+everywhere: this is where gradients with respect to the bases come out.
+
 Shapes: B batch, L base pairs, N bins, T tracks, C the four bases A C G T.
 """
 
@@ -15,21 +18,31 @@ _ONE_HOT = torch.cat([torch.eye(4), torch.zeros(1, 4)])
 _COMPLEMENT = torch.tensor([3, 2, 1, 0, 4], dtype=torch.uint8)
 
 
-def one_hot(codes_BL: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+def one_hot(bases: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Encode base codes as columns A C G T, shape (batch, length, 4); N is all zeros.
 
     Parameters
     ----------
-    codes_BL : uint8 tensor, shape (batch, length)
-        A0 C1 G2 T3 N4.
+    bases : uint8 tensor, shape (batch, length), or float tensor, shape (batch, length, 4)
+        Codes A0 C1 G2 T3 N4; columns A C G T are passed on as they are.
     """
-    table = _ONE_HOT.to(device=codes_BL.device, dtype=dtype)
-    return table[codes_BL.to(torch.int32)]
+    if bases.ndim == 3:
+        return bases.to(dtype)
+    table = _ONE_HOT.to(device=bases.device, dtype=dtype)
+    return table[bases.to(torch.int32)]
 
 
-def reverse_complement(codes_BL: Tensor) -> Tensor:
-    """Return the other strand of every sequence, read 5' to 3', shape (batch, length)."""
-    return _COMPLEMENT.to(codes_BL.device)[codes_BL.flip(1).to(torch.int32)]
+def reverse_complement(bases: Tensor) -> Tensor:
+    """Return the other strand of every sequence, read 5' to 3', in the form that was given.
+
+    Parameters
+    ----------
+    bases : uint8 tensor, shape (batch, length), or float tensor, shape (batch, length, 4)
+        Codes A0 C1 G2 T3 N4, or columns A C G T.
+    """
+    if bases.ndim == 3:
+        return bases.flip(1, 2)
+    return _COMPLEMENT.to(bases.device)[bases.flip(1).to(torch.int32)]
 
 
 def flip_bins(values: Tensor) -> Tensor:

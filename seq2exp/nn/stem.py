@@ -256,11 +256,11 @@ class ConvStem(nn.Module):
     def scan_bases(self, codes_BL: Tensor) -> StemScan:
         """Run what the first convolution shares between all masks."""
         onehot_BLC = one_hot(codes_BL, dtype=self.proj.weight.dtype)
-        batch, length = codes_BL.shape
-        shape = (batch, length // self.bin_size, self.bin_size, 4)
+        batch, length = codes_BL.shape[:2]
+        bases_BNSC = onehot_BLC.reshape(batch, length // self.bin_size, self.bin_size, 4)
         if self.sums_early:
-            return self.first.scan_summed(onehot_BLC.view(shape))
-        return self.first.scan(onehot_BLC.view(shape))
+            return self.first.scan_summed(bases_BNSC)
+        return self.first.scan(bases_BNSC)
 
     def forward(self, scan: StemScan, mask_BN: Tensor | None = None) -> Tensor:
         """Embed every bin, shape (batch, bins, width).

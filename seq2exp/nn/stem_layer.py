@@ -96,11 +96,12 @@ class StemLayer(nn.Module):
         return (middle_BNSC, *self._scan_left(x_BNSC, left), *self._scan_right(x_BNSC, right))
 
     def scan_summed(self, x_BNSC: Tensor) -> StemScan:
-        """Like `scan`, with the middle of each bin summed to one position; x gets no gradient."""
+        """Like `scan`, with the middle of each bin summed to one position."""
         left, right = self.edges(x_BNSC.shape[2])
         start, stop = self._middle(x_BNSC.shape[2])
         simple = self.pool == 1 and self.scale is None and isinstance(self.act, nn.ReLU)
-        if not simple or stop - start < self.width:
+        # The summed convolution passes no gradient to what it reads.
+        if not simple or stop - start < self.width or x_BNSC.requires_grad:
             scan = self.scan(x_BNSC)
             return (scan[0].sum(2, keepdim=True), *scan[1:])
         middle_MC = conv_relu_sum(
