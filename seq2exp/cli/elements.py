@@ -50,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="runs whose agreement is measured (default: the members of RUN)",
     )
-    parser.add_argument("--gap", type=int, default=0, metavar="BP", help="join runs this close")
+    parser.add_argument(
+        "--gap", type=int, metavar="BP", help="join runs this close (default: 0; with --fdr: 256)"
+    )
     parser.add_argument(
         "--min-length", type=int, default=100, metavar="BP", help="drop shorter runs (%(default)s)"
     )

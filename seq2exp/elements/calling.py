@@ -54,6 +54,7 @@ and are NaN for promoters, whose mask is forced."""
 EVIDENCE_COLUMNS = ELEMENT_COLUMNS[13:]
 
 _BUDGET = 0.05
+_LEVEL_GAP_BP = 256
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class CallConfig:
     budget: float | None = None
     """Largest share of all learned bins, over all genes together, that may be called; 0.05 when
     neither a threshold nor a level is given."""
-    max_gap_bp: int = 0
-    """Runs at most this far apart are joined."""
+    max_gap_bp: int | None = None
+    """Runs at most this far apart are joined; 0 when not given, and 256 with a level: tracks reach
+    beyond the borders of an element, and what is called there belongs to it."""
     min_length_bp: int = 100
     """Shorter runs are dropped."""
     fdr: float | None = None
@@ -88,11 +90,13 @@ class CallConfig:
             )
         if not named:
             object.__setattr__(self, "budget", _BUDGET)
+        if self.max_gap_bp is None:
+            object.__setattr__(self, "max_gap_bp", 0 if self.fdr is None else _LEVEL_GAP_BP)
         checks = {
             "threshold": (self.threshold is None or 0 < self.threshold <= 1, "0 < value <= 1"),
             "budget": (self.budget is None or 0 < self.budget <= 1, "0 < value <= 1"),
             "fdr": (self.fdr is None or 0 < self.fdr < 1, "0 < value < 1"),
-            "max_gap_bp": (self.max_gap_bp >= 0, ">= 0"),
+            "max_gap_bp": (self.gap >= 0, ">= 0"),
             "min_length_bp": (self.min_length_bp >= 1, ">= 1"),
         }
         for name, (holds, expected) in checks.items():
@@ -105,6 +109,11 @@ class CallConfig:
                         fix="change it",
                     )
                 )
+
+    @property
+    def gap(self) -> int:
+        """``max_gap_bp`` with its default filled in."""
+        return self.max_gap_bp or 0
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Return the settings as plain values."""
@@ -223,9 +232,7 @@ def _is_binary(masks: GeneMasks) -> bool:
 def _distal(
     masks: GeneMasks, genes: NDArray[np.int64], threshold: float, config: CallConfig
 ) -> pd.DataFrame:
-    runs = distal_runs(
-        masks, genes, threshold, max_gap=config.max_gap_bp, min_length=config.min_length_bp
-    )
+    runs = distal_runs(masks, genes, threshold, max_gap=config.gap, min_length=config.min_length_bp)
     return _table(masks, genes[runs.group // (masks.num_bins + 1)], runs, "distal")
 
 

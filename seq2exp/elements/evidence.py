@@ -70,7 +70,7 @@ def add_evidence(
         replicates,
         pd.DataFrame({"gene": gene, "start": start, "end": end}),
         threshold=threshold,
-        max_gap=config.max_gap_bp,
+        max_gap=config.gap,
         min_length=config.min_length_bp,
     )
     values |= {"num_calling": agreement.num_calling, "idr": agreement.idr}

@@ -266,7 +266,7 @@ def write_map(
         Further entries of summary.json.
     """
     config = config or CallConfig()
-    rule = {"max_gap": config.max_gap_bp, "min_length": config.min_length_bp}
+    rule: dict[str, Any] = {"max_gap": config.gap, "min_length": config.min_length_bp}
     curve = fdr_curve(masks, nulls, **rule) if nulls else None
     elements, threshold = call_elements(masks, config, curve=curve)
     elements, agreement = add_evidence(

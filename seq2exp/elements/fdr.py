@@ -40,8 +40,8 @@ __all__ = [
     "null_share",
 ]
 
-_LAMBDA = 0.1
-_NUM_THRESHOLDS = 128
+_LAMBDA = 0.05
+_NUM_THRESHOLDS = 512
 _BANDS_BP = (0, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
 
@@ -160,20 +160,37 @@ def count_runs(
     counts = np.zeros(thresholds.size, dtype=np.int64)
     for genes in masks.chunks():
         chosen = genes if keep is None else genes[keep[genes]]
-        if chosen.size == 0:
-            continue
-        for place, threshold in enumerate(thresholds):
-            runs = distal_runs(
-                masks, chosen, float(threshold), max_gap=max_gap, min_length=min_length
-            )
-            counts[place] += len(runs)
+        start, end, value, group = (part.ravel() for part in _stretches(masks, chosen))
+        for place in np.argsort(thresholds):
+            # What lies below one threshold lies below the next, so the arrays shrink.
+            kept = (value >= thresholds[place]) & (end > start)
+            start, end, value, group = start[kept], end[kept], value[kept], group[kept]
+            counts[place] += _num_runs(start, end, group, max_gap=max_gap, min_length=min_length)
     return counts
 
 
-def distal_runs(
-    masks: GeneMasks, genes: NDArray[np.int64], threshold: float, *, max_gap: int, min_length: int
-) -> Runs:
-    """Call runs of learned bins; ``group // (num_bins + 1)`` is the place of the gene in ``genes``.
+def _num_runs(
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    group: NDArray[np.int64],
+    *,
+    max_gap: int,
+    min_length: int,
+) -> int:
+    """Count the runs that :func:`seq2exp.core.runs.call_runs` makes of kept intervals."""
+    if start.size == 0:
+        return 0
+    new = np.ones(start.size, dtype=np.bool_)
+    new[1:] = (start[1:] - end[:-1] > max_gap) | (group[1:] != group[:-1])
+    first = np.flatnonzero(new)
+    last = np.append(first[1:], start.size) - 1
+    return int((end[last] - start[first] >= min_length).sum())
+
+
+def _stretches(
+    masks: GeneMasks, genes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return starts, ends, values (NaN where forced) and groups of the bins of genes.
 
     Every forced stretch starts a new group, so no gap bridges a promoter.
     """
@@ -181,7 +198,14 @@ def distal_runs(
     free = np.asarray(masks.forced[genes]) == FREE
     values = np.where(free, np.asarray(masks.mask[genes], dtype=np.float64), np.nan)
     side = np.cumsum(~free, axis=1)
-    groups = np.arange(genes.size)[:, None] * (masks.num_bins + 1) + side
+    return starts, ends, values, np.arange(genes.size)[:, None] * (masks.num_bins + 1) + side
+
+
+def distal_runs(
+    masks: GeneMasks, genes: NDArray[np.int64], threshold: float, *, max_gap: int, min_length: int
+) -> Runs:
+    """Call runs of learned bins; ``group // (num_bins + 1)`` is the place of the gene in ``genes``."""
+    starts, ends, values, groups = _stretches(masks, genes)
     return call_runs(
         starts.ravel(),
         ends.ravel(),
