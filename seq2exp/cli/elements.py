@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="inputs without evidence (default with --fdr: background); also fills q-values",
     )
     parser.add_argument(
-        "--null-draws", type=int, default=1, metavar="N", help="draws of the null (%(default)s)"
+        "--null-draws", type=int, default=3, metavar="N", help="draws of the null (%(default)s)"
     )
     parser.add_argument("--null-seed", type=int, default=0, metavar="SEED", help="(%(default)s)")
     parser.add_argument(

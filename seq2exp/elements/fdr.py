@@ -204,7 +204,7 @@ def _stretches(
 def distal_runs(
     masks: GeneMasks, genes: NDArray[np.int64], threshold: float, *, max_gap: int, min_length: int
 ) -> Runs:
-    """Call runs of learned bins; ``group // (num_bins + 1)`` is the place of the gene in ``genes``."""
+    """Call runs; ``group // (num_bins + 1)`` is the place of a gene in ``genes``."""
     starts, ends, values, groups = _stretches(masks, genes)
     return call_runs(
         starts.ravel(),

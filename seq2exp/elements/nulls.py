@@ -51,7 +51,7 @@ class NullConfig:
     """One of NULLS; background, or sequence for a model without tracks, when not given."""
     seed: int = 0
     """Seed of all draws."""
-    draws: int = 1
+    draws: int = 3
     """Draws per gene; more make the counts of the null less noisy and take as much time each."""
 
     def __post_init__(self) -> None:
