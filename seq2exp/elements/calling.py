@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -314,19 +315,27 @@ def merge_elements(elements: pd.DataFrame) -> pd.DataFrame:
     chrom = ordered["chrom"].to_numpy()
     new = np.ones(len(ordered), dtype=np.bool_)
     new[1:] = (chrom[1:] != chrom[:-1]) | (start[1:] >= reach[:-1])
-    grouped = ordered.groupby(np.cumsum(new) - 1, sort=True)
-    merged = grouped.agg(
-        chrom=("chrom", "first"),
-        start=("start", "min"),
-        end=("end", "max"),
-        score=("score", "max"),
-        mean_mask=("mean_mask", "max"),
-        max_mask=("max_mask", "max"),
-        num_genes=("gene_id", "nunique"),
-        genes=("gene_id", lambda ids: ",".join(sorted(set(ids)))),
-        promoter=("element_class", lambda kinds: bool((kinds == "promoter").any())),
+    first = np.flatnonzero(new)
+    genes = ordered["gene_id"].to_numpy(dtype=object)
+    joined = [sorted(set(part)) for part in np.split(genes, first[1:])]
+
+    def largest(name: str) -> NDArray[Any]:
+        highest: NDArray[Any] = np.maximum.reduceat(ordered[name].to_numpy(), first)
+        return highest
+
+    promoter = np.logical_or.reduceat((ordered["element_class"] == "promoter").to_numpy(), first)
+    return pd.DataFrame(
+        {
+            "chrom": chrom[first],
+            "start": start[first],
+            "end": largest("end"),
+            "name": [f"E{number + 1:06d}" for number in range(first.size)],
+            "score": largest("score"),
+            "strand": ".",
+            "mean_mask": largest("mean_mask"),
+            "max_mask": largest("max_mask"),
+            "num_genes": [len(names) for names in joined],
+            "genes": [",".join(names) for names in joined],
+            "element_class": np.where(promoter, "promoter", "distal"),
+        }
     )
-    merged.insert(3, "name", [f"E{number + 1:06d}" for number in range(len(merged))])
-    merged.insert(5, "strand", ".")
-    merged["element_class"] = np.where(merged.pop("promoter"), "promoter", "distal")
-    return merged

@@ -18,10 +18,9 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,9 +42,11 @@ from seq2exp.elements.agreement import replicate_masks
 from seq2exp.elements.calling import CallConfig, call_elements, merge_elements
 from seq2exp.elements.evidence import add_evidence
 from seq2exp.elements.fdr import fdr_curve, fdr_summary
-from seq2exp.elements.masks import FREE, GeneMasks, gene_masks, load_masks
+from seq2exp.elements.formats import LINK_COLUMNS, links_table, narrow_peaks
+from seq2exp.elements.masks import GeneMasks, gene_masks, load_masks
 from seq2exp.elements.merged import merged_mask, run_lengths
 from seq2exp.elements.nulls import NullConfig, null_masks
+from seq2exp.elements.summary import map_summary
 from seq2exp.training.run import TrainedRun, open_run
 
 __all__ = [
@@ -60,25 +61,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-LINK_COLUMNS = (
-    "chrom1",
-    "start1",
-    "end1",
-    "chrom2",
-    "start2",
-    "end2",
-    "name",
-    "score",
-    "strand1",
-    "strand2",
-    "gene_id",
-    "symbol",
-    "distance",
-    "element_class",
-    "mean_mask",
-)
 _CHUNK = 500_000
-_BANDS = (0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,58 +276,13 @@ def write_map(
         name = safe_name(str(masks.genes["gene_id"].iloc[row]))
         with write_bigwig(folder / "genes" / f"{name}.bw", contigs) as writer:
             writer.add(str(masks.genes["contig"].iloc[row]), *_gene_runs(masks, row))
-    summary = _summary(masks, elements, union, threshold, config) | dict(extra or {})
+    summary = map_summary(masks, elements, union, threshold, config) | dict(extra or {})
     summary["agreement"] = agreement
     if curve is not None:
         reached = threshold if np.isfinite(threshold) else None
         summary["fdr"] = fdr_summary(curve, masks, nulls, threshold=reached, **rule)
     write_json(summary, folder / "summary.json")
     return elements, summary
-
-
-def narrow_peaks(elements: pd.DataFrame) -> pd.DataFrame:
-    """Return distal elements in the ten columns of ENCODE narrowPeak.
-
-    ``signalValue`` is the largest mask, ``pValue`` -1 (none), ``qValue`` minus log10 of the q-value
-    (-1 without one; at most 10, since a null of finite size cannot say 0), ``peak`` the summit
-    counted from the start.
-    """
-    distal = elements[elements["element_class"] == "distal"]
-    q_value = distal["q_value"].to_numpy(np.float64)
-    logs = np.where(np.isnan(q_value), -1.0, -np.log10(np.fmax(q_value, 1e-10)))
-    return pd.DataFrame(
-        {
-            **{name: distal[name] for name in ("chrom", "start", "end", "name", "score")},
-            "strand": ".",
-            "signalValue": distal["max_mask"],
-            "pValue": -1,
-            "qValue": logs,
-            "peak": distal["summit"] - distal["start"],
-        }
-    )
-
-
-def links_table(elements: pd.DataFrame, masks: GeneMasks) -> pd.DataFrame:
-    """Return one row per element and gene: the element, and the base of the gene's TSS."""
-    tss = masks.genes.set_index("gene_id")["tss"].loc[elements["gene_id"]].to_numpy(np.int64)
-    table = {
-        "chrom1": elements["chrom"],
-        "start1": elements["start"],
-        "end1": elements["end"],
-        "chrom2": elements["chrom"],
-        "start2": tss,
-        "end2": tss + 1,
-        "name": elements["name"],
-        "score": elements["score"],
-        "strand1": ".",
-        "strand2": elements["strand"],
-        "gene_id": elements["gene_id"],
-        "symbol": elements["symbol"],
-        "distance": elements["distance"],
-        "element_class": elements["element_class"],
-        "mean_mask": elements["mean_mask"],
-    }
-    return pd.DataFrame(table, columns=list(LINK_COLUMNS))
 
 
 class BigWigWriter:
@@ -423,68 +361,3 @@ def _gene_runs(
     starts, ends = masks.intervals(gene)
     inside = ends > starts
     return starts[inside], ends[inside], np.asarray(masks.mask[gene], dtype=np.float64)[inside]
-
-
-def _summary(
-    masks: GeneMasks,
-    elements: pd.DataFrame,
-    union: pd.DataFrame,
-    threshold: float,
-    config: CallConfig,
-) -> dict[str, Any]:
-    distal = elements[elements["element_class"] == "distal"]
-    per_gene = distal["gene_id"].value_counts().reindex(masks.genes["gene_id"], fill_value=0)
-    learned, called = 0, 0
-    for genes in masks.chunks():
-        free = np.asarray(masks.forced[genes]) == FREE
-        learned += int(free.sum())
-        called += int((free & (np.asarray(masks.mask[genes]) >= threshold)).sum())
-    length = (distal["end"] - distal["start"]).to_numpy()
-    return {
-        "assembly": masks.info["assembly"],
-        "num_members": masks.info["num_members"],
-        "promoter_bp": masks.info["promoter_bp"],
-        "bin_size": masks.bin_size,
-        "calling": config.to_dict(),
-        "threshold": threshold if np.isfinite(threshold) else None,
-        "genes": len(masks),
-        "genes_by_split": _counts(masks.genes["split"]),
-        "elements": _counts(elements["element_class"]),
-        "union_elements": _counts(union["element_class"]),
-        "union_bases": int((union["end"] - union["start"]).sum()),
-        "learned_bins": learned,
-        "called_bins": called,
-        "called_fraction": called / learned if learned else 0.0,
-        "distal_per_gene": {
-            "mean": float(per_gene.mean()),
-            "median": float(per_gene.median()),
-            "max": int(per_gene.max()),
-            "genes_without": int((per_gene == 0).sum()),
-        },
-        "distal_length_bp": _quartiles(length),
-        "distal_by_distance": _by_distance(distal["distance"].to_numpy()),
-        "columns": {
-            "elements.bed.gz": list(elements.columns),
-            "union.bed.gz": list(union.columns),
-            "links.bedpe.gz": list(LINK_COLUMNS),
-        },
-    }
-
-
-def _counts(values: Iterable[object]) -> dict[str, int]:
-    found = pd.Series(list(values), dtype=object).value_counts()
-    return {str(name): int(count) for name, count in found.items()}
-
-
-def _quartiles(values: NDArray[np.int64]) -> dict[str, float]:
-    if values.size == 0:
-        return {}
-    found = np.quantile(values, [0.25, 0.5, 0.75])
-    return dict(zip(("q25", "median", "q75"), map(float, found), strict=True))
-
-
-def _by_distance(distance: NDArray[np.int64]) -> dict[str, int]:
-    edges = [*_BANDS, np.inf]
-    counts = np.histogram(np.abs(distance), bins=edges)[0]
-    names = [f"{low}-{high:g}" for low, high in itertools.pairwise(edges)]
-    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
