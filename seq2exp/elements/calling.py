@@ -174,7 +174,7 @@ def call_elements(
     for genes in masks.chunks():
         frames += [_distal(masks, genes, threshold, config), _promoters(masks, genes)]
     elements = pd.concat(frames, ignore_index=True)
-    if not (elements["element_class"] == "distal").any():
+    if np.isfinite(threshold) and not (elements["element_class"] == "distal").any():
         warnings.warn(
             facts(
                 "elements",

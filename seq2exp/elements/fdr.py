@@ -1,12 +1,13 @@
 """From masks and null masks to a threshold at a stated false-discovery level.
 
 A discovery is a called distal element. At threshold t, with R(t) elements called from the masks and
-V(t) from the null masks (mean over draws), both by the same rule,
+V(t) from the null masks of all D draws together, both by the same rule,
 
-    FDR(t) = pi0 * V(t) / R(t)
+    FDR(t) = pi0 * (V(t) + 1) / (D * R(t))
 
-pi0 is the share of learned bins that look like the null (Storey 2002, J. R. Stat. Soc. B 64:479): a
-null bin has a p-value below ``lam`` with probability ``lam``, so
+The one keeps a null of finite size from stating 0. pi0 is the share of learned bins that look like
+the null (Storey 2002, J. R. Stat. Soc. B 64:479): a null bin has a p-value below ``lam`` with
+probability ``lam``, so
 
     pi0 = P(mask <= c) / (1 - lam),   c: value that a share lam of null bins exceeds
 
@@ -70,8 +71,8 @@ class FdrCurve:
 
     @property
     def fdr(self) -> NDArray[np.float64]:
-        """FDR(t), at most 1; 0 where the null calls nothing."""
-        return np.minimum(self.pi0 * self.null / np.maximum(self.observed, 1), 1.0)
+        """FDR(t), at most 1."""
+        return _rate(self.pi0, self.null, self.num_draws, self.observed)
 
     @property
     def q_value(self) -> NDArray[np.float64]:
@@ -103,6 +104,12 @@ class FdrCurve:
         """Return FDR(t) at the largest tabulated threshold that is not above t."""
         place = int(np.searchsorted(self.threshold, threshold, side="right")) - 1
         return float(self.fdr[max(place, 0)])
+
+
+def _rate(pi0: float, null: ArrayLike, draws: int, observed: ArrayLike) -> NDArray[np.float64]:
+    expected = pi0 * (np.asarray(null, np.float64) + 1 / draws)
+    rate: NDArray[np.float64] = np.minimum(expected / np.maximum(observed, 1), 1.0)
+    return rate
 
 
 def learned_histogram(masks: GeneMasks) -> NDArray[np.int64]:
@@ -329,7 +336,7 @@ def fdr_summary(
     at = np.array([threshold])
 
     def level(observed: float, null: float) -> dict[str, float | None]:
-        fdr = min(1.0, curve.pi0 * null / observed) if observed else None
+        fdr = float(_rate(curve.pi0, null, curve.num_draws, observed)) if observed else None
         return {"observed": observed, "null": null, "fdr": fdr}
 
     by_split = {}

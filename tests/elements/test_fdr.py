@@ -59,28 +59,29 @@ def test_a_level_out_of_reach_calls_nothing_and_says_so():
     masks = masks_of([[0.1, 0.5, 0.1, 0.9, 0.1, 0.3]])
     curve = fdr_curve(masks, [masks], min_length=BIN)
     assert curve.choose(0.1) is None
-    with pytest.warns(Seq2ExpWarning) as warned:
+    with pytest.warns(Seq2ExpWarning, match="at best"):
         elements, threshold = call_elements(masks, CallConfig(fdr=0.1), curve=curve)
-    assert "at best" in str(warned[0].message)
     assert elements.empty
     assert np.isinf(threshold)
 
 
 def test_numbers_by_hand():
-    """Two draws with 1 and 3 elements are 2 on average: of 4 called ones a half, times pi0."""
+    """Two draws with 3 and 4 elements: (7 + 1) / 2 of 10 called ones, times pi0 of a half."""
     curve = FdrCurve(
         threshold=np.array([0.2, 0.4, 0.6, 0.8]),
         observed=np.array([10, 8, 4, 1]),
-        null=np.array([4.0, 2.0, 2.0, 0.0]),
+        null=np.array([3.5, 1.5, 2.0, 0.0]),
         pi0=0.5,
         num_draws=2,
     )
-    np.testing.assert_allclose(curve.fdr, [0.2, 0.125, 0.25, 0])
-    np.testing.assert_allclose(curve.q_value, [0.2, 0.125, 0.125, 0])
-    np.testing.assert_allclose(curve.at([0.1, 0.2, 0.59, 0.7, 0.95]), [1, 0.2, 0.125, 0.125, 0])
+    np.testing.assert_allclose(curve.fdr, [0.2, 0.125, 2.5 / 8, 0.25])
+    np.testing.assert_allclose(curve.q_value, [0.2, 0.125, 0.125, 0.125])
+    found = curve.at([0.1, 0.2, 0.59, 0.7, 0.95])
+    np.testing.assert_allclose(found, [1, 0.2, 0.125, 0.125, 0.125])
     assert curve.choose(0.2) == 0.2
     assert curve.choose(0.15) == 0.4
-    assert curve.choose(0.1) == 0.8
+    assert curve.choose(0.1) is None
+    assert curve.value(0.7) == 2.5 / 8
     with pytest.raises(ConfigError, match="0 < value < 1"):
         curve.choose(1.0)
 
@@ -157,7 +158,7 @@ def test_summary_adds_up():
         assert sum(entry["observed"] for entry in found[part].values()) == total
     assert set(found["by_split"]) == {"valid", "test"}
     entry = found["by_split"]["test"]
-    assert entry["fdr"] == pytest.approx(curve.pi0 * entry["null"] / entry["observed"])
+    assert entry["fdr"] == pytest.approx(curve.pi0 * (entry["null"] + 0.5) / entry["observed"])
     assert "by_split" not in fdr_summary(
         curve, masks, [null], threshold=None, max_gap=0, min_length=100
     )
