@@ -6,6 +6,7 @@ The threshold is given, or follows from a budget or from a false-discovery level
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +28,8 @@ __all__ = [
     "call_elements",
     "merge_elements",
 ]
+
+logger = logging.getLogger(__name__)
 
 ELEMENT_COLUMNS = (
     "chrom",
@@ -207,6 +210,14 @@ def _threshold(masks: GeneMasks, config: CallConfig, curve: FdrCurve | None) -> 
         )
     chosen = curve.choose(config.fdr)
     if chosen is not None:
+        if chosen == curve.threshold[0] and curve.value(chosen) < config.fdr / 2:
+            logger.warning(
+                "a false-discovery level of %g is not reached: lower thresholds than %.4g only join"
+                " elements or add false ones, and there the rate is %.3g",
+                config.fdr,
+                chosen,
+                curve.value(chosen),
+            )
         return chosen
     warnings.warn(
         facts(

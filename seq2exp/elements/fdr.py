@@ -12,7 +12,9 @@ probability ``lam``, so
     pi0 = P(mask <= c) / (1 - lam),   c: value that a share lam of null bins exceeds
 
 The q-value of an element of height h is the smallest FDR(t) over thresholds t <= h (Storey and
-Tibshirani 2003). Thresholds stop where R(t) is largest: below it elements only grow together.
+Tibshirani 2003). Thresholds stop where R(t) (1 - FDR(t)), the number of true elements called, is
+largest: below it elements grow together and what is added is false. A level above the rate at that
+threshold gets that threshold, and its rate is what is stated.
 
 The null says how often something is called where there is no element of any kind. It cannot say
 which of the true elements act on the gene.
@@ -268,14 +270,10 @@ def fdr_curve(
     rule: dict[str, Any] = {"max_gap": max_gap, "min_length": min_length}
     observed = count_runs(masks, thresholds, **rule)
     null = np.mean([count_runs(draw, thresholds, **rule) for draw in nulls], axis=0)
-    first = int(observed.size - 1 - np.argmax(observed[::-1]))
-    return FdrCurve(
-        threshold=thresholds[first:],
-        observed=observed[first:],
-        null=null[first:],
-        pi0=null_share(observed_bins, null_bins),
-        num_draws=len(nulls),
-    )
+    pi0 = null_share(observed_bins, null_bins)
+    true = observed * (1 - _rate(pi0, null, len(nulls), observed))
+    first = int(observed.size - 1 - np.argmax(true[::-1]))
+    return FdrCurve(thresholds[first:], observed[first:], null[first:], pi0, len(nulls))
 
 
 def _grid(counts: NDArray[np.int64], num: int) -> NDArray[np.float64]:

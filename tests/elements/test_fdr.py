@@ -110,6 +110,24 @@ def test_thresholds_stop_where_elements_grow_together():
     assert curve.observed[0] == 12
 
 
+def test_thresholds_stop_before_noise_is_added():
+    """Strong elements stand alone; null bins and noise of equal law fill the rest below 0.5."""
+    random = np.random.default_rng(0)
+    noise, null = 0.5 * random.random((2, 200, 60))
+    forced = np.zeros((200, 60), dtype=np.uint8)
+    forced[:, 1::2] = EXCLUDED
+    noise[:, 10] = 0.9
+    curve = fdr_curve(masks_of(noise, forced), [masks_of(null, forced)], min_length=BIN)
+    # Half of the bins exceed 0.25, where runs are most; true elements are most above the noise.
+    assert (
+        count_runs(masks_of(noise, forced), np.array([0.25, 0.5]), max_gap=0, min_length=BIN)[0]
+        > 2 * curve.observed[0]
+    )
+    assert curve.threshold[0] > 0.35
+    # A level that no threshold reaches gets the last useful one.
+    assert curve.choose(0.9) == curve.threshold[0]
+
+
 def test_null_share_by_hand():
     """A share lam of null bins lies above c; 3 of 10 observed bins are elements above it."""
     observed = learned_histogram(masks_of([[0.1, 0.2, 0.3, 0.4, 0.1, 0.2, 0.3, 0.9, 0.9, 0.9]]))
