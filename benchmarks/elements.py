@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def against_rival(masks: GeneMasks, repeats: int, folder: Path | None) -> dict[s
     bins = bins_of(masks)
     try:
         call, read = macs3_caller(bins)
-        rival = "MACS3 call_peaks"
+        rival = f"MACS3 {version('macs3')} call_peaks"
     except ImportError:
         call, read = plain_caller(bins)
         rival = "plain loop of the documented rule"
@@ -151,7 +152,8 @@ def against_rival(masks: GeneMasks, repeats: int, folder: Path | None) -> dict[s
 
 def one_map(folder: Path, repeats: int, macs3: Path | None) -> dict[str, Any]:
     masks = load_masks(folder / "masks")
-    contigs = Dataset(Path(read_json(folder / "summary.json")["dataset"])).manifest.contigs
+    made = read_json(folder / "summary.json")
+    contigs = Dataset(Path(made["dataset"])).manifest.contigs
     config = CallConfig()
     times: dict[str, list[float]] = {"call": [], "export": []}
     for _ in range(repeats):
@@ -163,6 +165,7 @@ def one_map(folder: Path, repeats: int, macs3: Path | None) -> dict[str, Any]:
             write_map(masks, Path(place), contigs=contigs, config=config)
             times["export"].append(time.perf_counter() - started)
     return {
+        "assembly": made["assembly"],
         "genes": len(masks),
         "bins_per_gene": masks.num_bins,
         "elements": len(elements),
@@ -181,10 +184,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="print only, write nothing")
     args = parser.parse_args()
     idle = wait_for_quiet(args.quiet_seconds)
-    result = circumstances("numpy", "pandas", "pyBigWig") | {"idle_share": idle, "maps": {}}
-    for folder in args.maps:
-        name = read_json(folder / "summary.json")["assembly"]
-        result["maps"][name] = one_map(folder, args.repeats, args.macs3)
+    result = circumstances("numpy", "pandas", "pyBigWig") | {"idle_share": idle}
+    result["maps"] = [one_map(folder, args.repeats, args.macs3) for folder in args.maps]
     write_result("elements", result, quick=args.quick)
 
 
