@@ -95,13 +95,19 @@ def write_bed(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> No
         Starts with ``chrom, start, end``; 0-based half-open.
     path : Path
         With suffix ``.gz`` the text is bgzipped and a ``.tbi`` index is written beside it.
-        Tabs, line breaks and double quotes inside a cell become underscores.
+        Tabs, line breaks and double quotes inside a cell become underscores; what is unknown (NaN
+        or None) is NA.
     """
     ordered = frame.sort_values(["chrom", "start", "end"], kind="stable")
     texts = ordered.select_dtypes(include=["object", "string", "category"]).columns
     clean = ordered.assign(**{name: ordered[name].map(_cell) for name in texts})
     text = clean.to_csv(
-        sep="\t", header=False, index=False, float_format="%.6g", quoting=csv.QUOTE_NONE
+        sep="\t",
+        header=False,
+        index=False,
+        float_format="%.6g",
+        quoting=csv.QUOTE_NONE,
+        na_rep="NA",
     )
     with atomic_file(path, overwrite=overwrite) as partial:
         if path.suffix == ".gz":

@@ -122,7 +122,14 @@ def _band(name: str) -> str:
 
 def _rule(summary: Mapping[str, Any]) -> str:
     calling = summary["calling"]
-    origin = "given" if calling["threshold"] else f"budget of {100 * calling['budget']:g} % of bins"
+    if calling.get("fdr"):
+        origin = f"false-discovery level of {100 * calling['fdr']:g} %"
+    elif calling["threshold"]:
+        origin = "given"
+    else:
+        origin = f"budget of {100 * calling['budget']:g} % of bins"
+    if summary["threshold"] is None:
+        return f"no threshold meets the {origin}"
     return (
         f"mask at least {summary['threshold']:.3f} ({origin}); gaps up to "
         f"{calling['max_gap_bp']} bp are joined; at least {calling['min_length_bp']} bp long"
