@@ -25,7 +25,7 @@ def test_known_parameters_are_found(num_replicates):
     fit = fit_idr(values)
     assert fit.converged
     # Three standard deviations of the estimates over 12 seeds, whose means are those of
-    # the known parameters to within a standard error and a half.
+    # the known parameters to within two standard errors.
     spread = {"p": 0.03, "mu": 0.3, "sigma": 0.2, "rho": 0.02}
     for name, value in known.items():
         assert getattr(fit, name) == pytest.approx(value, abs=spread[name]), name
