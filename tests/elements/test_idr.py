@@ -24,8 +24,11 @@ def test_known_parameters_are_found(num_replicates):
     values, real = mixture(2000, num_replicates, **known, seed=1)
     fit = fit_idr(values)
     assert fit.converged
+    # Three standard deviations of the estimates over 12 seeds, whose means are those of
+    # the known parameters to within two standard errors.
+    spread = {"p": 0.03, "mu": 0.3, "sigma": 0.2, "rho": 0.02}
     for name, value in known.items():
-        assert getattr(fit, name) == pytest.approx(value, abs=0.15), name
+        assert getattr(fit, name) == pytest.approx(value, abs=spread[name]), name
     # Of the elements at an IDR of 0.1, a tenth is expected not to be reproducible.
     chosen = fit.global_idr(values) <= 0.1
     assert 1 - real[chosen].mean() == pytest.approx(0.1, abs=0.03)
