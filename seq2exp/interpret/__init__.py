@@ -1,0 +1,1 @@
+"""What a trained model uses: deletions, attributions, motifs."""
