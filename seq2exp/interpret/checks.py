@@ -5,7 +5,7 @@ Shapes: S sites, R rounds (shuffles), M members, K outputs, N bins.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from seq2exp.dataset.samples import GeneSamples
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.truth import Truth
 from seq2exp.interpret.deletion import DeletionConfig, Destroyer, background
-from seq2exp.interpret.edits import Edit, GeneWindow, open_window
+from seq2exp.interpret.edits import GeneWindow, open_window
 from seq2exp.interpret.rerun import GeneRunner, evaluating
 from seq2exp.interpret.site_table import Plan, Site, SiteTable
 from seq2exp.interpret.sites import OK, decoys, place
@@ -257,14 +257,12 @@ class _Check:
         gene, config = runner.gene, self.config.deletion.in_place
         destroyer = self._destroyer(gene, background_T, config)
         bare = destroyer.destroy(gene.outside(gene.promoter))
-        bare_RMK = runner.predict(bare)
-
-        def edits() -> Iterator[Edit]:
-            for site in sites:
-                yield from (destroyer.put_back(edit, site.span) for edit in bare)
-
-        found = runner.predict(edits()).reshape(len(sites), *bare_RMK.shape)
-        gains_SRK: Float = (found - bare_RMK).mean(axis=2)
+        gains = []
+        for edit in bare:
+            alone_MK = runner.predict([edit], base=edit)[0]
+            kept = (destroyer.put_back(edit, site.span) for site in sites)
+            gains.append((runner.predict(kept, base=edit) - alone_MK).mean(axis=1))
+        gains_SRK: Float = np.stack(gains, axis=1)
         return gains_SRK
 
 

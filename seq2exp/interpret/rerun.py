@@ -1,8 +1,8 @@
 """Predictions of many edits of one window: batched, and no more than an edit can change.
 
 Every member of a run sees each edit once; the reference is seen once per gene. A model that offers
-``rerun`` shares what the edits leave as it is (see :mod:`seq2exp.models.rerun`); any other gets
-whole windows.
+``share`` computes once what the edits leave as it is (see :mod:`seq2exp.models.rerun`); any other
+gets whole windows.
 
 Shapes: J edits, M members, K outputs, N bins.
 """
@@ -19,7 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from seq2exp.dataset.samples import Batch
 from seq2exp.interpret.edits import Edit, GeneWindow, make_batch
+from seq2exp.models.output import ModelCall
+from seq2exp.models.rerun import Shared, share_window
 from seq2exp.training.module import forward_batch
 from seq2exp.training.run import TrainedRun
 
@@ -79,14 +82,25 @@ class GeneRunner:
         self.expression_MK = _numbers(outputs, "expression_BK")[:, 0]
         self.mask_MN = _numbers(outputs, "mean_BN")[:, 0] if has_mask(models) else None
         self.masks = [output.mask_BN for output in outputs]
+        self.base: Edit | None = None
+        self.shared: list[Shared | None] = [None] * len(models)
 
-    def predict(self, edits: Iterable[Edit]) -> NDArray[np.float64]:
-        """Return the predictions of edits, shape (edits, members, outputs)."""
+    def predict(self, edits: Iterable[Edit], *, base: Edit | None = None) -> NDArray[np.float64]:
+        """Return the predictions of edits, shape (edits, members, outputs).
+
+        Parameters
+        ----------
+        edits : iterable of Edit
+        base : Edit, optional
+            What they have most in common with; the window as it is when left out.
+        """
+        self._look_at(base or self.gene.reference)
         found = [np.empty((0, *self.expression_MK.shape))]
         stream = iter(edits)
         while chunk := list(itertools.islice(stream, self.batch_size)):
             found += [self._run(list(group)) for _, group in itertools.groupby(chunk, _is_closed)]
-        return np.concatenate(found)
+        predictions: NDArray[np.float64] = np.concatenate(found)
+        return predictions
 
     def closed_reference(self) -> NDArray[np.float64]:
         """Return the predictions of the window under its own mask, held fixed: (members, outputs).
@@ -97,16 +111,42 @@ class GeneRunner:
         edit = Edit(**{**vars(self.gene.reference), "closed": none})
         return self.predict([edit])[0]
 
+    def _look_at(self, base: Edit) -> None:
+        """Let every member share what edits of this window have in common with it."""
+        if base is self.base:
+            return
+        self.base = base
+        self.base_batch = make_batch(self.gene, [base]).to(self.device)
+        if self.share:
+            call = _call(self.base_batch, None)
+            self.shared = [share_window(model, call) for model in self.models]
+
+    def _changed(self, batch: Batch) -> Tensor:
+        """Tell in which bins windows differ from the base, bool, shape (edits, bins)."""
+        codes_BL, base_1L = batch.codes_BL, self.base_batch.codes_BL
+        differ_BL = codes_BL != base_1L
+        changed_BN = differ_BL.reshape(len(codes_BL), -1, self.gene.bin_size).any(2)
+        ours, base = batch.signal_BNT, self.base_batch.signal_BNT
+        tracks_BN: Tensor = ((ours != base) & ~(ours.isnan() & base.isnan())).any(2)
+        return changed_BN | tracks_BN
+
     def _run(self, edits: list[Edit]) -> NDArray[np.float64]:
         batch = make_batch(self.gene, edits).to(self.device)
+        changed_BN = self._changed(batch)
         outputs = []
-        for model, mask_1N in zip(self.models, self.masks, strict=True):
-            options: dict[str, Any] = {}
+        members = zip(self.models, self.masks, self.shared, strict=True)
+        for model, mask_1N, shared in members:
+            mask_BN = None
             closed = [edit.closed for edit in edits if edit.closed is not None]
             if closed:
                 closed_BN = torch.from_numpy(np.stack(closed))
-                options["mask_BN"] = _shut(mask_1N, closed_BN.to(self.device))
-            outputs.append(forward_batch(model, batch, **options))
+                mask_BN = _shut(mask_1N, closed_BN.to(self.device))
+            if shared is not None:
+                outputs.append(shared(_call(batch, mask_BN), changed_BN))
+            elif mask_BN is None:
+                outputs.append(forward_batch(model, batch))
+            else:
+                outputs.append(forward_batch(model, batch, mask_BN=mask_BN))
         found: NDArray[np.float64] = _numbers(outputs, "expression_BK").swapaxes(0, 1)
         return found
 
@@ -114,6 +154,19 @@ class GeneRunner:
 def has_mask(models: list[nn.Module]) -> bool:
     """Tell whether the models read their window through a mask."""
     return all(getattr(model.config, "mask", "none") != "none" for model in models)
+
+
+def _call(batch: Batch, mask_BN: Tensor | None) -> ModelCall:
+    return ModelCall(
+        batch.codes_BL,
+        batch.signal_BNT,
+        batch.features_BF,
+        batch.blacklist_BN,
+        batch.valid_BN,
+        mask_BN,
+        force_promoter=True,
+        elements_BR2=batch.elements_BR2,
+    )
 
 
 def _is_closed(edit: Edit) -> bool:
