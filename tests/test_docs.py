@@ -18,7 +18,11 @@ PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Pages whose command is not their file name, and pages about something else.
-PAGE_OF_COMMAND = {"doctor": "install", "simulate": "simulator"}
+PAGE_OF_COMMAND = {
+    "doctor": "install",
+    "simulate": "simulator",
+    "elements check": "elements_check",
+}
 
 
 @pytest.fixture(scope="module")

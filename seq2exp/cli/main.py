@@ -33,6 +33,7 @@ COMMANDS = {
     "compare": "several runs side by side on the same genes, with paired differences",
     "predict": "expression of every gene of a dataset",
     "elements": "regulatory-element maps: BED, bigWig, BEDPE, plots",
+    "elements check": "delete, keep alone and swap called elements: what the model itself uses",
     "report": "one HTML page about a run",
 }
 

@@ -98,7 +98,8 @@ class GeneRunner:
         found = [np.empty((0, *self.expression_MK.shape))]
         stream = iter(edits)
         while chunk := list(itertools.islice(stream, self.batch_size)):
-            found += [self._run(list(group)) for _, group in itertools.groupby(chunk, _is_closed)]
+            groups = itertools.groupby(chunk, _is_closed)
+            found += [self._run(list(group)) for _, group in groups]
         predictions: NDArray[np.float64] = np.concatenate(found)
         return predictions
 
@@ -109,7 +110,8 @@ class GeneRunner:
         """
         none = np.zeros(self.gene.reference.valid.shape, dtype=np.bool_)
         edit = Edit(**{**vars(self.gene.reference), "closed": none})
-        return self.predict([edit])[0]
+        alone_MK: NDArray[np.float64] = self.predict([edit])[0]
+        return alone_MK
 
     def _look_at(self, base: Edit) -> None:
         """Let every member share what edits of this window have in common with it."""
