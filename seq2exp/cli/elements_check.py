@@ -44,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--no-sufficiency", action="store_true", help="leave this check out")
     parser.add_argument("--no-swap", action="store_true", help="leave this check out")
-    parser.add_argument("--batch-size", type=int, default=16, help="windows per pass (%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, help="windows per pass (default: a million bases)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all draws (%(default)s)")
     options.add_overwrite(parser)
     options.add_json(parser)

@@ -29,6 +29,8 @@ from seq2exp.training.run import TrainedRun
 __all__ = ["CheckConfig", "Checked", "check_elements"]
 
 Float = NDArray[np.float64]
+# Bases of all windows of a forward pass.
+_BASES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,12 @@ class CheckConfig:
     """Largest difference between the distances of two elements that are swapped."""
     promoter_bp: int = 2000
     """Central base pairs that are never destroyed, for models without a promoter of their own."""
-    batch_size: int = 16
-    """Windows per forward pass."""
+    batch_size: int | None = None
+    """Windows per forward pass; when not given, as many as hold a million bases together."""
 
     def __post_init__(self) -> None:
         for name, least in (("decoys", 0), ("promoter_bp", 1), ("batch_size", 1)):
-            if getattr(self, name) < least:
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ConfigError(
                     facts(
                         f"check.{name}",
@@ -214,7 +216,8 @@ class _Check:
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows of a gene's sites, and of its swaps."""
         gene = plan.gene
-        runner = GeneRunner(self.run.models, gene, device=device, batch_size=self.config.batch_size)
+        batch_size = self.config.batch_size or max(1, _BASES // gene.length)
+        runner = GeneRunner(self.run.models, gene, device=device, batch_size=batch_size)
         tested = plan.tested
         called = gene.bin_mask([site.span for site in tested if site.kind == "element"])
         background_T = background(gene, called)

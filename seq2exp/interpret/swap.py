@@ -149,6 +149,8 @@ def swap_elements(
         for site in table.plan.tested
         if site.kind == "element" and (donor := donors.of(gene, site)) is not None
     ]
+    if not pairs:
+        return pd.DataFrame()
     emptied = [edit for _, donor in pairs for edit in destroyer.destroy([donor.placed])]
     rounds = destroyer.config.rounds
     empty_PRK = runner.predict(emptied).mean(axis=1).reshape(len(pairs), rounds, -1)
