@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from seq2exp.cli.main import COMMANDS, build_parser
+from seq2exp.cli.main import COMMANDS, _join_words, build_parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -81,7 +81,7 @@ def commands_in(page: Path) -> list[list[str]]:
             # Forms with {a,b} or [optional] parts describe commands, they are none.
             if words.startswith("seq2exp ") and not re.search(r"[\[\]{}]|\.\.\.", words):
                 found += [shlex.split(part, comments=True)[1:] for part in words.split("&&")]
-    return [words for words in found if words]
+    return [_join_words(words) for words in found if words]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
