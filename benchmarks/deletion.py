@@ -101,7 +101,9 @@ def measure(name: str, window_bp: int, *, batch: int, repeats: int) -> dict[str,
     window, edits, changed = make_edits(model, window_bp)
     encoder, codes, signal = model.encoder, window.codes_BL, window.signal_BNT
     hidden = encoder.embedding(codes, signal)
-    error = run_shared(model, window, edits, changed, batch) - run_batched(model, edits, batch)
+    exact = run_batched(model, edits, batch)
+    error = run_shared(model, window, edits, changed, batch) - exact
+    effect = exact - model(codes, signal).expression_BK
     runs: dict[str, Callable[[], object]] = {
         "single": lambda: model(codes, signal),
         "trunk": lambda: encoder.trunk(hidden, span=model.span),
@@ -123,6 +125,7 @@ def measure(name: str, window_bp: int, *, batch: int, repeats: int) -> dict[str,
         "passes_batched": float(np.median(np.divide(times["batched"], times["single"]))),
         "trunk_share_of_single_pass": middle["trunk"] / middle["single"],
         "largest_difference": float(error.abs().max()),
+        "largest_effect": float(effect.abs().max()),
         "holds": ratio <= TARGET,
         "idle": idle,
     }
@@ -132,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--windows", type=int, nargs="+", default=[32_768, 196_608])
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--batch", type=int, default=10, help="edits per pass")
+    parser.add_argument("--batch", type=int, default=25, help="edits per pass")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="conv at 32 kb; writes no result")

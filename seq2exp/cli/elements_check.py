@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-sufficiency", action="store_true", help="leave this check out")
     parser.add_argument("--no-swap", action="store_true", help="leave this check out")
     parser.add_argument(
-        "--batch-size", type=int, help="windows per pass (default: a million bases)"
+        "--batch-size", type=int, help="windows per pass (default: two million bases)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of all draws (%(default)s)")
     options.add_overwrite(parser)

@@ -170,14 +170,15 @@ class TrunkRerun:
     def _around(self, number: int, at: Tensor, piece: Tensor, first: Tensor, width: int) -> Tensor:
         """Input of a block from `first` on: the edited piece, and the reference around it."""
         index_BQ = first[:, None] + torch.arange(width, device=first.device)
-        offset = self.reaches[number]
         inputs_ND = self.inputs[number][0]
-        reference_BQD = inputs_ND[(index_BQ + offset).clamp(0, len(inputs_ND) - 1)]
-        place_BQ = index_BQ - at[:, None]
-        inside_BQ1 = ((place_BQ >= 0) & (place_BQ < piece.shape[1]))[..., None]
-        chosen_BQ1 = place_BQ.clamp(0, piece.shape[1] - 1)[..., None]
-        edited_BQD = piece.gather(1, chosen_BQ1.expand(-1, -1, piece.shape[2]))
-        return torch.where(inside_BQ1, edited_BQD, reference_BQD)
+        offset = self.reaches[number]
+        around_BQD = inputs_ND[(index_BQ + offset).clamp(0, len(inputs_ND) - 1)]
+        # Where the bins of the piece lie in it; what no bin of the span reads is left out.
+        place_BP = (at - first)[:, None] + torch.arange(piece.shape[1], device=at.device)
+        inside_BP = (place_BP >= 0) & (place_BP < width)
+        row_BP = torch.arange(len(at), device=at.device)[:, None].expand_as(place_BP)
+        around_BQD[row_BP[inside_BP], place_BP[inside_BP]] = piece[inside_BP]
+        return around_BQD
 
 
 class WindowRerun:

@@ -30,7 +30,7 @@ __all__ = ["CheckConfig", "Checked", "check_elements"]
 
 Float = NDArray[np.float64]
 # Bases of all windows of a forward pass.
-_BASES = 1 << 20
+_BASES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class CheckConfig:
     promoter_bp: int = 2000
     """Central base pairs that are never destroyed, for models without a promoter of their own."""
     batch_size: int | None = None
-    """Windows per forward pass; when not given, as many as hold a million bases together."""
+    """Windows per forward pass; when not given, as many as hold two million bases together."""
 
     def __post_init__(self) -> None:
         for name, least in (("decoys", 0), ("promoter_bp", 1), ("batch_size", 1)):
