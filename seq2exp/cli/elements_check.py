@@ -106,7 +106,13 @@ def run(args: argparse.Namespace) -> None:
     }
     with atomic_directory(args.out, overwrite=args.overwrite) as partial:
         write_check(checked, numbers, partial, config=config, origin=origin)
-        write_check_plots(checked.sites, checked.swaps, checked.samples, partial / "plots")
+        write_check_plots(
+            checked.sites,
+            checked.swaps,
+            checked.samples,
+            partial / "plots",
+            unit=f"{trained.card.expression_transform} {trained.card.expression_unit}",
+        )
     options.write_rows(args, origin, numbers)
     print(f"{len(rows):,} genes, {len(checked.sites):,} sites in {args.out}")
     print(check_text(numbers))

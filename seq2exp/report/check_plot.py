@@ -23,14 +23,25 @@ Float = NDArray[np.float64]
 
 
 def write_check_plots(
-    sites: pd.DataFrame, swaps: pd.DataFrame, samples: Sequence[str], folder: Path
+    sites: pd.DataFrame,
+    swaps: pd.DataFrame,
+    samples: Sequence[str],
+    folder: Path,
+    *,
+    unit: str = "expression",
 ) -> None:
     """Write check.png and check.svg; the arguments are those of :func:`plot_check`."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_figure(plot_check(sites, swaps, samples), folder / "check")
+    save_figure(plot_check(sites, swaps, samples, unit=unit), folder / "check")
 
 
-def plot_check(sites: pd.DataFrame, swaps: pd.DataFrame, samples: Sequence[str]) -> Figure:
+def plot_check(
+    sites: pd.DataFrame,
+    swaps: pd.DataFrame,
+    samples: Sequence[str],
+    *,
+    unit: str = "expression",
+) -> Figure:
     """Draw up to four panels.
 
     Parameters
@@ -39,6 +50,8 @@ def plot_check(sites: pd.DataFrame, swaps: pd.DataFrame, samples: Sequence[str])
         Of :class:`seq2exp.interpret.checks.Checked`.
     samples : sequence of str
         Outputs of the run.
+    unit : str
+        Unit of predictions, for the axes.
     """
     from matplotlib.figure import Figure as NewFigure
 
@@ -47,8 +60,8 @@ def plot_check(sites: pd.DataFrame, swaps: pd.DataFrame, samples: Sequence[str])
     with styled():
         figure = NewFigure(figsize=(7.2, 5.6), layout="constrained")
         axes = figure.subplots(2, 2).ravel()
-        _mask_panel(axes[0], element, decoy)
-        _effect_panel(axes[1], element, decoy)
+        _mask_panel(axes[0], element, decoy, unit)
+        _effect_panel(axes[1], element, decoy, unit)
         _gain_panel(axes[2], element, decoy)
         _swap_panel(axes[3], element, swaps, samples)
     return figure
@@ -73,7 +86,7 @@ def _empty(axis: Axes, text: str) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def _mask_panel(axis: Axes, element: pd.DataFrame, decoy: pd.DataFrame) -> None:
+def _mask_panel(axis: Axes, element: pd.DataFrame, decoy: pd.DataFrame, unit: str) -> None:
     axis.set_title("Mask and effect of deletion")
     both = pd.concat([element, decoy])
     if both["mask_mean"].isna().all():
@@ -83,17 +96,17 @@ def _mask_panel(axis: Axes, element: pd.DataFrame, decoy: pd.DataFrame) -> None:
     _scatter(axis, element["mask_mean"], element["effect"], "vermilion", "elements")
     _correlation(axis, both["mask_mean"].to_numpy(), both["effect"].to_numpy())
     axis.set_xlabel("mean mask")
-    axis.set_ylabel("|change of predicted expression|")
+    axis.set_ylabel(f"|change of prediction| ({unit})")
     axis.legend(loc="upper center")
 
 
-def _effect_panel(axis: Axes, element: pd.DataFrame, decoy: pd.DataFrame) -> None:
+def _effect_panel(axis: Axes, element: pd.DataFrame, decoy: pd.DataFrame, unit: str) -> None:
     axis.set_title("Effect by distance from the TSS")
     for part, colour, label in ((decoy, "sky", "decoys"), (element, "vermilion", "elements")):
         _scatter(axis, part["distance"] / 1000, part["delta"], colour, label)
     axis.axhline(0, color=LIGHT, linewidth=1, zorder=0)
     axis.set_xlabel("distance from the TSS (kb, negative upstream)")
-    axis.set_ylabel("change when deleted")
+    axis.set_ylabel(f"change when deleted ({unit})")
 
 
 def _gain_panel(axis: Axes, element: pd.DataFrame, decoy: pd.DataFrame) -> None:
@@ -124,4 +137,5 @@ def _swap_panel(
     axis.axline((0, 0), slope=1, color=LIGHT, linewidth=1, zorder=0)
     axis.set_xlabel("loss when deleted, at home or in the place")
     axis.set_ylabel("effect in the other gene")
-    axis.legend(loc="lower right")
+    axis.set_ylim(top=1.3 * max(axis.get_ylim()[1], 0))
+    axis.legend(loc="upper left")
