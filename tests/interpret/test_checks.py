@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from seq2exp.core.errors import ConfigError, InputError
-from seq2exp.dataset.samples import gene_window
+from seq2exp.dataset.samples import GeneSamples, gene_window
 from seq2exp.elements.truth import Truth
 from seq2exp.interpret.agreement import agreement_rows, per_gene
 from seq2exp.interpret.check_truth import truth_rows
@@ -91,8 +93,6 @@ def test_an_element_elsewhere_gives_its_own_count_times_the_weight_of_the_place(
 def test_tracks_of_a_destroyed_element_go_missing_or_to_the_background(dataset):
     run = additive_run(dataset, gain=1.0)
     sites = check(dataset, "n", run=run).sites
-    from seq2exp.dataset.samples import GeneSamples
-
     for index, row, span in spans_of(dataset, sites):
         signal = GeneSamples(dataset, CONFIG, [row])[0].signal[:, 0].astype(np.float64)
         bins = range(span[0] // 32, -(-span[1] // 32))
@@ -171,3 +171,46 @@ def test_deletions_rank_what_the_truth_calls_causal(dataset):
     found = check_elements(run, dataset, elements, ROWS, config=config(), truth=nothing)
     with pytest.raises(InputError, match="0 causal of"):
         truth_rows(found, run, dataset, split="test")
+
+
+def test_runs_without_tracks_and_masks_are_checked(tmp_path):
+    """Sequence alone through a shared convolution: batches of one and whole passes agree."""
+    from seq2exp.dataset.store import Dataset
+    from seq2exp.interpret.deletion import Destroyer, background
+    from seq2exp.interpret.edits import open_window
+    from seq2exp.interpret.rerun import GeneRunner, evaluating
+    from seq2exp.models.baseline import Baseline, BaselineConfig
+    from tests.elements.fakes import fake_run
+    from tests.toys import ToyPlan, toy_dataset
+
+    bare = Dataset(toy_dataset(tmp_path / "bare", ToyPlan(tracks=(), features=False)))
+    settings = BaselineConfig(
+        encoder="conv",
+        encoder_params={"d_model": 8, "num_layers": 2, "stem": {"channels": 4, "width": 5}},
+        num_outputs=2,
+        window_bp=1024,
+        bin_size=32,
+        readout_bp=256,
+    )
+    data = dataclasses.replace(CONFIG, contacts=False)
+    run = fake_run(bare, config=data)
+    run.models = [Baseline(settings).double() for _ in range(2)]
+    elements = elements_at(bare, ROWS, [(64, 128), (400, 440)])
+    # What keeps the promoter is not known to the model.
+    found = check_elements(
+        run, bare, elements, ROWS, config=config("shuffle", promoter_bp=128, swap=False)
+    )
+    tested = found.sites[found.sites["status"] == "ok"]
+    assert tested["delta_member_sd:cell_a"].gt(0).any()
+    assert run.models[0].training
+    samples = GeneSamples(bare, data, [])
+    gene = open_window(samples, 3, promoter_bp=128)
+    none = np.zeros(32, dtype=bool)
+    maker = Destroyer(
+        gene, samples, DeletionConfig(num_shuffles=3), background_T=background(gene, none)
+    )
+    edits = maker.destroy([(64, 128)]) + maker.destroy([(400, 440)])
+    with evaluating(run):
+        shared = GeneRunner(run.models, gene, batch_size=4).predict(edits)
+        whole = GeneRunner(run.models, gene, share=False, batch_size=1).predict(edits)
+    np.testing.assert_allclose(shared, whole, atol=1e-12)
