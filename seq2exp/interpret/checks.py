@@ -127,7 +127,7 @@ def check_elements(
     check = _Check(run, samples, config, truth=truth)
     by_gene = {str(name): part for name, part in elements.groupby("gene_id", sort=False)}
     plans = [check.plan(int(row), by_gene) for row in rows]
-    donors = Donors(plans, samples, tolerance_bp=config.swap_tolerance_bp)
+    donors = Donors(plans, samples, check.open_gene, tolerance_bp=config.swap_tolerance_bp)
     frames, swaps = [], []
     with evaluating(run) as device:
         for plan in track(plans, total=len(plans), label="check", enabled=progress):
@@ -186,9 +186,13 @@ class _Check:
         own = getattr(getattr(run.models[0], "config", None), "promoter_bp", 0)
         self.promoter_bp = int(own) or config.promoter_bp
 
+    def open_gene(self, row: int) -> GeneWindow:
+        """Read the window of a gene."""
+        return open_window(self.samples, row, promoter_bp=self.promoter_bp)
+
     def plan(self, row: int, by_gene: dict[str, pd.DataFrame]) -> Plan:
-        """Open a window and choose what is tested in it."""
-        gene = open_window(self.samples, row, promoter_bp=self.promoter_bp)
+        """Choose what is tested in the window of a gene."""
+        gene = self.open_gene(row)
         table = self.samples.dataset.genes
         gene_id, contig = str(table["gene_id"].iloc[row]), str(table["contig"].iloc[row])
         called = by_gene.get(gene_id, pd.DataFrame(columns=["element_class"]))
@@ -209,13 +213,13 @@ class _Check:
             ]
         if self.truth is not None:
             sites += _candidates(self.truth, gene, gene_id, contig)
-        return Plan(gene, sites)
+        return Plan(row, sites)
 
     def run_gene(
         self, plan: Plan, donors: Donors | None, device: str
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows of a gene's sites, and of its swaps."""
-        gene = plan.gene
+        gene = self.open_gene(plan.row)
         batch_size = self.config.batch_size or max(1, _BASES // gene.length)
         runner = GeneRunner(self.run.models, gene, device=device, batch_size=batch_size)
         tested = plan.tested

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seq2exp.dataset.store import Dataset
-from seq2exp.interpret.edits import GeneWindow, Span
+from seq2exp.interpret.edits import Span
 from seq2exp.interpret.rerun import GeneRunner
 from seq2exp.interpret.sites import OK
 
@@ -39,9 +39,10 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A gene's window and what is tested in it."""
+    """What is tested in the window of one gene; the window itself is opened when it is needed."""
 
-    gene: GeneWindow
+    row: int
+    """Row of the gene table."""
     sites: list[Site]
 
     @property
@@ -67,7 +68,7 @@ class SiteTable:
         self, plan: Plan, runner: GeneRunner, samples: list[str], dataset: Dataset
     ) -> None:
         self.plan, self.runner, self.samples = plan, runner, samples
-        self.gene = dataset.genes.iloc[plan.gene.row]
+        self.gene = dataset.genes.iloc[plan.row]
         self.row_of = {site: number for number, site in enumerate(plan.sites)}
         self.columns: dict[str, Float] = {}
 
@@ -105,7 +106,7 @@ class SiteTable:
 
     def places(self) -> pd.DataFrame:
         """Return identity, place and mask of every site."""
-        sites, gene = self.plan.sites, self.plan.gene
+        sites, gene = self.plan.sites, self.runner.gene
         where = [gene.window.genome_interval(*site.span) for site in sites]
         masks = [self._mask(site) for site in sites]
         frame = pd.DataFrame(
@@ -133,12 +134,12 @@ class SiteTable:
         mask_MN = self.runner.mask_MN
         if mask_MN is None or site.status != OK:
             return np.nan, np.nan
-        values = mask_MN.mean(axis=0)[self.plan.gene.bins(site.span)]
+        values = mask_MN.mean(axis=0)[self.runner.gene.bins(site.span)]
         return float(values.mean()), float(values.max())
 
     def _distance(self, site: Site) -> int:
         """Signed bases from the TSS to the nearest base along transcription."""
-        gene = self.plan.gene
+        gene = self.runner.gene
         start, stop = site.span
         found = max(start - gene.tss, 0) - max(gene.tss - (stop - 1), 0)
         backwards = str(self.gene["strand"]) == "-" and not gene.window.reverse

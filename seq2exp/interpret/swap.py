@@ -7,7 +7,7 @@ did in that place: does the effect follow the sequence or the place?
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,14 +50,23 @@ class Donors:
     plans : sequence of Plan
         All genes that are checked.
     samples : GeneSamples
+    open_gene : callable
+        From the row of a gene to its window.
     tolerance_bp : int
         Largest difference between the distances.
     """
 
-    def __init__(self, plans: Sequence[Plan], samples: GeneSamples, *, tolerance_bp: int) -> None:
-        self.samples, self.tolerance_bp = samples, tolerance_bp
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        samples: GeneSamples,
+        open_gene: Callable[[int], GeneWindow],
+        *,
+        tolerance_bp: int,
+    ) -> None:
+        self.samples, self.open_gene, self.tolerance_bp = samples, open_gene, tolerance_bp
         found = [
-            (plan.gene, site) for plan in plans for site in plan.tested if site.kind == "element"
+            (plan.row, site) for plan in plans for site in plan.tested if site.kind == "element"
         ]
         order = np.argsort([_middle(site) for _, site in found], kind="stable")
         self.entries = [found[i] for i in order]
@@ -70,7 +79,9 @@ class Donors:
         high = np.searchsorted(self.middles, middle + self.tolerance_bp, side="right")
         near = sorted(range(low, high), key=lambda i: (abs(self.middles[i] - middle), i))
         for other, theirs in (self.entries[i] for i in near):
-            donor = None if other.row == gene.row else _matched(gene, site, other, theirs)
+            if other == gene.row:
+                continue
+            donor = _matched(gene, site, self.open_gene(other), theirs)
             if donor is not None:
                 return donor
         return None
