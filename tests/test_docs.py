@@ -22,6 +22,7 @@ PAGE_OF_COMMAND = {
     "doctor": "install",
     "simulate": "simulator",
     "elements compare": "elements_compare",
+    "elements check": "elements_check",
 }
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "predict": "expression of every gene of a dataset",
     "elements": "regulatory-element maps: BED, bigWig, BEDPE, plots",
     "elements compare": "an element map against peaks, links, CRISPRi tables or a truth",
+    "elements check": "delete, keep alone and swap called elements: what the model itself uses",
     "priors": "what a run knows of every gene, for models without sequence",
     "attribute": "what each base and track bin contributes to a prediction",
     "motifs": "enrichment of a motif file in elements, with matched background and FDR",

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 DEBUG = ROOT / "configs" / "train" / "debug.yaml"
 HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
 WORK = ("doctor", "demo", "simulate", "prepare", "inspect", "train", "evaluate", "compare",
-        "predict", "elements", "elements compare", "priors", "attribute", "motifs",
-        "report")  # fmt: skip
+        "predict", "elements", "elements compare", "elements check", "priors", "attribute",
+        "motifs", "report")  # fmt: skip
 
 # Runs `seq2exp ARGUMENTS` and says at the end which of the heavy packages were imported.
 SPY = f"""
