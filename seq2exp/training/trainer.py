@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import seq2exp
-from seq2exp.core.config import dump_yaml, load_yaml, to_dict
+from seq2exp.core.config import bind, dump_yaml, load_yaml, to_dict
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import file_lock, read_json, write_json
 from seq2exp.core.pool import run_tasks
@@ -46,7 +46,7 @@ _ABOUT_TRACKS = ("track_betas", "track_weights", "track_loss_weight")
 _GIVEN_MASKS = ("retrain", "peaks", "abc")
 _ABOUT_GIVEN_MASKS = ("mask_budget", "abc_distance_bp", "abc_max_elements", "abc_element_bp")
 # Settings that change how fast an interrupted run goes on, and nothing else.
-_FREE_TO_CHANGE = ("fit.parallel ", "fit.workers ")
+_FREE_TO_CHANGE = ("fit.parallel ", "fit.workers ", "fit.store_masks ")
 # Enough genes for stable means and deviations of the tracks.
 _SCALING_GENES = 1024
 
@@ -215,7 +215,7 @@ def _claim(config: TrainConfig, dataset: Dataset, out: Path) -> None:
     values = to_dict(config)
     manifest = out / "manifest.json"
     if manifest.is_file():
-        old, state = load_yaml(out / "config.yaml"), read_json(manifest)
+        old, state = _with_defaults(load_yaml(out / "config.yaml")), read_json(manifest)
         differences = [
             line for line in _differences(old, values) if not line.startswith(_FREE_TO_CHANGE)
         ]
@@ -243,6 +243,15 @@ def _claim(config: TrainConfig, dataset: Dataset, out: Path) -> None:
         },
         manifest,
     )
+
+
+def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an earlier version, with the default of every setting it did not have."""
+    try:
+        return to_dict(bind(TrainConfig, values, where="config.yaml"))
+    except ConfigError:
+        # It holds what this version does not know; the differences will say so.
+        return values
 
 
 def _finish(out: Path) -> None:

@@ -107,6 +107,8 @@ def failed(capsys, line, code=2):
         ["predict", "PLACE", "--out", "x.parquet"],
         ["elements", "PLACE", "--out", "x"],
         ["priors", "PLACE", "--out", "x.h5ad"],
+        ["attribute", "PLACE", "--out", "x", "--gene", "g"],
+        ["motifs", "PLACE", "--motifs", "PLACE", "--data", "TOY", "--out", "x"],
         ["report", "PLACE"],
         ["train", "--config", "PLACE", "--data", "TOY", "--out", "x"],
         ["train", "--config", str(DEBUG), "--data", "PLACE", "--out", "x"],

@@ -147,7 +147,7 @@ def test_tracks_without_a_quiet_stretch_are_an_error(run, dataset, monkeypatch):
     def missing(self, gene, window):
         return np.full((32, 2), np.nan, dtype=np.float32)
 
-    monkeypatch.setattr(GeneSamples, "_signal", missing)
+    monkeypatch.setattr(GeneSamples, "signal", missing)
     with pytest.raises(InputError, match="null median"):
         NullInputs(run, dataset, ROWS, kind="background")
     batch = real_batch(dataset, run.card.data)
