@@ -101,17 +101,18 @@ def measure(name: str, window_bp: int, *, batch: int, repeats: int) -> dict[str,
     window, edits, changed = make_edits(model, window_bp)
     encoder, codes, signal = model.encoder, window.codes_BL, window.signal_BNT
     hidden = encoder.embedding(codes, signal)
+    idle = wait_for_quiet(20)
+    start = time.process_time()
     exact = run_batched(model, edits, batch)
+    batched = time.process_time() - start
     error = run_shared(model, window, edits, changed, batch) - exact
     effect = exact - model(codes, signal).expression_BK
     runs: dict[str, Callable[[], object]] = {
         "single": lambda: model(codes, signal),
         "trunk": lambda: encoder.trunk(hidden, span=model.span),
         "shared": lambda: run_shared(model, window, edits, changed, batch),
-        "batched": lambda: run_batched(model, edits, batch),
     }
     times: dict[str, list[float]] = {key: [] for key in runs}
-    idle = wait_for_quiet(20)
     for _ in range(repeats):
         for key, run in runs.items():
             # A single pass is short, so it is run several times.
@@ -122,7 +123,7 @@ def measure(name: str, window_bp: int, *, batch: int, repeats: int) -> dict[str,
     return {
         "seconds": middle,
         "passes_shared": ratio,
-        "passes_batched": float(np.median(np.divide(times["batched"], times["single"]))),
+        "passes_batched": batched / middle["single"],
         "trunk_share_of_single_pass": middle["trunk"] / middle["single"],
         "largest_difference": float(error.abs().max()),
         "largest_effect": float(effect.abs().max()),
