@@ -246,7 +246,7 @@ def _claim(config: TrainConfig, dataset: Dataset, out: Path) -> None:
 
 
 def _with_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an earlier version, with the default of every setting it did not have."""
+    """Return settings of an earlier version with the default of every setting it did not have."""
     try:
         return to_dict(bind(TrainConfig, values, where="config.yaml"))
     except ConfigError:

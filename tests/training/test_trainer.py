@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
-from seq2exp.core.config import dump_yaml
+from seq2exp.core.config import dump_yaml, load_yaml
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.core.files import read_json, sha256
 from seq2exp.dataset.samples import GeneSamples
@@ -61,6 +62,15 @@ def test_a_finished_run_is_left_alone(toy, finished):
     assert (finished / "model" / "model.safetensors").stat().st_mtime_ns == before
     assert read_json(finished / "manifest.json")["state"] == "finished"
     assert epochs(finished) == ["0", "1"]
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(toy, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    settings = load_yaml(run / "config.yaml")
+    del settings["fit"]["deterministic"]
+    (run / "config.yaml").unlink()
+    dump_yaml(settings, run / "config.yaml")
+    train(tiny_config(), toy, run)
 
 
 def test_a_folder_of_another_configuration_is_refused_with_the_difference(toy, finished):
