@@ -15,6 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e ".[dev]" -c constraints.txt
+# The report reads its igv.js; the notebook packages it depends on are not needed for that.
+	$(BIN)/python -m pip install --quiet --no-deps igv-notebook -c constraints.txt
 	@touch $@
 
 demo: install

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from seq2exp.cli.main import COMMANDS, build_parser
+from seq2exp.cli.main import COMMANDS, _join_words, build_parser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -18,7 +18,12 @@ PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # Pages whose command is not their file name, and pages about something else.
-PAGE_OF_COMMAND = {"doctor": "install", "simulate": "simulator"}
+PAGE_OF_COMMAND = {
+    "doctor": "install",
+    "simulate": "simulator",
+    "elements compare": "elements_compare",
+    "elements check": "elements_check",
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,8 @@ def commands_in(page: Path) -> list[list[str]]:
             words = line.strip().removeprefix("$ ")
             # Forms with {a,b} or [optional] parts describe commands, they are none.
             if words.startswith("seq2exp ") and not re.search(r"[\[\]{}]|\.\.\.", words):
-                found += [shlex.split(part, comments=True)[1:] for part in words.split("&&")]
+                parts = [shlex.split(part, comments=True)[1:] for part in words.split("&&")]
+                found += [_join_words(part) for part in parts]
     return [words for words in found if words]
 
 

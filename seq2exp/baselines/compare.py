@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from seq2exp.dataset.edges import usable_rows
 from seq2exp.dataset.samples import CONTACT
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.predict import predict
-from seq2exp.training.run import TrainedRun, open_run
+from seq2exp.training.run import TrainedRun, model_folders, open_run
 
 __all__ = ["Comparison", "RunFacts", "compare"]
 
@@ -45,7 +46,7 @@ class RunFacts:
     epochs: int
     """Most epochs of one member."""
     updates: int
-    """Most optimiser steps of one member."""
+    """Optimiser steps of the member that took most, by its metrics.csv; 0 without that file."""
     window_bp: int
     """Window in bases."""
     bin_size: int
@@ -161,7 +162,7 @@ def compare(
         reference=chosen,
     )
     table += [mean_row(name, "mask_ratio", ratio, split=split) for name, ratio in ratios.items()]
-    about = [_facts(label, run, dataset) for label, run in zip(labels, runs, strict=True)]
+    about = [_facts(label, run) for label, run in zip(labels, runs, strict=True)]
     notes = _notes(about, runs, dataset)
     return Comparison(
         rows=table,
@@ -264,11 +265,9 @@ def _common_rows(
     return rows
 
 
-def _facts(label: str, run: TrainedRun, dataset: Dataset) -> RunFacts:
+def _facts(label: str, run: TrainedRun) -> RunFacts:
     settings = load_yaml(run.folder / "config.yaml")
-    fit, model = settings["fit"], run.card.model
-    genes = len(dataset.gene_rows(("train",)))
-    per_epoch = -(-genes // (fit["batch_size"] * fit["devices"] * fit["num_nodes"]))
+    model = run.card.model
     kind = model.get("encoder") or f"{model.get('trunk', 'bimamba')}, mask {model.get('mask')}"
     return RunFacts(
         name=label,
@@ -276,12 +275,19 @@ def _facts(label: str, run: TrainedRun, dataset: Dataset) -> RunFacts:
         model=f"{model.get('name')}: {kind}",
         parameters=sum(p.numel() for p in run.models[0].parameters() if p.requires_grad),
         members=len(run.models),
-        epochs=fit["max_epochs"],
-        updates=-(-per_epoch // fit["accumulate"]) * fit["max_epochs"],
+        epochs=settings["fit"]["max_epochs"],
+        updates=max(_steps(place.parent / "metrics.csv") for place in model_folders(run.folder)),
         window_bp=run.card.data.window_bp,
         bin_size=run.card.data.bin_size,
         tracks=[name for name in run.card.tracks if name != CONTACT],
     )
+
+
+def _steps(metrics: Path) -> int:
+    if not metrics.is_file():
+        return 0
+    with metrics.open(newline="", encoding="utf-8") as rows:
+        return max((int(row["step"]) for row in csv.DictReader(rows)), default=0)
 
 
 def _notes(about: list[RunFacts], runs: list[TrainedRun], dataset: Dataset) -> list[str]:

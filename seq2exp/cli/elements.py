@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seq2exp.cli import options
+
+if TYPE_CHECKING:
+    from seq2exp.elements.export import ElementMap
+    from seq2exp.elements.nulls import NullConfig
+    from seq2exp.elements.truth import Truth
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +26,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="genes to map; may be repeated (default: all)",
     )  # fmt: skip
     parser.add_argument("--threshold", type=float, help="smallest mask of a called bin")
+    parser.add_argument("--budget", type=float, help="share of bins called (default: 0.05)")
     parser.add_argument(
-        "--budget", type=float, default=0.05, help="share of bins called (%(default)s)"
+        "--fdr",
+        type=float,
+        metavar="LEVEL",
+        help="share of called distal elements that may be no element, from a null",
     )
-    parser.add_argument("--gap", type=int, default=0, metavar="BP", help="join runs this close")
+    parser.add_argument(
+        "--null",
+        choices=("background", "mean", "median", "shuffled", "sequence"),
+        help="inputs without evidence (default with --fdr: background); also fills q-values",
+    )
+    parser.add_argument(
+        "--null-draws", type=int, default=3, metavar="N", help="draws of the null (%(default)s)"
+    )
+    parser.add_argument("--null-seed", type=int, default=0, metavar="SEED", help="(%(default)s)")
+    parser.add_argument(
+        "--replicates",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="runs whose agreement is measured (default: the members of RUN)",
+    )
+    parser.add_argument(
+        "--gap", type=int, metavar="BP", help="join runs this close (default: 0; with --fdr: 256)"
+    )
     parser.add_argument(
         "--min-length", type=int, default=100, metavar="BP", help="drop shorter runs (%(default)s)"
     )
@@ -64,21 +93,45 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         data=dataset.root,
         splits=args.split or SPLITS,
-        config=CallConfig(args.threshold, args.budget, args.gap, args.min_length),
+        config=CallConfig(args.threshold, args.budget, args.gap, args.min_length, args.fdr),
         genes=args.gene,
+        null=_null(args),
+        replicates=args.replicates,
         batch_size=args.batch_size,
         workers=args.workers,
         progress=True,
         overwrite=args.overwrite,
     )
-    rows, comparison = [], None
+    rows, comparison = _level_rows(result, truth), None
     print(f"{len(result.elements):,} elements of {len(result.masks):,} genes in {args.out}")
     if truth is not None:
         comparison = compare_with_truth(result.masks, dataset, truth)
         write_comparison(comparison, args.out / "comparison.json")
-        rows = comparison.rows
+        rows += comparison.rows
         print(comparison.text)
     write_gallery(
         args.out, dataset, truth=truth, comparison=comparison, genes=args.gene, num_loci=args.plots
     )
     options.write_rows(args, {"run": str(args.run_folder), "data": str(dataset.root)}, rows)
+
+
+def _null(args: argparse.Namespace) -> NullConfig | None:
+    """Return the null asked for; --fdr alone takes the default one."""
+    from seq2exp.elements.nulls import NullConfig
+
+    if args.null is None and args.fdr is None:
+        return None
+    return NullConfig(args.null, args.null_seed, args.null_draws)
+
+
+def _level_rows(result: ElementMap, truth: Truth | None) -> list[dict[str, Any]]:
+    """Print and return the stated false-discovery level and, where known, the true ones."""
+    if "fdr" not in result.summary:
+        return []
+    from seq2exp.elements.calibration import level_rows
+
+    rows = level_rows(result.masks, result.elements, result.summary["fdr"], truth=truth)
+    for row in rows:
+        interval = "" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]"
+        print(f"{row['metric']:24} {row['split']:8} {row['value']:.3f}{interval} n={row['n']}")
+    return rows

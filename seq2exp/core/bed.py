@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +57,7 @@ def _data_lines(path: Path) -> list[tuple[int, str]]:
         raw = path.read_bytes()
         data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         text = data.decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise FormatError(
             facts(str(path), found=str(error), expected="BED text", fix="restore the file")
         ) from error
@@ -94,13 +95,19 @@ def write_bed(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> No
         Starts with ``chrom, start, end``; 0-based half-open.
     path : Path
         With suffix ``.gz`` the text is bgzipped and a ``.tbi`` index is written beside it.
-        Tabs, line breaks and double quotes inside a cell become underscores.
+        Tabs, line breaks and double quotes inside a cell become underscores; what is unknown (NaN
+        or None) is NA.
     """
     ordered = frame.sort_values(["chrom", "start", "end"], kind="stable")
     texts = ordered.select_dtypes(include=["object", "string", "category"]).columns
     clean = ordered.assign(**{name: ordered[name].map(_cell) for name in texts})
     text = clean.to_csv(
-        sep="\t", header=False, index=False, float_format="%.6g", quoting=csv.QUOTE_NONE
+        sep="\t",
+        header=False,
+        index=False,
+        float_format="%.6g",
+        quoting=csv.QUOTE_NONE,
+        na_rep="NA",
     )
     with atomic_file(path, overwrite=overwrite) as partial:
         if path.suffix == ".gz":

@@ -250,7 +250,7 @@ class GeneSamples(TorchDataset[Sample]):
         borrowed = data.features[other][self.feature_index]
         return Sample(
             codes=data.codes(window),
-            signal=self._signal(other, other_window),
+            signal=self.signal(other, other_window),
             features=np.where(self.from_track, borrowed, features),
             expression=data.expression[gene][self.label_index],
             blacklist=np.ascontiguousarray(data.excluded_bins(window, bin_size=bin_size)),
@@ -268,7 +268,20 @@ class GeneSamples(TorchDataset[Sample]):
     def _window(self, gene: int) -> Window:
         return gene_window(self.dataset, gene, self.config, shift=self._shift(gene))
 
-    def _signal(self, gene: int, window: Window) -> NDArray[np.float32]:
+    def signal(self, gene: int, window: Window) -> NDArray[np.float32]:
+        """Return the chosen tracks of any window, and the contact profile of a gene beside them.
+
+        Parameters
+        ----------
+        gene : int
+            Row of the gene table.
+        window : Window
+
+        Returns
+        -------
+        float32 array, shape (num_bins, num_tracks)
+            Stored units, in model direction; NaN where there is no data.
+        """
         bin_size = self.config.bin_size
         signal = self.dataset.track_bins(window, bin_size=bin_size)
         if not self.all_tracks:

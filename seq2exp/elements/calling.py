@@ -1,12 +1,15 @@
-"""From a mask to elements: a threshold or a budget, then the run-length rule of peak callers.
+"""From a mask to elements: a threshold, then the run-length rule of peak callers.
 
-The rule is in :mod:`seq2exp.core.runs`.
+The threshold is given, or follows from a budget or from a false-discovery level
+(:mod:`seq2exp.elements.fdr`). The rule is in :mod:`seq2exp.core.runs`.
 """
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,15 +17,19 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import ConfigError, Seq2ExpWarning, facts
 from seq2exp.core.runs import Runs, call_runs
-from seq2exp.elements.masks import FREE, PROMOTER, GeneMasks
+from seq2exp.elements.fdr import FdrCurve, distal_runs, learned_histogram
+from seq2exp.elements.masks import PROMOTER, GeneMasks
 
 __all__ = [
     "ELEMENT_COLUMNS",
+    "EVIDENCE_COLUMNS",
     "CallConfig",
     "budget_threshold",
     "call_elements",
     "merge_elements",
 ]
+
+logger = logging.getLogger(__name__)
 
 ELEMENT_COLUMNS = (
     "chrom",
@@ -38,7 +45,20 @@ ELEMENT_COLUMNS = (
     "symbol",
     "distance",
     "element_class",
+    "q_value",
+    "mask_q05",
+    "mask_q95",
+    "prob_called",
+    "num_calling",
+    "idr",
 )
+"""Columns of an element; those from ``q_value`` on are filled by :mod:`seq2exp.elements.evidence`
+and are NaN for promoters, whose mask is forced."""
+
+EVIDENCE_COLUMNS = ELEMENT_COLUMNS[13:]
+
+_BUDGET = 0.05
+_LEVEL_GAP_BP = 256
 
 
 @dataclass(frozen=True)
@@ -46,20 +66,41 @@ class CallConfig:
     """How elements are called."""
 
     threshold: float | None = None
-    """Smallest mask of a called bin; when not given it follows from the budget, and is 1 for a mask
-    that is not learned (retrain, peaks, abc)."""
-    budget: float = 0.05
-    """Largest share of all learned bins, over all genes together, that may be called."""
-    max_gap_bp: int = 0
-    """Runs at most this far apart are joined."""
+    """Smallest mask of a called bin; when not given it follows from the level or the budget, and is
+    1 for a mask that is not learned (retrain, peaks, abc)."""
+    budget: float | None = None
+    """Largest share of all learned bins, over all genes together, that may be called; 0.05 when
+    neither a threshold nor a level is given."""
+    max_gap_bp: int | None = None
+    """Runs at most this far apart are joined; 0 when not given, and 256 with a level: tracks reach
+    beyond the borders of an element, and what is called there belongs to it."""
     min_length_bp: int = 100
     """Shorter runs are dropped."""
+    fdr: float | None = None
+    """False-discovery level: the smallest threshold at which at most this share of the called
+    distal elements is expected to be no element."""
 
     def __post_init__(self) -> None:
+        named = [name for name in ("threshold", "budget", "fdr") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ConfigError(
+                facts(
+                    "elements",
+                    found=" and ".join(named),
+                    expected="one of threshold, budget and fdr",
+                    fix="drop all but one: each of them sets the threshold",
+                    count=len(named),
+                )
+            )
+        if not named:
+            object.__setattr__(self, "budget", _BUDGET)
+        if self.max_gap_bp is None:
+            object.__setattr__(self, "max_gap_bp", 0 if self.fdr is None else _LEVEL_GAP_BP)
         checks = {
             "threshold": (self.threshold is None or 0 < self.threshold <= 1, "0 < value <= 1"),
-            "budget": (0 < self.budget <= 1, "0 < value <= 1"),
-            "max_gap_bp": (self.max_gap_bp >= 0, ">= 0"),
+            "budget": (self.budget is None or 0 < self.budget <= 1, "0 < value <= 1"),
+            "fdr": (self.fdr is None or 0 < self.fdr < 1, "0 < value < 1"),
+            "max_gap_bp": (self.gap >= 0, ">= 0"),
             "min_length_bp": (self.min_length_bp >= 1, ">= 1"),
         }
         for name, (holds, expected) in checks.items():
@@ -73,6 +114,11 @@ class CallConfig:
                     )
                 )
 
+    @property
+    def gap(self) -> int:
+        """``max_gap_bp`` with its default filled in."""
+        return self.max_gap_bp or 0
+
     def to_dict(self) -> dict[str, float | int | None]:
         """Return the settings as plain values."""
         return asdict(self)
@@ -84,10 +130,7 @@ def budget_threshold(masks: GeneMasks, budget: float) -> float:
     Exact and in bounded memory: float16 has few values, and the bit patterns of those that are
     not negative have the order of the numbers, so one histogram holds all genes.
     """
-    counts = np.zeros(1 << 16, dtype=np.int64)
-    for genes in masks.chunks():
-        learned = np.asarray(masks.mask[genes])[np.asarray(masks.forced[genes]) == FREE]
-        counts += np.bincount(np.abs(learned).view(np.uint16), minlength=counts.size)
+    counts = learned_histogram(masks)
     above = np.cumsum(counts[::-1])[::-1]
     within = np.flatnonzero(above <= budget * above[0])
     bits = np.array([within[0]], dtype=np.uint16)
@@ -98,11 +141,20 @@ def budget_threshold(masks: GeneMasks, budget: float) -> float:
     return float(bits.view(np.float16)[0])
 
 
-def call_elements(masks: GeneMasks, config: CallConfig | None = None) -> tuple[pd.DataFrame, float]:
+def call_elements(
+    masks: GeneMasks, config: CallConfig | None = None, *, curve: FdrCurve | None = None
+) -> tuple[pd.DataFrame, float]:
     """Call the elements of every gene.
 
     Forced bins never enter the calls: the promoter is reported once per gene as its own class, and
     runs of learned bins end at it.
+
+    Parameters
+    ----------
+    masks : GeneMasks
+    config : CallConfig, optional
+    curve : FdrCurve, optional
+        What a level is read from.
 
     Returns
     -------
@@ -112,24 +164,26 @@ def call_elements(masks: GeneMasks, config: CallConfig | None = None) -> tuple[p
         element along transcription (0 where it covers the TSS, negative upstream).
         ``element_class`` is ``promoter`` or ``distal``.
     threshold : float
-        The threshold used.
+        The threshold used; infinite where no threshold meets the level.
+
+    Raises
+    ------
+    ConfigError
+        A level without a curve.
     """
     config = config or CallConfig()
-    threshold = config.threshold
-    if threshold is None:
-        # Of zeros and ones no budget can choose the best; the ones are the mask.
-        threshold = 1.0 if _is_binary(masks) else budget_threshold(masks, config.budget)
+    threshold = _threshold(masks, config, curve)
     frames = []
     for genes in masks.chunks():
         frames += [_distal(masks, genes, threshold, config), _promoters(masks, genes)]
     elements = pd.concat(frames, ignore_index=True)
-    if not (elements["element_class"] == "distal").any():
+    if np.isfinite(threshold) and not (elements["element_class"] == "distal").any():
         warnings.warn(
             facts(
                 "elements",
                 found=f"no distal element at mask >= {threshold:.4g}",
                 expected="at least one",
-                fix="raise the budget or lower the threshold and the minimum length",
+                fix="raise the budget or the level, or lower the threshold or the minimum length",
                 count=0,
             ),
             Seq2ExpWarning,
@@ -137,6 +191,46 @@ def call_elements(masks: GeneMasks, config: CallConfig | None = None) -> tuple[p
         )
     ordered = elements.sort_values(["chrom", "start", "end", "gene_id"], kind="stable")
     return ordered.reset_index(drop=True), float(threshold)
+
+
+def _threshold(masks: GeneMasks, config: CallConfig, curve: FdrCurve | None) -> float:
+    if config.threshold is not None:
+        return config.threshold
+    if config.fdr is None:
+        # Of zeros and ones no budget can choose the best; the ones are the mask.
+        return 1.0 if _is_binary(masks) else budget_threshold(masks, config.budget or _BUDGET)
+    if curve is None:
+        raise ConfigError(
+            facts(
+                "elements.fdr",
+                found="no null masks",
+                expected="the masks of the model on inputs without evidence",
+                fix="call export_elements, or give the curve of seq2exp.elements.fdr.fdr_curve",
+            )
+        )
+    chosen = curve.choose(config.fdr)
+    if chosen is not None:
+        if chosen == curve.threshold[0] and curve.value(chosen) < config.fdr / 2:
+            logger.warning(
+                "a false-discovery level of %g is not reached: lower thresholds than %.4g only join"
+                " elements or add false ones, and there the rate is %.3g",
+                config.fdr,
+                chosen,
+                curve.value(chosen),
+            )
+        return chosen
+    warnings.warn(
+        facts(
+            f"elements.fdr {config.fdr:g}",
+            found=f"a false-discovery rate of {curve.fdr.min():.3g} at best",
+            expected="a threshold that meets the level",
+            fix="raise the level; no distal element is called",
+            count=0,
+        ),
+        Seq2ExpWarning,
+        stacklevel=3,
+    )
+    return float("inf")
 
 
 def _is_binary(masks: GeneMasks) -> bool:
@@ -150,23 +244,8 @@ def _is_binary(masks: GeneMasks) -> bool:
 def _distal(
     masks: GeneMasks, genes: NDArray[np.int64], threshold: float, config: CallConfig
 ) -> pd.DataFrame:
-    starts, ends = masks.intervals_of(genes)
-    forced = np.asarray(masks.forced[genes])
-    values = np.where(forced == FREE, np.asarray(masks.mask[genes], dtype=np.float64), np.nan)
-    # Every forced stretch starts a new group, so no gap may bridge a promoter.
-    side = np.cumsum(forced != FREE, axis=1)
-    groups = np.arange(genes.size)[:, None] * (masks.num_bins + 1) + side
-    runs = call_runs(
-        starts.ravel(),
-        ends.ravel(),
-        values.ravel(),
-        cutoff=threshold,
-        max_gap=config.max_gap_bp,
-        min_length=config.min_length_bp,
-        groups=groups.ravel(),
-    )
-    owner = genes[runs.group // (masks.num_bins + 1)]
-    return _table(masks, owner, runs, "distal")
+    runs = distal_runs(masks, genes, threshold, max_gap=config.gap, min_length=config.min_length_bp)
+    return _table(masks, genes[runs.group // (masks.num_bins + 1)], runs, "distal")
 
 
 def _promoters(masks: GeneMasks, genes: NDArray[np.int64]) -> pd.DataFrame:
@@ -209,6 +288,7 @@ def _table(
             "symbol": genes["symbol"].astype(str).to_numpy(dtype=object),
             "distance": _signed_distance(runs.start, runs.end, tss, strand),
             "element_class": element_class,
+            **dict.fromkeys(EVIDENCE_COLUMNS, np.nan),
         },
         columns=list(ELEMENT_COLUMNS),
     )
@@ -246,19 +326,27 @@ def merge_elements(elements: pd.DataFrame) -> pd.DataFrame:
     chrom = ordered["chrom"].to_numpy()
     new = np.ones(len(ordered), dtype=np.bool_)
     new[1:] = (chrom[1:] != chrom[:-1]) | (start[1:] >= reach[:-1])
-    grouped = ordered.groupby(np.cumsum(new) - 1, sort=True)
-    merged = grouped.agg(
-        chrom=("chrom", "first"),
-        start=("start", "min"),
-        end=("end", "max"),
-        score=("score", "max"),
-        mean_mask=("mean_mask", "max"),
-        max_mask=("max_mask", "max"),
-        num_genes=("gene_id", "nunique"),
-        genes=("gene_id", lambda ids: ",".join(sorted(set(ids)))),
-        promoter=("element_class", lambda kinds: bool((kinds == "promoter").any())),
+    first = np.flatnonzero(new)
+    genes = ordered["gene_id"].to_numpy(dtype=object)
+    joined = [sorted(set(part)) for part in np.split(genes, first[1:])]
+
+    def largest(name: str) -> NDArray[Any]:
+        highest: NDArray[Any] = np.maximum.reduceat(ordered[name].to_numpy(), first)
+        return highest
+
+    promoter = np.logical_or.reduceat((ordered["element_class"] == "promoter").to_numpy(), first)
+    return pd.DataFrame(
+        {
+            "chrom": chrom[first],
+            "start": start[first],
+            "end": largest("end"),
+            "name": [f"E{number + 1:06d}" for number in range(first.size)],
+            "score": largest("score"),
+            "strand": ".",
+            "mean_mask": largest("mean_mask"),
+            "max_mask": largest("max_mask"),
+            "num_genes": [len(names) for names in joined],
+            "genes": [",".join(names) for names in joined],
+            "element_class": np.where(promoter, "promoter", "distal"),
+        }
     )
-    merged.insert(3, "name", [f"E{number + 1:06d}" for number in range(len(merged))])
-    merged.insert(5, "strand", ".")
-    merged["element_class"] = np.where(merged.pop("promoter"), "promoter", "distal")
-    return merged

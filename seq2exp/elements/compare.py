@@ -8,8 +8,6 @@ Genes are resampled, never bins, because the bins of a gene are not independent.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,23 @@ from numpy.typing import NDArray
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import write_json
 from seq2exp.dataset.store import Dataset
+from seq2exp.elements.judging import Judge, choose_rivals, rank, reported_names, rows_text
 from seq2exp.elements.masks import GeneMasks
-from seq2exp.elements.precision import Ranking, cut_to_budget
+from seq2exp.elements.precision import Ranking
 from seq2exp.elements.rivals import Rivals
 from seq2exp.elements.scored import MODEL, ScoredBins, score_bins
 from seq2exp.elements.truth import Truth
-from seq2exp.training.metrics import interval
 
-__all__ = ["CompareConfig", "Comparison", "band_name", "compare_with_truth", "write_comparison"]
+__all__ = [
+    "CompareConfig",
+    "Comparison",
+    "band_name",
+    "compare_bins",
+    "compare_with_truth",
+    "genes_of",
+    "tuning_genes",
+    "write_comparison",
+]
 
 Float = NDArray[np.float64]
 
@@ -37,9 +44,10 @@ class CompareConfig:
     """How elements are compared with a truth."""
 
     split: str = "test"
-    """Split whose genes are scored."""
+    """Split whose genes are scored; all for the genes of every split."""
     select_split: str = "valid"
-    """Split on which the rivals' cutoffs and the strongest signal are chosen."""
+    """Split on which the rivals' cutoffs and the strongest signal are chosen. Where its genes are
+    among those scored, or none has a true element, defaults stand in."""
     distal_bp: int = 1000
     """Bins nearer to the TSS than this are not counted as distal."""
     bands_bp: tuple[int, ...] = (0, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
@@ -82,7 +90,8 @@ class Comparison:
     rows : list of dict
         ``name, metric, split, value, low, high, n``; NaN is None. Metrics: ``auprc`` (all distal
         bins), ``auprc@<budget>`` (everything outside the method's best share of bins tied last),
-        ``precision@<budget>``, ``recall@<budget>``, ``auprc <band>``, ``pairs_auprc`` (whole
+        ``precision@<budget>``, ``recall@<budget>``, ``auprc <band>``, ``auprc@<budget> <band>``
+        (the budget is that of all distal bins), ``pairs_auprc`` (whole
         candidate elements). Rows named ``mask - <rival>`` are paired differences, positive when
         the mask is better.
     chosen : dict
@@ -130,8 +139,40 @@ def compare_with_truth(
         No gene of the split has a true distal element, or a split is empty.
     """
     config = config or CompareConfig()
-    chosen = _choose(masks, dataset, truth, config)
-    scored = score_bins(masks, dataset, truth, _genes(masks, config.split))
+    other = tuning_genes(masks, config)
+    tuned = score_bins(masks, dataset, truth, other) if other.size else None
+    scored = score_bins(masks, dataset, truth, genes_of(masks, config.split))
+    return compare_bins(scored, tuned, Rivals(masks, dataset), truth, config=config)
+
+
+def compare_bins(
+    scored: ScoredBins,
+    tuned: ScoredBins | None,
+    rivals: Rivals,
+    truth: Truth,
+    *,
+    config: CompareConfig,
+) -> Comparison:
+    """Score bins that have their scores already.
+
+    Parameters
+    ----------
+    scored : ScoredBins
+        Of the genes that are reported.
+    tuned : ScoredBins, optional
+        Of the genes by which the rivals' cutoffs are chosen.
+    rivals : Rivals
+    truth : Truth
+    config : CompareConfig
+
+    Raises
+    ------
+    InputError
+        No gene has a true distal element.
+    """
+    if tuned is not None:
+        tuned = tuned.where(tuned.distance >= config.distal_bp)
+    chosen, informed = choose_rivals(rivals, tuned)
     distal = scored.where(scored.distance >= config.distal_bp)
     if not distal.label.any():
         raise InputError(
@@ -143,21 +184,32 @@ def compare_with_truth(
                 count=0,
             )
         )
-    random = np.random.default_rng(config.seed)
-    uniform = np.full(scored.num_genes, 1 / scored.num_genes)
-    counts = random.multinomial(scored.num_genes, uniform, size=config.num_resamples)
-    judge = _Judge(counts.astype(np.float64), config, chosen)
-    names = [MODEL, *_reported(distal, chosen)]
-    rankings = {name: _rank(distal, name) for name in names}
+    judge = Judge(
+        num_genes=scored.num_genes,
+        chosen=chosen,
+        split=config.split,
+        num_resamples=config.num_resamples,
+        seed=config.seed,
+    )
+    names = [MODEL, *reported_names(distal.scores, chosen)]
+    rankings = {name: rank(distal, name) for name in names}
     rows = judge.rows(rankings, "auprc", Ranking.average_precisions)
-    rows += judge.budgets(distal, names, rankings)
-    for low, high in itertools.pairwise(config.bands_bp):
-        band = scored.where((scored.distance >= low) & (scored.distance < high))
+    edges = list(itertools.pairwise(config.bands_bp))
+    rows += judge.budgets(
+        distal,
+        names,
+        rankings,
+        budgets=config.budgets,
+        bands={band_name(*edge): _between(distal, *edge) for edge in edges},
+    )
+    for low, high in edges:
+        band = scored.where(_between(scored, low, high))
         if band.label.any():
-            found = {name: _rank(band, name) for name in names}
+            found = {name: rank(band, name) for name in names}
             rows += judge.rows(found, f"auprc {band_name(low, high)}", Ranking.average_precisions)
-    if scored.pairs is not None and scored.pairs.label.any():
-        found = {name: _rank(scored.pairs, name) for name in names}
+    # Without candidates that do nothing every order is perfect.
+    if scored.pairs is not None and np.unique(scored.pairs.label).size == 2:
+        found = {name: rank(scored.pairs, name) for name in names}
         rows += judge.rows(found, "pairs_auprc", Ranking.average_precisions)
     curves = {name: rankings[name].curve() for name in [MODEL, *chosen.values()]}
     return Comparison(
@@ -166,7 +218,7 @@ def compare_with_truth(
         curves={
             name: (list(map(float, r)), list(map(float, p))) for name, (r, p) in curves.items()
         },
-        info=_info(scored, distal, truth, config),
+        info=_info(scored, distal, truth, config) | {"chosen_on": _chosen_on(config, informed)},
     )
 
 
@@ -191,7 +243,16 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     write_json(content, path)
 
 
-def _genes(masks: GeneMasks, split: str) -> NDArray[np.int64]:
+def genes_of(masks: GeneMasks, split: str) -> NDArray[np.int64]:
+    """Return the rows of a split, or of all of them.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    if split == "all":
+        return np.arange(len(masks), dtype=np.int64)
     rows = np.flatnonzero((masks.genes["split"] == split).to_numpy())
     if rows.size == 0:
         raise InputError(
@@ -205,106 +266,20 @@ def _genes(masks: GeneMasks, split: str) -> NDArray[np.int64]:
     return rows
 
 
-def _choose(
-    masks: GeneMasks, dataset: Dataset, truth: Truth, config: CompareConfig
-) -> dict[str, str]:
-    """Choose, on other genes, the cutoff of the peak caller and the strongest signal."""
-    rivals = Rivals(masks, dataset)
-    scored = score_bins(masks, dataset, truth, _genes(masks, config.select_split))
-    distal = scored.where(scored.distance >= config.distal_bp)
-
-    def best(names: list[str]) -> str:
-        values = {name: _rank(distal, name).average_precision() for name in names}
-        return max(values, key=lambda name: (np.nan_to_num(values[name]), name))
-
-    chosen = {}
-    if rivals.peak_names:
-        chosen["peak caller"] = best(rivals.peak_names)
-    if rivals.signal_names:
-        chosen["strongest signal"] = best(rivals.signal_names)
-    chosen["distance"] = "distance"
-    if "contact x activity" in distal.scores:
-        chosen["contact x activity"] = "contact x activity"
-    return chosen
+def tuning_genes(masks: GeneMasks, config: CompareConfig) -> NDArray[np.int64]:
+    """Return the rows of the genes by which rivals are chosen: none that is reported."""
+    if config.split in ("all", config.select_split):
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero((masks.genes["split"] == config.select_split).to_numpy())
 
 
-def _reported(scored: ScoredBins, chosen: Mapping[str, str]) -> list[str]:
-    """Every rival, but only the chosen peak cutoff."""
-    peaks = chosen.get("peak caller")
-    return [
-        name
-        for name in scored.scores
-        if name != MODEL and (not name.startswith("peaks ") or name == peaks)
-    ]
+def _between(bins: ScoredBins, low: int, high: int) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = (bins.distance >= low) & (bins.distance < high)
+    return inside
 
 
-def _rank(bins: ScoredBins, name: str) -> Ranking:
-    return Ranking(bins.label, bins.scores[name], bins.gene, num_genes=bins.num_genes)
-
-
-class _Judge:
-    """Turns rankings into rows with intervals; all methods see the same resamples."""
-
-    def __init__(self, counts: Float, config: CompareConfig, chosen: Mapping[str, str]) -> None:
-        self.counts = counts
-        self.once = np.ones((1, counts.shape[1]))
-        self.config = config
-        self.chosen = chosen
-
-    def rows(
-        self,
-        rankings: Mapping[str, Ranking],
-        metric: str,
-        function: Any,  # noqa: ANN401
-    ) -> list[dict[str, Any]]:
-        """Return one row per method and one per paired difference to a chosen rival."""
-        values = {name: float(function(r, self.once)[0]) for name, r in rankings.items()}
-        draws = {name: function(ranking, self.counts) for name, ranking in rankings.items()}
-        rows = [self._row(name, metric, values[name], draws[name]) for name in rankings]
-        for rival in self.chosen.values():
-            value = values[MODEL] - values[rival]
-            rows.append(self._row(f"{MODEL} - {rival}", metric, value, draws[MODEL] - draws[rival]))
-        return rows
-
-    def budgets(
-        self, bins: ScoredBins, names: list[str], rankings: Mapping[str, Ranking]
-    ) -> list[dict[str, Any]]:
-        """Return AUPRC, precision and recall with everything outside a budget left out."""
-        rows = []
-        for budget in self.config.budgets:
-            cut = {
-                name: Ranking(
-                    bins.label,
-                    cut_to_budget(bins.scores[name], budget),
-                    bins.gene,
-                    num_genes=bins.num_genes,
-                )
-                for name in names
-            }
-            rows += self.rows(cut, f"auprc@{budget:g}", Ranking.average_precisions)
-            for place, metric in enumerate(("precision", "recall")):
-                rows += self.rows(
-                    rankings,
-                    f"{metric}@{budget:g}",
-                    lambda ranking, counts, b=budget, p=place: ranking.at_budget(counts, b)[p],
-                )
-        return rows
-
-    def _row(self, name: str, metric: str, value: float, draws: Float) -> dict[str, Any]:
-        found = interval(value, draws, n=self.counts.shape[1])
-        return {
-            "name": name,
-            "metric": metric,
-            "split": self.config.split,
-            "value": _finite(found.value),
-            "low": _finite(found.low),
-            "high": _finite(found.high),
-            "n": found.n,
-        }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _chosen_on(config: CompareConfig, informed: bool) -> str:  # noqa: FBT001
+    return config.select_split if informed else "nothing: defaults"
 
 
 def _info(
@@ -331,26 +306,9 @@ def _table(comparison: Comparison) -> str:
     metrics = ["auprc", *(f"auprc@{b:g}" for b in comparison.info["settings"]["budgets"])]
     if comparison.value(MODEL, "pairs_auprc"):
         metrics.append("pairs_auprc")
-    names = list(dict.fromkeys(row["name"] for row in comparison.rows))
-    width = max(len(name) for name in names)
     title = (
         f"Elements against {comparison.info['truth']}: {comparison.info['genes']} genes of split "
         f"{comparison.info['settings']['split']}, {comparison.info['distal_bins']} distal bins, "
         f"{100 * comparison.info['base_rate']:.1f}% in true elements"
     )
-    lines = [
-        title,
-        " " * width + "".join(f"  {metric:>24}" for metric in metrics),
-    ]
-    for name in names:
-        cells = [_cell(comparison.value(name, metric)) for metric in metrics]
-        lines.append(f"{name:<{width}}" + "".join(f"  {cell:>24}" for cell in cells))
-    return "\n".join(lines)
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None or row["value"] is None:
-        return "-"
-    if row["low"] is None:
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return rows_text(title, comparison.rows, metrics)

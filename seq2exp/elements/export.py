@@ -3,7 +3,8 @@
 ::
 
     OUT/elements.bed.gz, .tbi    per gene: BED6 + mean_mask max_mask summit gene_id symbol
-                                 distance element_class
+                                 distance element_class and what stands behind the call
+    OUT/elements.narrowPeak.gz   distal elements as ENCODE narrowPeak, .tbi
     OUT/union.bed.gz, .tbi       union over genes: BED6 + mean_mask max_mask num_genes genes class
     OUT/links.bedpe.gz, .tbi     element - TSS of its gene
     OUT/mask.bw                  per base, largest learned mask over genes; no forced promoters
@@ -17,13 +18,13 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,15 @@ from seq2exp.core.files import atomic_directory, require_space, safe_name, write
 from seq2exp.dataset.edges import usable_rows
 from seq2exp.dataset.format import SPLITS
 from seq2exp.dataset.store import Dataset
+from seq2exp.elements.agreement import replicate_masks
 from seq2exp.elements.calling import CallConfig, call_elements, merge_elements
-from seq2exp.elements.masks import FREE, GeneMasks, gene_masks, load_masks
+from seq2exp.elements.evidence import add_evidence
+from seq2exp.elements.fdr import fdr_curve, fdr_summary
+from seq2exp.elements.formats import LINK_COLUMNS, links_table, narrow_peaks
+from seq2exp.elements.masks import GeneMasks, gene_masks, load_masks
 from seq2exp.elements.merged import merged_mask, run_lengths
+from seq2exp.elements.nulls import NullConfig, null_masks
+from seq2exp.elements.summary import map_summary
 from seq2exp.training.run import TrainedRun, open_run
 
 __all__ = [
@@ -47,31 +54,14 @@ __all__ = [
     "ElementMap",
     "export_elements",
     "links_table",
+    "narrow_peaks",
     "write_bigwig",
     "write_map",
 ]
 
 logger = logging.getLogger(__name__)
 
-LINK_COLUMNS = (
-    "chrom1",
-    "start1",
-    "end1",
-    "chrom2",
-    "start2",
-    "end2",
-    "name",
-    "score",
-    "strand1",
-    "strand2",
-    "gene_id",
-    "symbol",
-    "distance",
-    "element_class",
-    "mean_mask",
-)
 _CHUNK = 500_000
-_BANDS = (0, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +92,8 @@ def export_elements(
     splits: Sequence[str] = SPLITS,
     config: CallConfig | None = None,
     genes: Sequence[str] = (),
+    null: NullConfig | None = None,
+    replicates: Sequence[Path] = (),
     batch_size: int = 16,
     workers: int = 0,
     progress: bool = False,
@@ -123,6 +115,11 @@ def export_elements(
         How elements are called.
     genes : sequence of str
         Ids or symbols of genes that get a bigWig of their own.
+    null : NullConfig, optional
+        Null masks to draw, for q-values; the default null when ``config`` asks for a level.
+    replicates : sequence of Path
+        Folders of further runs whose agreement with this one is measured; without them that of
+        the members of the run is.
     batch_size, workers, progress
         As in :func:`seq2exp.elements.masks.gene_masks`.
     overwrite : bool
@@ -133,33 +130,68 @@ def export_elements(
     InputError
         No gene in the splits, an unknown gene, or an existing ``out``.
     ConfigError
-        The dataset does not fit the run.
+        The dataset does not fit the run, or the null does not.
     """
     run = open_run(run_folder)
+    config = config or CallConfig()
+    if config.fdr is not None and null is None:
+        null = NullConfig()
+    if null is not None:
+        null = null.resolved(run)
+    others = [open_run(folder) for folder in replicates]
     dataset = Dataset(data or run.dataset_path())
     rows = dataset.gene_rows(tuple(splits))
     _require_genes(rows, splits, dataset)
     rows = usable_rows(dataset, rows, run.card.data, what="genes of the map")
+    loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
     with atomic_directory(Path(out), overwrite=overwrite) as partial:
-        masks = gene_masks(
+        masks = gene_masks(run, dataset, rows, out=partial / "masks", members=True, **loading)
+        # Other masks are needed for counting only; they lie on disk so that memory stays bounded.
+        with TemporaryDirectory(dir=partial, prefix="scratch.") as scratch:
+            elements, summary = write_map(
+                masks,
+                partial,
+                contigs=dataset.manifest.contigs,
+                config=config,
+                genes=genes,
+                nulls=_draws(run, dataset, rows, null, Path(scratch), loading),
+                replicates=[
+                    gene_masks(other, dataset, rows, out=Path(scratch) / f"run_{i}", **loading)
+                    for i, other in enumerate(others)
+                ],
+                extra=_origin(run, dataset, splits)
+                | {
+                    "null": asdict(null) if null else None,
+                    "replicates": [str(folder) for folder in replicates],
+                },
+            )
+    folder = Path(out).absolute()
+    return ElementMap(folder, load_masks(folder / "masks"), elements, summary)
+
+
+def _draws(
+    run: TrainedRun,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    null: NullConfig | None,
+    scratch: Path,
+    loading: Mapping[str, Any],
+) -> list[GeneMasks]:
+    if null is None:
+        return []
+    return [
+        null_masks(
             run,
             dataset,
             rows,
-            out=partial / "masks",
-            batch_size=batch_size,
-            workers=workers,
-            progress=progress,
+            kind=null.kind,
+            seed=null.seed,
+            draw=draw,
+            out=scratch / f"null_{draw}",
+            **loading,
         )
-        elements, summary = write_map(
-            masks,
-            partial,
-            contigs=dataset.manifest.contigs,
-            config=config,
-            genes=genes,
-            extra=_origin(run, dataset, splits),
-        )
-    folder = Path(out).absolute()
-    return ElementMap(folder, load_masks(folder / "masks"), elements, summary)
+        for draw in range(null.draws)
+    ]
 
 
 def _require_genes(rows: NDArray[np.int64], splits: Sequence[str], dataset: Dataset) -> None:
@@ -194,6 +226,8 @@ def write_map(
     contigs: Mapping[str, int],
     config: CallConfig | None = None,
     genes: Sequence[str] = (),
+    nulls: Sequence[GeneMasks] = (),
+    replicates: Sequence[GeneMasks] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Call elements and write every file except the masks themselves into an existing folder.
@@ -207,12 +241,27 @@ def write_map(
     config : CallConfig, optional
     genes : sequence of str
         Genes that get a bigWig of their own.
+    nulls : sequence of GeneMasks
+        Null masks of the same genes, for q-values and for a level.
+    replicates : sequence of GeneMasks
+        Masks of the same genes from other runs.
     extra : mapping, optional
         Further entries of summary.json.
     """
     config = config or CallConfig()
-    elements, threshold = call_elements(masks, config)
+    rule: dict[str, Any] = {"max_gap": config.gap, "min_length": config.min_length_bp}
+    curve = fdr_curve(masks, nulls, **rule) if nulls else None
+    elements, threshold = call_elements(masks, config, curve=curve)
+    elements, agreement = add_evidence(
+        elements,
+        masks,
+        threshold=threshold,
+        config=config,
+        replicates=replicate_masks(masks, replicates),
+        curve=curve,
+    )
     write_bed(elements, folder / "elements.bed.gz")
+    write_bed(narrow_peaks(elements), folder / "elements.narrowPeak.gz")
     union = merge_elements(elements)
     write_bed(union, folder / "union.bed.gz")
     links = links_table(elements, masks)
@@ -227,32 +276,13 @@ def write_map(
         name = safe_name(str(masks.genes["gene_id"].iloc[row]))
         with write_bigwig(folder / "genes" / f"{name}.bw", contigs) as writer:
             writer.add(str(masks.genes["contig"].iloc[row]), *_gene_runs(masks, row))
-    summary = _summary(masks, elements, union, threshold, config) | dict(extra or {})
+    summary = map_summary(masks, elements, union, threshold, config) | dict(extra or {})
+    summary["agreement"] = agreement
+    if curve is not None:
+        reached = threshold if np.isfinite(threshold) else None
+        summary["fdr"] = fdr_summary(curve, masks, nulls, threshold=reached, **rule)
     write_json(summary, folder / "summary.json")
     return elements, summary
-
-
-def links_table(elements: pd.DataFrame, masks: GeneMasks) -> pd.DataFrame:
-    """Return one row per element and gene: the element, and the base of the gene's TSS."""
-    tss = masks.genes.set_index("gene_id")["tss"].loc[elements["gene_id"]].to_numpy(np.int64)
-    table = {
-        "chrom1": elements["chrom"],
-        "start1": elements["start"],
-        "end1": elements["end"],
-        "chrom2": elements["chrom"],
-        "start2": tss,
-        "end2": tss + 1,
-        "name": elements["name"],
-        "score": elements["score"],
-        "strand1": ".",
-        "strand2": elements["strand"],
-        "gene_id": elements["gene_id"],
-        "symbol": elements["symbol"],
-        "distance": elements["distance"],
-        "element_class": elements["element_class"],
-        "mean_mask": elements["mean_mask"],
-    }
-    return pd.DataFrame(table, columns=list(LINK_COLUMNS))
 
 
 class BigWigWriter:
@@ -331,68 +361,3 @@ def _gene_runs(
     starts, ends = masks.intervals(gene)
     inside = ends > starts
     return starts[inside], ends[inside], np.asarray(masks.mask[gene], dtype=np.float64)[inside]
-
-
-def _summary(
-    masks: GeneMasks,
-    elements: pd.DataFrame,
-    union: pd.DataFrame,
-    threshold: float,
-    config: CallConfig,
-) -> dict[str, Any]:
-    distal = elements[elements["element_class"] == "distal"]
-    per_gene = distal["gene_id"].value_counts().reindex(masks.genes["gene_id"], fill_value=0)
-    learned, called = 0, 0
-    for genes in masks.chunks():
-        free = np.asarray(masks.forced[genes]) == FREE
-        learned += int(free.sum())
-        called += int((free & (np.asarray(masks.mask[genes]) >= threshold)).sum())
-    length = (distal["end"] - distal["start"]).to_numpy()
-    return {
-        "assembly": masks.info["assembly"],
-        "num_members": masks.info["num_members"],
-        "promoter_bp": masks.info["promoter_bp"],
-        "bin_size": masks.bin_size,
-        "calling": config.to_dict(),
-        "threshold": threshold,
-        "genes": len(masks),
-        "genes_by_split": _counts(masks.genes["split"]),
-        "elements": _counts(elements["element_class"]),
-        "union_elements": _counts(union["element_class"]),
-        "union_bases": int((union["end"] - union["start"]).sum()),
-        "learned_bins": learned,
-        "called_bins": called,
-        "called_fraction": called / learned if learned else 0.0,
-        "distal_per_gene": {
-            "mean": float(per_gene.mean()),
-            "median": float(per_gene.median()),
-            "max": int(per_gene.max()),
-            "genes_without": int((per_gene == 0).sum()),
-        },
-        "distal_length_bp": _quartiles(length),
-        "distal_by_distance": _by_distance(distal["distance"].to_numpy()),
-        "columns": {
-            "elements.bed.gz": list(elements.columns),
-            "union.bed.gz": list(union.columns),
-            "links.bedpe.gz": list(LINK_COLUMNS),
-        },
-    }
-
-
-def _counts(values: Iterable[object]) -> dict[str, int]:
-    found = pd.Series(list(values), dtype=object).value_counts()
-    return {str(name): int(count) for name, count in found.items()}
-
-
-def _quartiles(values: NDArray[np.int64]) -> dict[str, float]:
-    if values.size == 0:
-        return {}
-    found = np.quantile(values, [0.25, 0.5, 0.75])
-    return dict(zip(("q25", "median", "q75"), map(float, found), strict=True))
-
-
-def _by_distance(distance: NDArray[np.int64]) -> dict[str, int]:
-    edges = [*_BANDS, np.inf]
-    counts = np.histogram(np.abs(distance), bins=edges)[0]
-    names = [f"{low}-{high:g}" for low, high in itertools.pairwise(edges)]
-    return {name: int(count) for name, count in zip(names, counts, strict=True) if count}

@@ -11,12 +11,15 @@ Folder::
     alpha.npy       float16, the same shape; absent when the model has no Beta
     beta.npy        float16, the same shape
     forced.npy      uint8, the same shape; see FREE, PROMOTER, EXCLUDED
+    member_mask.npy, member_alpha.npy, member_beta.npy
+                    float16, shape (num_members, num_genes, num_bins): the same for each member
+                    of a run with several, where they were asked for
     masks.json      bin size, promoter width, member count, assembly
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.files import atomic_directory, read_json, write_json
@@ -32,6 +36,7 @@ from seq2exp.dataset.format import load_array, read_table, write_table
 from seq2exp.dataset.samples import Batch, gene_window
 from seq2exp.dataset.store import Dataset
 from seq2exp.models.masking import central_span
+from seq2exp.training.module import forward_batch
 from seq2exp.training.predict import iterate
 from seq2exp.training.run import TrainedRun
 
@@ -70,6 +75,9 @@ class GeneMasks:
         Bases per bin.
     info : dict
         assembly, num_members, promoter_bp.
+    members : dict of float16 arrays, shape (num_members, num_genes, num_bins), or None
+        ``mask`` and, where there is a Beta, ``alpha`` and ``beta`` of every member. None for a run
+        of one member, and where they were not asked for.
     """
 
     genes: pd.DataFrame
@@ -79,6 +87,7 @@ class GeneMasks:
     beta: NDArray[np.float16] | None
     bin_size: int
     info: dict[str, Any]
+    members: dict[str, NDArray[np.float16]] | None = None
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -87,6 +96,31 @@ class GeneMasks:
     def num_bins(self) -> int:
         """Bins per window."""
         return int(self.mask.shape[1])
+
+    def member_masks(self) -> NDArray[np.float16]:
+        """Return the mask of every member, shape (num_members, num_genes, num_bins)."""
+        return self.mask[None] if self.members is None else self.members["mask"]
+
+    def member_posteriors(self) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        """Return alpha and beta of every member, shape (num_members, num_genes, num_bins).
+
+        Raises
+        ------
+        InputError
+            The masks were not learned, so there is no posterior.
+        """
+        if self.members is not None and "alpha" in self.members:
+            return self.members["alpha"], self.members["beta"]
+        if self.alpha is None or self.beta is None:
+            raise InputError(
+                facts(
+                    "masks",
+                    found="no alpha and beta: the masks were not learned",
+                    expected="the posterior of a learned mask",
+                    fix="use a run with mask: soft or hard",
+                )
+            )
+        return self.alpha[None], self.beta[None]
 
     def intervals(self, gene: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return starts and ends of a gene's bins, clipped to the contig.
@@ -104,6 +138,14 @@ class GeneMasks:
         length = self.genes["contig_length"].to_numpy(np.int64)[genes, None]
         starts = first + np.arange(self.num_bins, dtype=np.int64) * self.bin_size
         return starts.clip(0, length), (starts + self.bin_size).clip(0, length)
+
+    def bin_span(
+        self, gene: int, start: NDArray[np.int64], end: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the half-open spans of a gene's bins that intervals overlap."""
+        starts, ends = self.intervals(gene)
+        first = np.searchsorted(ends, start, side="right").astype(np.int64)
+        return first, np.searchsorted(starts, end, side="left").astype(np.int64)
 
     def index(self, gene: str) -> int:
         """Return the row of a gene given by id or symbol.
@@ -136,18 +178,21 @@ class GeneMasks:
 class _Arrays:
     """Arrays to fill, in memory or memory-mapped in a folder."""
 
-    def __init__(self, shape: tuple[int, int], *, folder: Path | None, posterior: bool) -> None:
-        names = {"mask": np.float16, "forced": np.uint8}
-        if posterior:
-            names |= {"alpha": np.float16, "beta": np.float16}
-        self.values: dict[str, NDArray[Any]] = {
-            name: np.zeros(shape, dtype)
-            if folder is None
-            else np.lib.format.open_memmap(
-                folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape
-            )
-            for name, dtype in names.items()
-        }
+    def __init__(
+        self, num_genes: int, values: dict[str, NDArray[Any]], *, folder: Path | None
+    ) -> None:
+        self.values = {name: self._empty(name, num_genes, v, folder) for name, v in values.items()}
+
+    @staticmethod
+    def _empty(
+        name: str, num_genes: int, values: NDArray[Any], folder: Path | None
+    ) -> NDArray[Any]:
+        shape = (*values.shape[:-2], num_genes, values.shape[-1])
+        if folder is None:
+            return np.zeros(shape, values.dtype)
+        return np.lib.format.open_memmap(
+            folder / f"{name}.npy", mode="w+", dtype=values.dtype, shape=shape
+        )
 
     def finish(self) -> None:
         for array in self.values.values():
@@ -165,6 +210,8 @@ def gene_masks(
     workers: int = 0,
     progress: bool = False,
     overwrite: bool = False,
+    forward: Callable[[nn.Module, Batch], object] = forward_batch,
+    members: bool = False,
 ) -> GeneMasks:
     """Return the masks of genes in genome direction; nothing is sampled.
 
@@ -184,6 +231,11 @@ def gene_masks(
         Show progress.
     overwrite : bool
         Replace an existing folder.
+    forward : callable
+        Applied to each member and batch; replace it to see masks of changed
+        inputs, or to keep more of the same pass.
+    members : bool
+        Keep the masks of every member of a run with several beside their mean.
 
     Raises
     ------
@@ -199,13 +251,19 @@ def gene_masks(
         )
     _require_mask(run)
     stream = iterate(
-        run, dataset, chosen, batch_size=batch_size, workers=workers, progress=progress
+        run,
+        dataset,
+        chosen,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+        forward=forward,
     )
     if out is None:
-        arrays, info = _fill(stream, run, dataset, chosen, folder=None)
+        arrays, info = _fill(stream, run, dataset, chosen, folder=None, members=members)
         return _assemble(run, dataset, chosen, arrays, info)
     with atomic_directory(Path(out), overwrite=overwrite) as partial:
-        arrays, info = _fill(stream, run, dataset, chosen, folder=partial)
+        arrays, info = _fill(stream, run, dataset, chosen, folder=partial, members=members)
         arrays.finish()
         masks = _assemble(run, dataset, chosen, arrays, info)
         write_table(masks.genes, partial / "genes.parquet")
@@ -234,13 +292,14 @@ def load_masks(folder: Path) -> GeneMasks:
         )
     info = read_json(folder / "masks.json")
     genes = read_table(folder / "genes.parquet")
+    names = ("mask", "forced", "alpha", "beta", "member_mask", "member_alpha", "member_beta")
     arrays = {
         name: load_array(folder / f"{name}.npy")
-        for name in ("mask", "forced", "alpha", "beta")
+        for name in names
         if name in ("mask", "forced") or (folder / f"{name}.npy").is_file()
     }
     shape = (len(genes), arrays["mask"].shape[-1])
-    wrong = [f"{name} {array.shape}" for name, array in arrays.items() if array.shape != shape]
+    wrong = [f"{name} {array.shape}" for name, array in arrays.items() if array.shape[-2:] != shape]
     if wrong or info.get("format") != _FORMAT:
         raise FormatError(
             facts(
@@ -258,7 +317,17 @@ def load_masks(folder: Path) -> GeneMasks:
         beta=arrays.get("beta"),
         bin_size=int(info["bin_size"]),
         info={key: info[key] for key in ("assembly", "num_members", "promoter_bp")},
+        members=_members(arrays),
     )
+
+
+def _members(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float16]] | None:
+    found = {
+        name.removeprefix("member_"): array
+        for name, array in arrays.items()
+        if name.startswith("member_")
+    }
+    return found or None
 
 
 def _fill(
@@ -268,6 +337,7 @@ def _fill(
     rows: NDArray[np.int64],
     *,
     folder: Path | None,
+    members: bool,
 ) -> tuple[_Arrays, dict[str, Any]]:
     """Write every batch to its place."""
     arrays: _Arrays | None = None
@@ -275,15 +345,18 @@ def _fill(
     done = 0
     for batch, outputs in stream:
         values = _average(batch, outputs, promoter)
+        if members and len(outputs) > 1:
+            parts = [_average(batch, [output], promoter) for output in outputs]
+            names = [name for name in values if name != "forced"]
+            values |= {f"member_{name}": np.stack([part[name] for part in parts]) for name in names}
         if arrays is None:
-            shape = (rows.size, values["mask"].shape[1])
-            arrays = _Arrays(shape, folder=folder, posterior="alpha" in values)
+            arrays = _Arrays(rows.size, values, folder=folder)
         here = rows[done : done + len(batch)]
         flip = np.array([gene_window(dataset, int(g), run.card.data).reverse for g in here])
         for name, array in arrays.values.items():
             value = values[name]
-            value[flip] = value[flip, ::-1]
-            array[done : done + len(here)] = value
+            value[..., flip, :] = value[..., flip, ::-1]
+            array[..., done : done + len(here), :] = value
         done += len(here)
     if arrays is None:
         raise InputError(
@@ -363,4 +436,5 @@ def _assemble(
         beta=arrays.values.get("beta"),
         bin_size=run.card.data.bin_size,
         info=info,
+        members=_members(arrays.values),
     )

@@ -1,7 +1,15 @@
-"""Called elements against any set of intervals: how many meet, and how many would by chance."""
+"""Called elements against any set of intervals, base by base: overlap, Jaccard, enrichment.
+
+Only bases that are learned for some gene count: elsewhere nothing could be called. They are laid
+end to end, contig by contig, so that forced promoters and the space between windows drop out. In
+this space the intervals are shifted round the circle to get the null: that keeps their lengths,
+their spacing and their clustering, and breaks only where they lie.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +20,131 @@ from seq2exp.core.intervals import intersect, merge
 from seq2exp.elements.masks import FREE, GeneMasks
 from seq2exp.elements.truth import Truth
 
-__all__ = ["overlap_table"]
+__all__ = ["LearnedSpace", "overlap_rows", "overlap_table"]
 
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64]]
+Float = NDArray[np.float64]
+# Numbers held at once; more shifts are worked through in parts.
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretch:
+    """Learned bases of one contig: where they lie, and where each run of them begins in the space.
+
+    Attributes
+    ----------
+    learned : (int64 array, int64 array)
+    offset : int64 array
+        Learned bases before each run.
+    length : int
+        Of the contig.
+    """
+
+    learned: Intervals
+    offset: NDArray[np.int64]
+    length: int
+
+    @property
+    def size(self) -> int:
+        return int((self.learned[1] - self.learned[0]).sum())
+
+    def place(self, intervals: Intervals) -> Intervals:
+        """Return the learned part of intervals, in the space."""
+        starts, ends = intersect(self.learned, intervals, length=self.length)
+        run = np.searchsorted(self.learned[0], starts, side="right") - 1
+        shift = self.offset[run] - self.learned[0][run] if starts.size else starts
+        return merge(starts + shift, ends + shift)
+
+
+class LearnedSpace:
+    """The bases that are learned for any of some genes, laid end to end.
+
+    Parameters
+    ----------
+    masks : GeneMasks
+    genes : int64 array, optional
+        Rows of the masks; all by default.
+    """
+
+    def __init__(self, masks: GeneMasks, genes: NDArray[np.int64] | None = None) -> None:
+        rows = np.arange(len(masks), dtype=np.int64) if genes is None else genes
+        contigs = masks.genes["contig"].astype(str).to_numpy()[rows]
+        self.block_bp = masks.num_bins * masks.bin_size
+        self.contigs: dict[str, _Stretch] = {}
+        for contig in dict.fromkeys(contigs.tolist()):
+            here = rows[contigs == contig]
+            starts, ends = masks.intervals_of(here)
+            free = (np.asarray(masks.forced[here]) == FREE) & (ends > starts)
+            learned = merge(starts[free], ends[free])
+            offset = np.concatenate(([0], np.cumsum(learned[1] - learned[0])))[:-1]
+            length = int(masks.genes["contig_length"].iloc[here[0]])
+            self.contigs[contig] = _Stretch(learned, offset.astype(np.int64), length)
+
+    def place(self, frame: pd.DataFrame) -> dict[str, Intervals]:
+        """Return the learned part of intervals (chrom, start, end), per contig, in the space."""
+        return {name: stretch.place(_of(frame, name)) for name, stretch in self.contigs.items()}
+
+
+def overlap_rows(
+    space: LearnedSpace,
+    called: pd.DataFrame,
+    true: pd.DataFrame,
+    *,
+    name: str,
+    split: str = "all",
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Return how two sets of intervals overlap on the learned bases.
+
+    With C the called and T the true learned bases of L: ``base_precision = |C and T| / |C|``,
+    ``base_recall = |C and T| / |T|``, ``jaccard = |C and T| / |C or T|``, ``enrichment =
+    base_precision / (|T| / |L|)``. Intervals come from resamples of blocks of the space, each one
+    window long. ``enrichment_null`` is the mean enrichment of true intervals that were shifted at
+    random, with the range of 95 % of them; ``enrichment_p`` is the share of shifts (the real place
+    counted as one) that reach the enrichment.
+
+    Parameters
+    ----------
+    space : LearnedSpace
+    called, true : DataFrame
+        ``chrom, start, end``; may overlap.
+    name, split : str
+        Written into the rows.
+    num_resamples : int
+        Of blocks, and shifts.
+    seed : int
+
+    Returns
+    -------
+    list of dict
+        ``name, metric, split, value, low, high, n``; n is the number of blocks, or of shifts.
+        NaN is None.
+    """
+    random = np.random.default_rng(seed)
+    first, second = space.place(called), space.place(true)
+    both = {
+        contig: intersect(first[contig], second[contig], length=max(stretch.size, 1))
+        for contig, stretch in space.contigs.items()
+    }
+    blocks = _blocks(space, (first, second, both))
+    total = blocks.sum(axis=0)
+    draws = random.multinomial(len(blocks), np.full(len(blocks), 1 / len(blocks)), num_resamples)
+    values, spread = _ratios(total), _ratios((draws @ blocks).T)
+    rows = []
+    for metric in values:
+        low, high = _range(spread[metric]) if total[2] else (None, None)
+        rows.append(_row(name, metric, split, float(values[metric]), low, high, len(blocks)))
+    expected = total[1] * total[2] / total[0] if total[0] else 0.0
+    if expected:
+        null = _shifted(space, first, second, random, num_resamples) / expected
+        rows.append(
+            _row(name, "enrichment_null", split, float(null.mean()), *_range(null), null.size)
+        )
+        reached = (1 + int((null >= float(values["enrichment"])).sum())) / (1 + null.size)
+        rows.append(_row(name, "enrichment_p", split, reached, None, None, null.size))
+    return rows
 
 
 def overlap_table(
@@ -25,13 +155,7 @@ def overlap_table(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Compare called distal elements with intervals, base by base and element by element.
-
-    Only bases that are learned for some gene count: elsewhere nothing could be called. With C the
-    called and T the true learned bases, ``precision = |C and T| / |C|``,
-    ``recall = |C and T| / |T|`` and ``enrichment = precision / (|T| / |learned|)``. Enrichment is
-    1 for calls placed at random. Intervals resample contigs where there are five or more; genes
-    share bases, so they are no independent units. With fewer contigs ``low`` and ``high`` are None.
+    """Compare called distal elements of all genes with intervals.
 
     Parameters
     ----------
@@ -39,65 +163,91 @@ def overlap_table(
     elements : DataFrame
         Called elements of these masks.
     truth : Truth
-    num_resamples : int
-    seed : int
+    num_resamples, seed : int
 
     Returns
     -------
     list of dict
-        ``name, metric, split, value, low, high, n``; n is the number of called elements for
-        ``elements_overlapping``, of contigs otherwise.
+        Rows of :func:`overlap_rows`, and ``elements_overlapping``, the share of called elements
+        that meet a true one; its n is their number.
     """
     distal = elements[elements["element_class"] == "distal"]
     known = truth.elements[truth.elements["causal"]]
-    contigs = list(dict.fromkeys(masks.genes["contig"].astype(str)))
-    bases = np.array([_bases(masks, distal, known, contig) for contig in contigs], dtype=float)
-    rows = []
-    random = np.random.default_rng(seed)
-    draws = random.multinomial(len(contigs), [1 / len(contigs)] * len(contigs), num_resamples)
-    for metric, place in (("base_precision", 0), ("base_recall", 1), ("enrichment", 2)):
-        value = _ratios(bases.sum(axis=0))[place]
-        low = high = None
-        if len(contigs) >= 5:
-            found = np.array([_ratios(counts @ bases)[place] for counts in draws])
-            found = found[np.isfinite(found)]
-            if found.size:
-                low, high = map(float, np.quantile(found, [0.025, 0.975]))
-        rows.append(_row(truth, metric, value, low, high, len(contigs)))
-    rows.append(
-        _row(truth, "elements_overlapping", _touching(distal, known), None, None, len(distal))
+    name = f"elements / {truth.name}"
+    rows = overlap_rows(
+        LearnedSpace(masks), distal, known, name=name, num_resamples=num_resamples, seed=seed
     )
+    share = _touching(distal, known)
+    rows.append(_row(name, "elements_overlapping", "all", share, None, None, len(distal)))
     return rows
 
 
 def _row(
-    truth: Truth, metric: str, value: float, low: float | None, high: float | None, n: int
+    name: str,
+    metric: str,
+    split: str,
+    value: float,
+    low: float | None,
+    high: float | None,
+    n: int,
 ) -> dict[str, Any]:
     finite = float(value) if np.isfinite(value) else None
     return {
-        "name": f"elements / {truth.name}",
-        "metric": metric,
-        "split": "all",
-        "value": finite,
-        "low": low,
-        "high": high,
+        "name": name, "metric": metric, "split": split, "value": finite, "low": low, "high": high,
         "n": n,
-    }
+    }  # fmt: skip
 
 
-def _bases(
-    masks: GeneMasks, distal: pd.DataFrame, known: pd.DataFrame, contig: str
-) -> tuple[int, int, int, int]:
-    """Return learned, called, true, and called true bases of a contig."""
-    genes = np.flatnonzero(masks.genes["contig"].to_numpy() == contig)
-    length = int(masks.genes["contig_length"].iloc[genes[0]])
-    starts, ends = masks.intervals_of(genes)
-    free = (np.asarray(masks.forced[genes]) == FREE) & (ends > starts)
-    learned = merge(starts[free], ends[free])
-    called = intersect(learned, _of(distal, contig), length=length)
-    true = intersect(learned, _of(known, contig), length=length)
-    both = intersect(called, true, length=length)
-    return _size(learned), _size(called), _size(true), _size(both)
+def _blocks(space: LearnedSpace, sets: tuple[Mapping[str, Intervals], ...]) -> Float:
+    """Return bases per block: learned, and of each set; shape (num_blocks, 1 + num_sets)."""
+    parts = []
+    for contig, stretch in space.contigs.items():
+        num = max(round(stretch.size / space.block_bp), 1)
+        edges = np.linspace(0, stretch.size, num + 1)
+        columns = [edges, *(_covered(chosen[contig], edges) for chosen in sets)]
+        parts.append(np.diff(np.stack(columns, axis=1), axis=0))
+    return np.concatenate(parts)
+
+
+def _covered(intervals: Intervals, positions: Float) -> Float:
+    """Return the bases of disjoint, sorted intervals below each position."""
+    starts, ends = intervals
+    if starts.size == 0:
+        return np.zeros(positions.shape)
+    places = np.stack((starts, ends), axis=1).ravel()
+    reached = np.cumsum(ends - starts)
+    counts = np.stack((reached - (ends - starts), reached), axis=1).ravel()
+    covered: Float = np.interp(positions, places, counts, left=0.0, right=float(reached[-1]))
+    return covered
+
+
+def _shifted(
+    space: LearnedSpace,
+    called: Mapping[str, Intervals],
+    true: Mapping[str, Intervals],
+    random: np.random.Generator,
+    num_shifts: int,
+) -> Float:
+    """Return shared bases after shifting the true intervals of every contig round its circle."""
+    shared = np.zeros(num_shifts)
+    for contig, stretch in space.contigs.items():
+        size, (starts, ends) = stretch.size, true[contig]
+        shifts = random.integers(0, max(size, 1), num_shifts)
+        if starts.size == 0 or called[contig][0].size == 0:
+            continue
+        whole = float(_covered(called[contig], np.array([float(size)]))[0])
+
+        def below(
+            places: Float, *, contig: str = contig, size: int = size, whole: float = whole
+        ) -> Float:
+            turns, rest = np.divmod(places, size)
+            return turns * whole + _covered(called[contig], rest)
+
+        step = max(1, _CHUNK // starts.size)
+        for first in range(0, num_shifts, step):
+            part = shifts[first : first + step, None].astype(np.float64)
+            shared[first : first + step] += (below(ends + part) - below(starts + part)).sum(axis=1)
+    return shared
 
 
 def _of(frame: pd.DataFrame, contig: str) -> Intervals:
@@ -105,16 +255,25 @@ def _of(frame: pd.DataFrame, contig: str) -> Intervals:
     return merge(here["start"].to_numpy(np.int64), here["end"].to_numpy(np.int64))
 
 
-def _size(intervals: Intervals) -> int:
-    return int((intervals[1] - intervals[0]).sum())
+def _ratios(bases: Float) -> dict[str, Float]:
+    """Return the ratios of learned, called, true and shared bases; NaN where undefined."""
+    learned, called, true, shared = bases
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.where(called > 0, shared / called, np.nan)
+        return {
+            "base_precision": precision,
+            "base_recall": np.where(true > 0, shared / true, np.nan),
+            "jaccard": np.where(called + true > 0, shared / (called + true - shared), np.nan),
+            "enrichment": np.where(true > 0, precision * learned / true, np.nan),
+        }
 
 
-def _ratios(bases: NDArray[np.floating]) -> tuple[float, float, float]:
-    learned, called, true, both = (float(value) for value in bases)
-    precision = both / called if called else float("nan")
-    recall = both / true if true else float("nan")
-    enrichment = precision * learned / true if true else float("nan")
-    return precision, recall, enrichment
+def _range(values: Float) -> tuple[float | None, float | None]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return None, None
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _touching(distal: pd.DataFrame, known: pd.DataFrame) -> float:

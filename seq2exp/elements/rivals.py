@@ -128,6 +128,34 @@ class Rivals:
         linear: NDArray[np.float64] = np.nan_to_num(np.stack(columns, axis=1)).clip(min=0)
         return linear
 
+    def parts(self, gene: int) -> dict[str, NDArray[np.float64]]:
+        """Return what the activity-by-contact score is made of, each of shape (num_bins,).
+
+        ``activity`` is missing without an accessibility track.
+        """
+        window = self._window(gene)
+        signal = self._linear(self.dataset.track_bins(window, bin_size=self.masks.bin_size))
+        parts = {"contact": self._contact(gene, window, self._distance(gene))}
+        if self.accessible is not None:
+            parts["activity"] = self._activity(signal)
+        return parts
+
+    def _activity(self, signal: NDArray[np.float64]) -> NDArray[np.float64]:
+        activity: NDArray[np.float64] = signal[:, self.accessible]
+        if self.acetylated is not None:
+            activity = np.sqrt(activity * signal[:, self.acetylated])
+        return activity
+
+    def _contact(
+        self, gene: int, window: Window, distance: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        if not self.dataset.manifest.contacts.num_bins:
+            near: NDArray[np.float64] = np.maximum(distance, _NEAREST_BP) ** -_POWER_LAW
+            return near
+        row = int(self.masks.genes["row"].iloc[gene])
+        stored = self.dataset.contact_bins(row, window, bin_size=self.masks.bin_size)
+        return np.nan_to_num(stored.astype(np.float64))
+
     def _abc(
         self,
         gene: int,
@@ -135,15 +163,7 @@ class Rivals:
         signal: NDArray[np.float64],
         distance: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        activity = signal[:, self.accessible]
-        if self.acetylated is not None:
-            activity = np.sqrt(activity * signal[:, self.acetylated])
-        contact = np.maximum(distance, _NEAREST_BP) ** -_POWER_LAW
-        if self.dataset.manifest.contacts.num_bins:
-            row = int(self.masks.genes["row"].iloc[gene])
-            stored = self.dataset.contact_bins(row, window, bin_size=self.masks.bin_size)
-            contact = np.nan_to_num(stored.astype(np.float64))
-        score = activity * contact
+        score = self._activity(signal) * self._contact(gene, window, distance)
         total = float(score.sum())
         share: NDArray[np.float64] = score / total if total > 0 else score
         return share

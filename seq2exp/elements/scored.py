@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,8 @@ class ScoredBins:
     scores : dict of float32 arrays, each of shape (num_bins,)
     pairs : ScoredBins or None
         The same for whole candidate elements, where the truth names candidates.
+    start : int64 array, shape (num_bins,), or None
+        First base of each bin, which may lie before the contig; None for candidate elements.
     num_genes : int
     """
 
@@ -42,12 +45,18 @@ class ScoredBins:
     scores: dict[str, NDArray[np.float32]]
     num_genes: int
     pairs: ScoredBins | None = None
+    start: NDArray[np.int64] | None = None
 
     def where(self, keep: NDArray[np.bool_]) -> ScoredBins:
         """Return some of the bins; genes keep their numbers."""
         scores = {name: values[keep] for name, values in self.scores.items()}
         return ScoredBins(
-            self.gene[keep], self.distance[keep], self.label[keep], scores, self.num_genes
+            self.gene[keep],
+            self.distance[keep],
+            self.label[keep],
+            scores,
+            self.num_genes,
+            start=None if self.start is None else self.start[keep],
         )
 
 
@@ -70,24 +79,19 @@ def score_bins(
     pairs = [part for _, part in bins if part is not None]
     if not pairs:
         return whole
-    return ScoredBins(
-        whole.gene,
-        whole.distance,
-        whole.label,
-        whole.scores,
-        whole.num_genes,
-        pairs=_join(pairs, genes.size),
-    )
+    return replace(whole, pairs=_join(pairs, genes.size))
 
 
 def _join(parts: list[ScoredBins], num_genes: int) -> ScoredBins:
     names = list(parts[0].scores)
+    starts: list[Any] = [part.start for part in parts]
     return ScoredBins(
         gene=np.concatenate([part.gene for part in parts]),
         distance=np.concatenate([part.distance for part in parts]),
         label=np.concatenate([part.label for part in parts]),
         scores={name: np.concatenate([part.scores[name] for part in parts]) for name in names},
         num_genes=num_genes,
+        start=None if starts[0] is None else np.concatenate(starts),
     )
 
 
@@ -107,6 +111,7 @@ def _gene_bins(
         label=label,
         scores={name: values.astype(np.float32) for name, values in scores.items()},
         num_genes=number + 1,
+        start=start + np.arange(masks.num_bins, dtype=np.int64) * masks.bin_size,
     )
     return bins.where(free), _gene_pairs(bins, free, found, start, masks)
 

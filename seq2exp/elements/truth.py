@@ -1,4 +1,4 @@
-"""What elements are compared with: the truth of a simulation, or any BED file."""
+"""Intervals that count as true elements, and those of a simulation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.core.bed import read_bed
-from seq2exp.core.contigs import match_contigs
 from seq2exp.core.errors import FormatError, InputError, facts
-from seq2exp.dataset.store import Dataset
 
-__all__ = ["Truth", "read_bed_truth", "read_simulated_truth"]
+__all__ = ["Truth", "read_simulated_truth"]
 
 _EFFECT_COLUMNS = ("gene_id", "chrom", "start", "end", "kind")
 
@@ -116,34 +113,3 @@ def read_simulated_truth(folder: Path, *, cells: tuple[str, ...] | None = None) 
     frame["causal"] = frame[[f"causal_{cell}" for cell in wanted]].any(axis=1)
     columns = ["chrom", "start", "end", "gene_id", "causal", "kind"]
     return Truth(frame[columns], f"simulated truth ({', '.join(wanted)})")
-
-
-def read_bed_truth(path: Path, dataset: Dataset, *, name: str | None = None) -> Truth:
-    """Read any BED or narrowPeak file as elements that are true for every gene.
-
-    Contig aliases are resolved; intervals on contigs the dataset lacks are left out, with a
-    warning that names them.
-
-    Raises
-    ------
-    InputError
-        The file is missing or empty, or shares no contig with the dataset.
-    """
-    frame = read_bed(Path(path))
-    if frame.empty:
-        raise InputError(
-            facts(str(path), found="no interval", expected="at least one", fix="check the file")
-        )
-    contigs = match_contigs(frame["chrom"].unique(), dataset.manifest.contigs, what=str(path))
-    kept = frame[frame["chrom"].isin(contigs)]
-    elements = pd.DataFrame(
-        {
-            "chrom": kept["chrom"].map(contigs),
-            "start": kept["start"],
-            "end": kept["end"],
-            "gene_id": None,
-            "causal": True,
-            "kind": "element",
-        }
-    )
-    return Truth(elements, name or Path(path).name)

@@ -113,7 +113,7 @@ class BlockTrunk(nn.Module):
                 )
             )
         num_positions = hidden_BND.shape[1]
-        base, spans = self._spans(_checked(span, num_positions), num_positions)
+        base, spans = self.spans(_checked(span, num_positions), num_positions)
         hidden_BND = hidden_BND[:, slice(*base)]
         mask_BN, starts_BN = _part(mask_BN, base), _part(starts_BN, base)
         for layer, (first, stop) in zip(self.layers, spans, strict=True):
@@ -142,7 +142,17 @@ class BlockTrunk(nn.Module):
     def _blocks(self) -> list[Block]:
         return [cast("Block", layer) for layer in self.layers]
 
-    def _spans(self, span: Span, num_positions: int) -> tuple[Span, list[Span]]:
+    @property
+    def reaches(self) -> list[int] | None:
+        """Positions to either side that each block reads; None where one reads all of them.
+
+        Blocks of finite reach say so with an attribute `reach`.
+        """
+        found = [getattr(layer, "reach", None) for layer in self.layers]
+        known = [reach for reach in found if reach is not None]
+        return known if known and len(known) == len(found) else None
+
+    def spans(self, span: Span, num_positions: int) -> tuple[Span, list[Span]]:
         """Positions of the input that are read, and those that each block has to return."""
         spans = []
         for block in reversed(self._blocks()):
@@ -152,7 +162,7 @@ class BlockTrunk(nn.Module):
 
     def reads(self, span: Span, num_positions: int) -> Span:
         """Positions of the input that those of `span` read."""
-        return self._spans(span, num_positions)[0]
+        return self.spans(span, num_positions)[0]
 
     def receptive_field(self, num_positions: int) -> int:
         """Count the positions of such a window that one output position can read, itself too."""

@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from seq2exp.core.dinucleotides import shuffle_dinucleotides
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.intervals import Window, complement, intersect, merge
 from seq2exp.core.sequence import N_CODE
 from seq2exp.dataset.store import Dataset
-from seq2exp.interpret.dinucleotides import shuffle_dinucleotides
 
 __all__ = [
     "Background",

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seq2exp.core.dinucleotides import shuffle_dinucleotides
 from seq2exp.core.sequence import N_CODE
-from seq2exp.interpret.dinucleotides import shuffle_dinucleotides
 from seq2exp.interpret.target import Target, columns_of
 
 __all__ = [

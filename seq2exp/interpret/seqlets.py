@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from seq2exp.core.bed import write_bed
+from seq2exp.core.dinucleotides import shuffle_dinucleotides
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.core.files import write_json
 from seq2exp.core.progress import track
@@ -31,7 +32,6 @@ from seq2exp.dataset.samples import gene_window
 from seq2exp.dataset.store import Dataset
 from seq2exp.interpret.attribution import AttributionConfig, Regions, explain_bases
 from seq2exp.interpret.attribution_files import load_gene
-from seq2exp.interpret.dinucleotides import shuffle_dinucleotides
 from seq2exp.interpret.target import make_target, quiet_models
 from seq2exp.training.run import TrainedRun
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.encoders import build_encoder
+from seq2exp.encoders.rerun import WindowRerun
+from seq2exp.encoders.window import WindowEncoder
 from seq2exp.models.heads import ExpressionHead, HeadActivation, Readout, ReadoutKind, band_weights
 from seq2exp.models.masking import central_span
 from seq2exp.models.output import (
@@ -27,6 +29,7 @@ from seq2exp.models.output import (
     expect_shape,
     mean_with_mirrored,
 )
+from seq2exp.models.rerun import Shared
 from seq2exp.models.scaling import ColumnMoments
 from seq2exp.nn.tracks import TrackScaling, apply_transform
 
@@ -259,6 +262,28 @@ class Baseline(nn.Module):
         signal_BNT = call.signal_BNT if self.tracks else None
         more = {"elements_BR2": call.elements_BR2} if self.takes_elements else {}
         hidden_BSD: Tensor = self.encoder(call.codes_BL, signal_BNT, span=self.span, **more)
+        return self._output(call, hidden_BSD)
+
+    def share(self, call: ModelCall) -> Shared | None:
+        """Share one window among its edits (see `seq2exp.models.rerun`).
+
+        Encoders with an embedding of bins share it, and those with a trunk of finite reach what an
+        edit cannot reach; None for others.
+        """
+        if not isinstance(self.encoder, WindowEncoder):
+            return None
+        signal_BNT = call.signal_BNT if self.tracks else None
+        rerun = WindowRerun(self.encoder, call.codes_BL, signal_BNT, span=self.span)
+
+        def edited(call: ModelCall, changed_BN: Tensor) -> Seq2ExpOutput:
+            self._check(call)
+            signal_BNT = call.signal_BNT if self.tracks else None
+            return self._output(call, rerun(call.codes_BL, signal_BNT, changed_BN))
+
+        return edited
+
+    def _output(self, call: ModelCall, hidden_BSD: Tensor) -> Seq2ExpOutput:
+        """Pool the hidden states and predict."""
         features_BF = call.features_BF if self.config.num_features else None
         strands = [hidden_BSD]
         if self.equivariant:

@@ -242,6 +242,11 @@ class ExpressionHead(nn.Module):
         self.register_buffer("output_mean_K", torch.zeros(num_outputs))
         self.register_buffer("output_std_K", torch.ones(num_outputs))
 
+    @property
+    def output_layer(self) -> nn.Module:
+        """The linear map from the last hidden layer to the outputs."""
+        return self.layers[-1]
+
     @torch.no_grad()
     def set_feature_scaling(self, mean_F: Tensor, std_F: Tensor) -> None:
         """Set mean and standard deviation of the scalar features, float, shape (features,)."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from seq2exp.core.config import bind
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.encoders.rerun import refresh
 from seq2exp.models.config import CONTACT, Seq2ExpConfig
 from seq2exp.models.contributions import ElementSum
 from seq2exp.models.element_masks import mask_of_elements
@@ -39,6 +40,7 @@ from seq2exp.models.parts import (
     make_track_embedding,
     make_trunk,
 )
+from seq2exp.models.rerun import Shared
 from seq2exp.models.scaling import ColumnMoments
 from seq2exp.models.track_head import TrackHead
 from seq2exp.nn.beta import BetaParameters, BetaPrior, fuse, sequence_beta
@@ -228,7 +230,43 @@ class Seq2Exp(nn.Module):
         )
 
     def _forward_one(self, call: ModelCall, *, sample: bool) -> Seq2ExpOutput:
-        scanned, tracks_BND = self._read(call)
+        return self._forward_read(call, *self._read(call), sample=sample)
+
+    def share(self, call: ModelCall) -> Shared | None:
+        """Share one window among its edits (see `seq2exp.models.rerun`): what the stem scans.
+
+        Generator and predictor run in full, because an edit changes the mask of every bin.
+        """
+        if self.stem is None:
+            return None
+        stem, size = self.stem, self.config.bin_size
+        scanned = stem.scan_bases(call.codes_BL)
+        before, after = (-(-margin // size) for margin in stem.margins())
+
+        def edited(call: ModelCall, changed_BN: Tensor) -> Seq2ExpOutput:
+            self._check(call)
+            fresh = refresh(
+                lambda codes, _: stem.scan_bases(codes),
+                scanned,
+                call.codes_BL,
+                None,
+                changed_BN,
+                bin_size=size,
+                reads=(before, after),
+            )
+            return self._forward_read(call, fresh, self._read_tracks(call), sample=False)
+
+        return edited
+
+    def _forward_read(
+        self,
+        call: ModelCall,
+        scanned: StemScan | None,
+        tracks_BND: Tensor | None,
+        *,
+        sample: bool,
+    ) -> Seq2ExpOutput:
+        """Make the mask and the prediction of windows whose bases and tracks are embedded."""
         generated_BND = evidence_BM = q_BM = None
         if call.mask_BN is None:
             generated_BND = self._generate(scanned, tracks_BND)
@@ -269,9 +307,13 @@ class Seq2Exp(nn.Module):
     def _read(self, call: ModelCall) -> tuple[StemScan | None, Tensor | None]:
         """Scan the bases with the stem and embed the tracks."""
         scanned = None if self.stem is None else self.stem.scan_bases(call.codes_BL)
+        return scanned, self._read_tracks(call)
+
+    def _read_tracks(self, call: ModelCall) -> Tensor | None:
         if self.track_embedding is None or call.signal_BNT is None:
-            return scanned, None
-        return scanned, self.track_embedding(call.signal_BNT)
+            return None
+        tracks_BND: Tensor = self.track_embedding(call.signal_BNT)
+        return tracks_BND
 
     def mean_mask(self, codes_BL: Tensor, signal_BNT: Tensor | None = None) -> Tensor:
         """Mean of the posterior before anything is forced; the predictor does not run.
@@ -309,6 +351,27 @@ class Seq2Exp(nn.Module):
                 )
             )
         return self._to_bins(matched_posterior(self.config.posterior, evidence_BM).mean())
+
+    def frozen_mask(
+        self,
+        codes_BL: Tensor,
+        signal_BNT: Tensor | None = None,
+        *,
+        blacklist_BN: Tensor | None = None,
+        valid_BN: Tensor | None = None,
+    ) -> Tensor:
+        """Mask that the frozen mask model of `mask: retrain` chooses, float, shape (batch, bins).
+
+        Given back as `mask_BN`, it makes `forward` do what it does without, but for the mask model.
+
+        Parameters
+        ----------
+        codes_BL, signal_BNT, blacklist_BN, valid_BN
+            As for `forward`.
+        """
+        return self._from_mask_model(
+            ModelCall(codes_BL, signal_BNT, None, blacklist_BN, valid_BN, None, force_promoter=True)
+        )
 
     def _mean(self, call: ModelCall, q_BM: MaskPosterior | None) -> Tensor:
         return self._ones(call) if q_BM is None else self._to_bins(q_BM.mean())

@@ -233,7 +233,8 @@ def conv_max_pool(
     device = x_MSC.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_MSC.dtype
     run: Callable[..., Tensor] = _ConvMaxPool.apply
-    return run(x_MSC.to(dtype), weight_OW.to(dtype), bias_O.to(dtype), pool, stride)
+    keeps_places = torch.is_grad_enabled()
+    return run(x_MSC.to(dtype), weight_OW.to(dtype), bias_O.to(dtype), pool, stride, keeps_places)
 
 
 class _ConvMaxPool(torch.autograd.Function):
@@ -247,13 +248,16 @@ class _ConvMaxPool(torch.autograd.Function):
         bias_O: Tensor,
         pool: int,
         stride: int,
+        keeps_places: bool,  # noqa: FBT001  torch passes the arguments of a Function by position
     ) -> Tensor:
         width = weight_OW.shape[1] // x_MSC.shape[2]
         num_pooled = ((x_MSC.shape[1] - width) // stride + 1) // pool
         shape = (x_MSC.shape[0], num_pooled, weight_OW.shape[0])
         out_MPO = x_MSC.new_empty(shape)
-        place_MPO = torch.zeros(shape, dtype=torch.uint8, device=x_MSC.device)
-        keeps_places = any(ctx.needs_input_grad)
+        # Inputs look as if they needed a gradient also where none is recorded.
+        keeps_places = keeps_places and any(ctx.needs_input_grad)
+        places = shape if keeps_places else (0, *shape[1:])
+        place_MPO = torch.zeros(places, dtype=torch.uint8, device=x_MSC.device)
         for rows in _row_blocks(x_MSC, weight_OW):
             full = windows(x_MSC[rows], width, stride=stride).flatten(0, 1) @ weight_OW.t()
             steps = full.view(-1, num_pooled, pool, shape[2]).unbind(2)
@@ -274,7 +278,7 @@ class _ConvMaxPool(torch.autograd.Function):
     def backward(
         ctx: Any,  # noqa: ANN401  its attributes are made at run time
         grad_MPO: Tensor,
-    ) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+    ) -> tuple[Tensor | None, Tensor, Tensor, None, None, None]:
         x_MSC, weight_OW, place_MPO = ctx.saved_tensors
         num_out, channels = weight_OW.shape[0], x_MSC.shape[2]
         width = weight_OW.shape[1] // channels
@@ -291,7 +295,7 @@ class _ConvMaxPool(torch.autograd.Function):
                 span = (taps.shape[1] - 1) * ctx.stride + 1
                 for tap in range(width):
                     grad_x_MSC[rows, tap : tap + span : ctx.stride] += taps[:, :, tap]
-        return grad_x_MSC, grad_weight_OW, grad_MPO.sum((0, 1)), None, None
+        return grad_x_MSC, grad_weight_OW, grad_MPO.sum((0, 1)), None, None, None
 
 
 def conv_relu_sum(x_MSC: Tensor, weight_OW: Tensor, bias_O: Tensor, *, stride: int = 1) -> Tensor:

@@ -16,6 +16,8 @@ def data_section(m: Material) -> str:
     """Say what was trained on what."""
     card = m.run.card
     rows = [
+        ("model", _model(m)),
+        ("assembly", card.assembly),
         ("window", f"{card.data.window_bp:,} bp around the TSS, {card.data.bin_size} bp bins"),
         ("tracks", ", ".join(card.tracks) or "none"),
         ("predicted samples", ", ".join(card.samples)),
@@ -26,13 +28,50 @@ def data_section(m: Material) -> str:
         missing = page.note(
             "The dataset is not where the run was trained; its counts are left out."
         )
+        rows += _versions(m)
         return page.section("data", "What was trained on what", facts_table(rows), missing)
     genes = m.dataset.genes
     for split, group in genes.groupby("split", sort=False):
-        where = ", ".join(sorted(map(str, group["contig"].unique()))[:8])
-        rows.append((f"{split} genes", f"{len(group):,} (contigs {where})"))
+        contigs = sorted(map(str, group["contig"].unique()))
+        more = f" and {len(contigs) - 8} more" if len(contigs) > 8 else ""
+        rows.append((f"{split} genes", f"{len(group):,} (contigs {', '.join(contigs[:8])}{more})"))
     rows.append(("dataset", f"{m.dataset.root.name} (checksum {m.dataset.manifest.checksum[:12]})"))
-    return page.section("data", "What was trained on what", facts_table(rows))
+    rows += _versions(m)
+    parts = [facts_table(rows)]
+    if card.dataset_checksum and card.dataset_checksum != m.dataset.manifest.checksum:
+        text = (
+            "This is not the dataset of the training (checksum "
+            f"{card.dataset_checksum[:12]}), though its layout is the same."
+        )
+        parts.append(page.note(text))
+    return page.section("data", "What was trained on what", *parts)
+
+
+def _model(m: Material) -> str:
+    members = len(m.run.models)
+    count = sum(int(parameter.numel()) for parameter in m.run.models[0].parameters())
+    text = f"{m.run.card.model['name']}, {count:,} parameters"
+    return f"{text} in each of {members} members, averaged" if members > 1 else text
+
+
+def _versions(m: Material) -> list[tuple[str, str]]:
+    """Seeds and versions, as the run recorded them."""
+    machine = m.manifest.get("machine", {})
+    seed, members = m.manifest.get("seed"), len(m.run.models)
+    rows = []
+    if seed is not None:
+        seeds = ", ".join(str(seed + number) for number in range(members))
+        rows.append(("seeds" if members > 1 else "seed", seeds))
+    names = [("seq2exp", m.run.card.package_version or machine.get("seq2exp"))]
+    names += [(name, machine.get(name)) for name in ("torch", "python")]
+    text = ", ".join(f"{name} {value}" for name, value in names if value)
+    rows.append(("versions", text))
+    where = [machine.get("gpu") or machine.get("system")]
+    if machine.get("commit"):
+        where.append(f"commit {machine['commit'][:12]}")
+    if any(where):
+        rows.append(("trained on", ", ".join(str(part) for part in where if part)))
+    return rows
 
 
 def metrics_section(m: Material) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from seq2exp.elements.masks import FREE, GeneMasks
 from seq2exp.elements.precision import average_precision
 from seq2exp.elements.truth import Truth
 
-__all__ = ["Locus", "choose_loci"]
+__all__ = ["SPLITS", "Locus", "choose_loci", "spread_loci"]
+
+# Held-out genes come first: what a model was trained on shows little.
+SPLITS = ("test", "valid", "train", "excluded")
+"""Order in which genes are shown."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,7 @@ def choose_loci(
     """
     held_out = np.flatnonzero((masks.genes["split"] == "test").to_numpy())
     genes = held_out if held_out.size else np.arange(len(masks))
-    if truth is not None:
-        scores = {int(gene): _precision(masks, int(gene), truth) for gene in genes}
-        scores = {gene: value for gene, value in scores.items() if np.isfinite(value)}
-        what = "average precision of the mask of this gene {value:.2f}"
-    else:
-        distal = elements[elements["element_class"] == "distal"]
-        counts = distal["gene_id"].value_counts()
-        scores = {int(g): float(counts.get(masks.genes["gene_id"].iloc[g], 0)) for g in genes}
-        what = "{value:.0f} distal elements called"
+    scores, what = _scores(masks, elements, truth, genes)
     order = sorted(scores, key=lambda gene: (-scores[gene], gene))
     if not order:
         return []
@@ -65,6 +63,63 @@ def choose_loci(
         )
         for place in places
     ]
+
+
+def spread_loci(
+    masks: GeneMasks,
+    elements: pd.DataFrame,
+    truth: Truth | None = None,
+    *,
+    number: int,
+    skip: Container[str] = (),
+) -> list[Locus]:
+    """Choose up to ``number`` genes for locus pages, evenly over the order of `choose_loci`.
+
+    Held-out genes first (test, then valid), then those of training, each group in its own order:
+    only when all genes of a group are shown is the next one used.
+
+    Parameters
+    ----------
+    masks, elements, truth
+        As in :func:`choose_loci`.
+    number : int
+    skip : container of str
+        Genes that are shown already; they keep their rank.
+    """
+    names = masks.genes["gene_id"].astype(str).to_numpy()
+    found: list[Locus] = []
+    for split in SPLITS:
+        genes = np.flatnonzero((masks.genes["split"] == split).to_numpy())
+        if number <= len(found) or not genes.size:
+            continue
+        scores, what = _scores(masks, elements, truth, genes)
+        order = sorted(scores, key=lambda gene: (-scores[gene], gene))
+        free = [place for place, gene in enumerate(order) if names[gene] not in skip]
+        if not free:
+            continue
+        wanted = min(number - len(found), len(free))
+        for step in np.linspace(0, len(free) - 1, wanted).round().astype(int):
+            gene = order[free[step]]
+            value = what.format(value=scores[gene])
+            reason = f"Rank {free[step] + 1} of {len(order)} {split} genes: {value}."
+            found.append(Locus(gene_id=str(names[gene]), title=split, reason=reason))
+    return found
+
+
+def _scores(
+    masks: GeneMasks, elements: pd.DataFrame, truth: Truth | None, genes: NDArray[np.int64]
+) -> tuple[dict[int, float], str]:
+    """Return what orders the genes, and the words for it."""
+    if truth is not None:
+        values = {int(gene): _precision(masks, int(gene), truth) for gene in genes}
+        known = {gene: value for gene, value in values.items() if np.isfinite(value)}
+        return known, "average precision of the mask of this gene {value:.2f}"
+    distal = elements[elements["element_class"] == "distal"]
+    counts = distal["gene_id"].value_counts()
+    names = masks.genes["gene_id"].to_numpy()
+    return {int(g): float(counts.get(names[g], 0)) for g in genes}, (
+        "{value:.0f} distal elements called"
+    )
 
 
 def _title(place: int, total: int, *, known: bool) -> str:

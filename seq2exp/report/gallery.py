@@ -67,7 +67,7 @@ def write_gallery(
             dataset,
             gene,
             elements=elements,
-            threshold=float(summary["threshold"]),
+            threshold=summary["threshold"],
             truth=truth,
         )
         written.append(folder / "plots" / f"locus_{safe_name(gene)}")

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from seq2exp.core.files import atomic_file
 from seq2exp.elements.truth import Truth
 from seq2exp.report import page
 from seq2exp.report.accuracy import data_section, metrics_section, training_section
+from seq2exp.report.genes import (
+    extreme_genes,
+    extremes_section,
+    gene_frame,
+    genes_section,
+    table_document,
+)
 from seq2exp.report.headline import headline, subtitle
-from seq2exp.report.maps import comparison_section, elements_section, loci_section
-from seq2exp.report.material import Material, gather
+from seq2exp.report.loci import LocusPages, choose_pages, locus_pages, locus_view
+from seq2exp.report.maps import (
+    comparison_section,
+    elements_section,
+    loci_section,
+    locus_pictures,
+)
+from seq2exp.report.material import LociConfig, Material, gather
 from seq2exp.report.rows import MODEL, find_row
 
 __all__ = ["write_report"]
+
+_ORDER = ("data", "accuracy", "training", "elements", "comparison", "extremes", "genes", "loci",
+          "files", "limits")  # fmt: skip
+# Room for what is written after the locus pages are packed: table of residuals, style, tags.
+_MARGIN = 60_000
 
 
 def write_report(
@@ -26,7 +46,7 @@ def write_report(
     elements: Path | None = None,
     comparison: Path | None = None,
     truth: Truth | None = None,
-    num_loci: int = 3,
+    loci: LociConfig | None = None,
 ) -> Path:
     """Write the report of a run and return its path; missing parts are left out with a sentence.
 
@@ -48,14 +68,16 @@ def write_report(
         JSON of a comparison with a truth; ``comparison.json`` of the elements folder when not
         given.
     truth : Truth, optional
-        Drawn in the locus pictures.
-    num_loci : int
-        Number of locus pictures.
+        Drawn in the loci.
+    loci : LociConfig, optional
+        Which loci are shown, and with what.
 
     Raises
     ------
     InputError
-        The folder holds no finished run.
+        The folder holds no finished run, or a gene is not in the dataset.
+    ConfigError
+        The element map or the dataset does not fit the run.
     """
     run_folder = Path(run_folder)
     folder = Path(elements or run_folder / "elements")
@@ -67,27 +89,66 @@ def write_report(
         folder=folder,
         comparison=Path(comparison or folder / "comparison.json"),
         truth=truth,
-        num_loci=num_loci,
+        loci=loci or LociConfig(),
     )
-    text = page.document(
-        f"seq2exp report: {run_folder.name}",
-        subtitle(material),
-        headline(material),
-        [
-            data_section(material),
-            metrics_section(material),
-            training_section(material),
-            elements_section(material),
-            comparison_section(material),
-            loci_section(material),
-            _files_section(material),
-            _limits_section(material),
-        ],
-    )
+    text = _compose(f"seq2exp report: {run_folder.name}", material)
     target = Path(out or run_folder / "report.html")
     with atomic_file(target, overwrite=True) as partial:
         partial.write_text(text, encoding="utf-8")
     return target
+
+
+def _compose(title: str, m: Material) -> str:
+    frame = gene_frame(m)
+    extremes = extreme_genes(m, frame)
+    sections = {
+        "data": data_section(m),
+        "accuracy": metrics_section(m),
+        "training": training_section(m),
+        "elements": elements_section(m),
+        "comparison": comparison_section(m),
+        "genes": genes_section(m, frame),
+        "files": _files_section(m),
+        "limits": _limits_section(m),
+    }
+    data = (
+        [] if frame.empty else [page.part("data-genes", page.packed(_json(table_document(frame))))]
+    )
+    script = page.asset("report.js")
+    engine = m.loci.igv
+    pictures = locus_pictures(m)
+    pages = LocusPages([], [], [])
+    if engine is not None:
+        packed_engine = page.part("data-igv", page.packed(engine.text))
+        drawn = [picture for _, picture in pictures]
+        used = sum(map(len, [*sections.values(), *data, *drawn, script, packed_engine]))
+        chosen = choose_pages(m, extremes)
+        pages = locus_pages(m, chosen, frame, max_bytes=m.loci.max_bytes - used - _MARGIN)
+        data += [packed_engine] if pages.parts else []
+        data += [page.part(f"locus-{place}", text) for place, text in enumerate(pages.parts)]
+    sections["extremes"] = extremes_section(m, extremes, paged=pages.places)
+    sections["loci"] = loci_section(m, pages, pictures)
+    index = {
+        "title": title,
+        "assembly": m.run.card.assembly,
+        "mapped": m.elements is not None,
+        "loci": pages.places,
+        "order": pages.order,
+    }
+    data.append(page.part("data-index", page.script_json(index), kind="application/json"))
+    return page.document(
+        title,
+        subtitle(m),
+        headline(m),
+        [sections[name] for name in _ORDER],
+        after=[locus_view(m), *data],
+        scripts=[script],
+        allowed=[engine.text] if engine is not None else [],
+    )
+
+
+def _json(value: Any) -> str:  # noqa: ANN401
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def _files_section(m: Material) -> str:
@@ -108,7 +169,7 @@ def _files_section(m: Material) -> str:
         "files",
         "Where the files are and how to open them",
         f"<p>{page.escape(where)}</p>",
-        page.table(["what", "file", "opens in"], cells, text="text"),
+        page.table(["what", "file", "opens in"], cells, text="text files"),
     )
 
 

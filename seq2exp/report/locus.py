@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta as beta_distribution
 
 from seq2exp.core.intervals import Window
+from seq2exp.dataset.samples import SampleConfig, gene_window
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.masks import FREE, PROMOTER, GeneMasks
 from seq2exp.elements.truth import Truth
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LocusData", "locus_data", "plot_locus"]
+__all__ = ["LocusData", "bare_locus", "locus_data", "plot_locus"]
 
 _TRACK_COLOURS = ("blue", "orange", "green", "purple", "sky", "vermilion")
 _WIDTH_IN = 7.2
@@ -128,6 +129,43 @@ def locus_data(
         elements=chosen,
         truth=known,
         truth_name=truth.name if truth else "",
+    )
+
+
+def bare_locus(dataset: Dataset, row: int, config: SampleConfig) -> LocusData:
+    """Gather what can be shown of a gene's window without a mask: its genes and tracks.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    row : int
+        Row of the gene table.
+    config : SampleConfig
+        Windows and bins of the model.
+    """
+    oriented = gene_window(dataset, row, config)
+    window = Window(oriented.contig, oriented.start, oriented.end, "+", oriented.contig_length)
+    start, end = window.clipped_start, window.clipped_end
+    edges = np.arange(window.start, window.end + 1, config.bin_size, dtype=np.int64)
+    nothing = np.full(len(edges) - 1, np.nan)
+    near = dataset.genes[dataset.genes["contig"] == window.contig]
+    signal = dataset.track_bins(window, bin_size=config.bin_size).astype(np.float64)
+    return LocusData(
+        gene=dataset.genes.iloc[row],
+        contig=window.contig,
+        start=start,
+        end=end,
+        genes=near[(near["tss"] >= start) & (near["tss"] < end)],
+        edges=edges.clip(start, end),
+        tracks={
+            info.name: (info.unit, signal[:, t]) for t, info in enumerate(dataset.manifest.tracks)
+        },
+        mask=nothing,
+        low=nothing,
+        high=nothing,
+        forced=[],
+        threshold=None,
+        elements=pd.DataFrame(),
     )
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2exp.elements.masks import FREE, GeneMasks
 from seq2exp.report import page, plots
 from seq2exp.report.choose import Locus, choose_loci
+from seq2exp.report.genes import gene_address
+from seq2exp.report.igv import MISSING
+from seq2exp.report.loci import LocusPages, find_genes
 from seq2exp.report.locus import locus_data, plot_locus
 from seq2exp.report.material import Material
 from seq2exp.report.rows import MASK, cell, facts_table, find_row, rivals
 
-__all__ = ["comparison_section", "elements_section", "loci_section"]
+__all__ = [
+    "comparison_section",
+    "elements_section",
+    "learned_values",
+    "loci_section",
+    "locus_pictures",
+]
 
-logger = logging.getLogger(__name__)
+MAX_PICTURES = 24
+"""Asked loci that are drawn in a report without the genome browser."""
 
 
 def elements_section(m: Material) -> str:
@@ -60,9 +73,44 @@ def elements_section(m: Material) -> str:
     parts = [
         facts_table(rows),
         page.note(text),
-        page.table(["distance from the TSS", "elements"], bands),
+        page.pair(page.table(["distance from the TSS", "elements"], bands), _classes(m)),
     ]
+    if m.elements is not None and m.masks is not None:
+        picture = plots.plot_elements(
+            m.elements, learned_values(m.masks), threshold=float(s["threshold"])
+        )
+        caption = (
+            "Distal elements: lengths, distances from the TSS along transcription, and the mask of "
+            "all learned bins with the threshold of the calls."
+        )
+        parts.append(page.figure(picture, caption))
     return page.section("elements", "Called elements", *parts)
+
+
+def _classes(m: Material) -> str:
+    """Count, length and mask per class of element."""
+    if m.elements is None or m.elements.empty:
+        return ""
+    rows = []
+    for name, group in m.elements.groupby("element_class", sort=True):
+        length = (group["end"] - group["start"]).median()
+        cells = [
+            str(name),
+            f"{len(group):,}",
+            f"{length:,.0f} bp",
+            f"{group['mean_mask'].median():.3f}",
+        ]
+        rows.append([page.escape(cell) for cell in cells])
+    return page.table(["class", "elements", "median length", "median mask"], rows)
+
+
+def learned_values(masks: GeneMasks, *, most: int = 2_000_000) -> NDArray[np.float64]:
+    """Return the mask of learned bins; of a large map, that of every k-th gene."""
+    step = max(1, masks.mask.size // most)
+    rows = np.arange(0, len(masks), step)
+    values: NDArray[np.float64] = np.asarray(masks.mask[rows], dtype=np.float64)
+    free = np.asarray(masks.forced[rows]) == FREE
+    return np.asarray(values[free])
 
 
 def _band(name: str) -> str:
@@ -74,7 +122,14 @@ def _band(name: str) -> str:
 
 def _rule(summary: Mapping[str, Any]) -> str:
     calling = summary["calling"]
-    origin = "given" if calling["threshold"] else f"budget of {100 * calling['budget']:g} % of bins"
+    if calling.get("fdr"):
+        origin = f"false-discovery level of {100 * calling['fdr']:g} %"
+    elif calling["threshold"]:
+        origin = "given"
+    else:
+        origin = f"budget of {100 * calling['budget']:g} % of bins"
+    if summary["threshold"] is None:
+        return f"no threshold meets the {origin}"
     return (
         f"mask at least {summary['threshold']:.3f} ({origin}); gaps up to "
         f"{calling['max_gap_bp']} bp are joined; at least {calling['min_length_bp']} bp long"
@@ -129,16 +184,67 @@ def comparison_section(m: Material) -> str:
     return page.section("comparison", title, *parts)
 
 
-def loci_section(m: Material) -> str:
-    """Pictures of the best, a typical and the worst locus."""
-    if m.masks is None or m.dataset is None or m.elements is None or m.num_loci < 1:
-        text = "Locus pictures need an element map and the dataset."
-        return page.section("loci", "Loci", page.note(text))
+def loci_section(m: Material, pages: LocusPages, pictures: Sequence[tuple[Locus, str]]) -> str:
+    """Pictures of the best, a typical and the worst locus, and the way to the locus pages."""
     parts = []
-    for locus in choose_loci(m.masks, m.elements, m.truth, number=m.num_loci):
-        parts.append(f"<h3>{page.escape(locus.title)}</h3>")
-        parts.append(_locus(m, locus))
+    if m.dataset is not None and m.loci.number > 0:
+        parts += _how_chosen(m, pages)
+    parts += [page.note(text) for text in pages.notes]
+    if m.masks is None or m.dataset is None or m.elements is None:
+        parts.append(page.note("Locus pictures need an element map and the dataset."))
+        return page.section("loci", "Loci", *parts)
+    for locus, picture in pictures:
+        name = page.escape(locus.title)
+        if locus.gene_id in pages.places:
+            name = f'<a href="{gene_address(locus.gene_id)}">{name}</a>'
+        parts.append(f"<h3>{name}</h3>")
+        parts.append(picture)
     return page.section("loci", "Loci", *parts)
+
+
+def _how_chosen(m: Material, pages: LocusPages) -> list[str]:
+    if m.loci.igv is None:
+        return [page.note(MISSING)]
+    held_out = "average precision of the mask of each gene" if m.truth else "number of elements"
+    text = (
+        f"{len(pages.order):,} genes have a page of their own with a genome browser: those asked "
+        "for, those of the table of residuals, and genes spread evenly from the best to the worst "
+        f"by {held_out}, held-out genes first. None was picked by eye."
+    )
+    links = "".join(
+        f'<option value="{page.escape(entry["id"])}">'
+        f"{page.escape(entry['symbol'] or entry['id'])}</option>"
+        for entry in pages.order
+    )
+    first = pages.order[0]["id"] if pages.order else ""
+    choice = (
+        '<div class="controls screen"><label for="locus-choice">Open the page of</label>'
+        f'<select id="locus-choice">{links}</select>'
+        '<button type="button" id="locus-open">Open</button></div>'
+    )
+    return [f"<p>{page.escape(text)}</p>", choice if first else ""]
+
+
+def locus_pictures(m: Material) -> list[tuple[Locus, str]]:
+    """Draw the loci; the asked ones only where there is no browser to show them.
+
+    Returns
+    -------
+    list of (Locus, HTML)
+    """
+    return [(locus, _locus(m, locus)) for locus in _drawn(m)]
+
+
+def _drawn(m: Material) -> list[Locus]:
+    if m.masks is None or m.elements is None:
+        return []
+    chosen = choose_loci(m.masks, m.elements, m.truth, number=m.loci.pictures)
+    if m.loci.igv is not None or m.dataset is None:
+        return chosen
+    ids = m.dataset.genes["gene_id"].astype(str)
+    asked = [ids.iloc[row] for row in find_genes(m.dataset, m.loci.genes)]
+    known = [gene for gene in asked if gene in m.mapped]
+    return [Locus(gene, gene, "Asked for.") for gene in known[:MAX_PICTURES]] + chosen
 
 
 def _locus(m: Material, locus: Locus) -> str:

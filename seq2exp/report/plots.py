@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plot_bands",
+    "plot_elements",
     "plot_metric",
     "plot_precision_recall",
     "plot_scatter",
@@ -127,8 +128,9 @@ def plot_precision_recall(
     base_rate: float,
     values: Mapping[str, float] | None = None,
     title: str = "",
+    what: str = "true distal bins",
 ) -> Figure:
-    """Draw precision against recall over distal bins, one line per method.
+    """Draw precision against recall over distal bins or pairs, one line per method.
 
     Parameters
     ----------
@@ -139,6 +141,8 @@ def plot_precision_recall(
     values : mapping of name to float, optional
         AUPRC for the legend.
     title : str
+    what : str
+        Of which recall is the share.
     """
     with styled():
         figure, (axis,) = _new(4.8, 2.9)
@@ -155,13 +159,19 @@ def plot_precision_recall(
         axis.axhline(base_rate, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
         axis.text(1.0, base_rate, "chance ", ha="right", va="bottom", fontsize=6.5, color=GREY)
         axis.set(xlim=(0, 1), ylim=(0, None), title=title)
-        axis.set_xlabel("recall (share of true distal bins found)")
+        axis.set_xlabel(f"recall (share of {what} found)")
         axis.set_ylabel("precision")
         figure.legend(loc="outside right upper", title="AUPRC" if values else None)
     return figure
 
 
-def plot_bands(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figure:
+def plot_bands(
+    rows: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    *,
+    metric: str = "auprc",
+    what: str = "bin",
+) -> Figure:
     """Draw AUPRC by distance band as bars with intervals.
 
     Parameters
@@ -170,15 +180,53 @@ def plot_bands(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Figur
         Rows of a comparison; metrics called ``auprc <band>`` are used.
     names : sequence of str
         Methods, in the order of the bars.
+    metric : str
+        What the bands are of.
+    what : str
+        Whose distance it is.
     """
-    bands = [m for m in dict.fromkeys(r["metric"] for r in rows) if m.startswith("auprc ")]
+    start = f"{metric} "
+    bands = [m for m in dict.fromkeys(r["metric"] for r in rows) if m.startswith(start)]
     return _bars(
         rows,
         names,
         metrics=bands,
-        labels=[band.removeprefix("auprc ") for band in bands],
-        axis_labels=("distance of the bin from the TSS", "AUPRC"),
+        labels=[band.removeprefix(start) for band in bands],
+        axis_labels=(f"distance of the {what} from the TSS", "AUPRC"),
     )
+
+
+def plot_elements(elements: pd.DataFrame, mask: ArrayLike, *, threshold: float) -> Figure:
+    """Draw lengths and distances of distal elements, and the distribution of the mask.
+
+    Parameters
+    ----------
+    elements : DataFrame
+        Called elements; classes other than distal are left out of the first two.
+    mask : float array
+        Mask of the learned bins.
+    threshold : float
+        Of the calls, marked.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    distal = elements[elements["element_class"] == "distal"]
+    length = (distal["end"] - distal["start"]).to_numpy(dtype=np.float64)
+    distance = distal["distance"].to_numpy(dtype=np.float64) / 1000
+    with styled():
+        figure, (lengths, distances, values) = _new(7.2, 2.1, 3)
+        lengths.hist(length, bins=30, color=COLOURS["blue"])
+        lengths.set(title="Length", xlabel="bp", ylabel="distal elements")
+        distances.hist(distance, bins=40, color=COLOURS["blue"])
+        distances.axvline(0, color=GREY, linewidth=0.8)
+        distances.set(title="Distance from the TSS", xlabel="kb, downstream positive")
+        values.hist(np.asarray(mask), bins=50, range=(0, 1), color=GREY)
+        values.axvline(threshold, color=COLOURS["vermilion"], linewidth=1, linestyle=(0, (4, 3)))
+        values.set(title="Mask", xlabel="mask of learned bins", ylabel="bins", xlim=(0, 1))
+        values.set_yscale("log")
+        for axis in (lengths, distances):
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return figure
 
 
 def plot_metric(

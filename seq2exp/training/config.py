@@ -94,6 +94,9 @@ class FitConfig:
     parallel: int = 1
     """Members and controls trained at the same time, each in a process of its own. Best with
     threads times parallel equal to the cores; the results are the same."""
+    store_masks: bool = True
+    """Make the masks of model.mask: retrain once before the first step, where windows are not
+    shifted, instead of in every step; the results are the same."""
     deterministic: bool = True
     """Refuse operations that give different results in two runs."""
 

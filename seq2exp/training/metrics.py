@@ -19,6 +19,7 @@ __all__ = [
     "HIGHER_IS_BETTER",
     "METRICS",
     "Estimate",
+    "Resamples",
     "bootstrap",
     "bootstrap_draws",
     "interval",
@@ -27,6 +28,7 @@ __all__ = [
     "paired_bootstrap",
     "pearson",
     "r2",
+    "resample_counts",
     "spearman",
 ]
 
@@ -206,12 +208,12 @@ def bootstrap_draws(
     step = max(_CHUNK // max(num_genes, 1), 1)
     for first in range(0, num_resamples, step):
         part = slice(first, min(first + step, num_resamples))
-        counts = _resample_counts(random, part.stop - part.start, num_genes)
+        counts = resample_counts(random, part.stop - part.start, num_genes)
         for label in range(num_labels):
             known = np.isfinite(observed[:, label])
             if not known.any():
                 continue
-            resamples = _Resamples(counts[:, known], observed[known, label])
+            resamples = Resamples(counts[:, known], observed[known, label])
             for model in range(num_models):
                 guess = predicted[model, known, label]
                 for name in metrics:
@@ -219,8 +221,15 @@ def bootstrap_draws(
     return draws
 
 
-class _Resamples:
-    """Metrics of weighted genes: ``counts[r, g]`` is how often resample r drew gene g."""
+class Resamples:
+    """Metrics of weighted genes, or of things that genes own, on bootstrap resamples.
+
+    Parameters
+    ----------
+    counts : float array, shape (num_resamples, num_genes)
+        How often each resample drew each gene, or the gene of each thing.
+    observed : float array, shape (num_genes,)
+    """
 
     def __init__(self, counts: NDArray[np.float64], observed: NDArray[np.float64]) -> None:
         self.counts = counts
@@ -315,9 +324,10 @@ def _weighted_ranks(
     return ranks
 
 
-def _resample_counts(
+def resample_counts(
     random: np.random.Generator, num_resamples: int, num_genes: int
 ) -> NDArray[np.float64]:
+    """Return how often each resample draws each gene, shape (num_resamples, num_genes)."""
     drawn = random.integers(num_genes, size=(num_resamples, num_genes))
     drawn += np.arange(num_resamples)[:, None] * num_genes
     counts = np.bincount(drawn.ravel(), minlength=num_resamples * num_genes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -119,9 +119,17 @@ class StepLoss(NamedTuple):
     tracks: torch.Tensor | None
 
 
-def batch_loss(model: nn.Module, batch: Batch, config: OptimConfig) -> StepLoss:
-    """Return prediction loss + weighted KL and auxiliary loss of one batch."""
-    output = forward_batch(model, batch)
+def batch_loss(
+    model: nn.Module,
+    batch: Batch,
+    config: OptimConfig,
+    **options: Any,  # noqa: ANN401
+) -> StepLoss:
+    """Return prediction loss + weighted KL and auxiliary loss of one batch.
+
+    ``options`` go to the model.
+    """
+    output = forward_batch(model, batch, **options)
     loss = masked_loss(output.expression_BK, batch.expression_BK, kind=config.loss)
     kl = output.kl_B.mean()
     settings: Any = model.config
@@ -160,6 +168,7 @@ class ExpressionModule(pl.LightningModule):
         self.config = config
         self.total_steps = total_steps
         self.gene_ids = gene_ids
+        self.given_masks: Callable[[torch.Tensor], torch.Tensor] | None = None
         self.history: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         self._seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -170,7 +179,7 @@ class ExpressionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Return prediction loss + weighted KL and auxiliary loss of one batch."""
-        total, loss, kl, tracks = batch_loss(self.model, batch, self.config)
+        total, loss, kl, tracks = batch_loss(self.model, batch, self.config, **self._given(batch))
         if tracks is not None:
             self._add("train_track_loss", tracks, len(batch))
         if not torch.isfinite(total):
@@ -180,6 +189,10 @@ class ExpressionModule(pl.LightningModule):
         self._add("train_loss", loss, size)
         self._add("train_kl", kl, size)
         return total
+
+    def _given(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Masks that were made before training (:mod:`seq2exp.training.frozen_masks`)."""
+        return {} if self.given_masks is None else {"mask_BN": self.given_masks(batch.index_B)}
 
     def _add(self, name: str, value: torch.Tensor, size: int) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + float(value.detach()) * size
@@ -191,7 +204,7 @@ class ExpressionModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect predictions by gene, so that a gene seen twice (DDP padding) counts once."""
-        output = forward_batch(self.model, batch)
+        output = forward_batch(self.model, batch, **self._given(batch))
         for row, gene in enumerate(batch.index_B.tolist()):
             self._seen[gene] = (output.expression_BK[row].float(), batch.expression_BK[row].float())
         self._mask_sum += float(output.mask_BN.float().mean(dim=1).sum())

@@ -28,6 +28,7 @@ from seq2exp.training.callbacks import AveragedWeights, BatchSeed, Checkpoints, 
 from seq2exp.training.checkpoint import ModelCard, read_checkpoint, save_model
 from seq2exp.training.config import TrainConfig
 from seq2exp.training.devices import is_leader, memory_errors, require_devices
+from seq2exp.training.frozen_masks import FrozenMasks
 from seq2exp.training.mask_source import MaskSource, copy_mask_run, mask_settings
 from seq2exp.training.module import ExpressionModule
 from seq2exp.training.plan import Plan, make_plan, needs_plan, require_room, with_recompute
@@ -382,6 +383,8 @@ def _fit(
     ]
     if fit.ema_decay:
         callbacks.append(AveragedWeights(fit.ema_decay))
+    if _masks_can_be_stored(config):
+        callbacks.append(FrozenMasks(data))
     last = folder / "checkpoints" / "last.ckpt"
     if last.is_file():
         read_checkpoint(last)
@@ -415,6 +418,12 @@ def _fit(
         except SystemExit:
             # Lightning turns Ctrl-C into an exit of its own; ours reports 130.
             raise KeyboardInterrupt from None
+
+
+def _masks_can_be_stored(config: TrainConfig) -> bool:
+    # A mirrored window has a mask of its own, and so has a shifted one.
+    other_windows = config.data.jitter_bp or config.model.get("rc_average")
+    return bool(config.mask_from and config.fit.store_masks and not other_windows)
 
 
 def _precision(wanted: str) -> Any:  # noqa: ANN401

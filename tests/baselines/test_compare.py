@@ -69,6 +69,17 @@ def test_the_table_says_what_was_compared(found, toy_run):
     assert found.notes == []
 
 
+def test_steps_are_those_that_were_taken(toy_run, tmp_path):
+    """Not what the number of training genes says: some have no label, and runs stop early."""
+    run = shutil.copytree(toy_run, tmp_path / "short")
+    metrics = run / "metrics.csv"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(lines[:2]))
+    (facts,) = compare([run], controls=["mean"]).runs
+    assert f",{facts.updates}," in lines[1]
+    assert f",{facts.updates}," not in lines[-1]
+
+
 def _train_genes(toy_run):
     from seq2exp.dataset.store import Dataset
     from seq2exp.training.run import open_run

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 DEBUG = ROOT / "configs" / "train" / "debug.yaml"
 HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
 WORK = ("doctor", "demo", "simulate", "prepare", "inspect", "train", "evaluate", "compare",
-        "predict", "elements", "attribute", "motifs", "report")  # fmt: skip
+        "predict", "elements", "elements compare", "elements check", "priors", "attribute",
+        "motifs", "report")  # fmt: skip
 
 # Runs `seq2exp ARGUMENTS` and says at the end which of the heavy packages were imported.
 SPY = f"""
@@ -107,6 +108,7 @@ def failed(capsys, line, code=2):
         ["elements", "PLACE", "--out", "x"],
         ["attribute", "PLACE", "--out", "x", "--gene", "g"],
         ["motifs", "PLACE", "--motifs", "PLACE", "--data", "TOY", "--out", "x"],
+        ["priors", "PLACE", "--out", "x.h5ad"],
         ["report", "PLACE"],
         ["train", "--config", "PLACE", "--data", "TOY", "--out", "x"],
         ["train", "--config", str(DEBUG), "--data", "PLACE", "--out", "x"],

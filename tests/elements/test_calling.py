@@ -139,8 +139,39 @@ def test_union_joins_overlaps_and_keeps_the_genes():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("threshold", 0.0), ("budget", 1.5), ("max_gap_bp", -1), ("min_length_bp", 0)],
+    [
+        ("threshold", 0.0),
+        ("budget", 1.5),
+        ("max_gap_bp", -1),
+        ("min_length_bp", 0),
+        ("fdr", 1.0),
+    ],
 )
 def test_wrong_settings_are_named(key, value):
     with pytest.raises(ConfigError, match=key):
         CallConfig(**{key: value})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fdr": 0.1, "budget": 0.05},
+        {"fdr": 0.1, "threshold": 0.5},
+        {"threshold": 0.5, "budget": 0.1},
+    ],
+)
+def test_only_one_setting_may_set_the_threshold(settings):
+    with pytest.raises(ConfigError, match="one of threshold, budget and fdr"):
+        CallConfig(**settings)
+
+
+def test_defaults_follow_the_setting():
+    assert (CallConfig().budget, CallConfig().gap) == (0.05, 0)
+    assert (CallConfig(fdr=0.1).budget, CallConfig(fdr=0.1).gap) == (None, 256)
+    assert CallConfig(fdr=0.1, max_gap_bp=0).gap == 0
+    assert CallConfig(threshold=0.5).budget is None
+
+
+def test_a_level_needs_null_masks():
+    with pytest.raises(ConfigError, match="no null masks"):
+        call_elements(hand_masks([0.1, 0.6], [F, F]), CallConfig(fdr=0.1))

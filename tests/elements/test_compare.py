@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seq2exp.core.errors import ConfigError, FormatError, InputError, Seq2ExpWarning
+from seq2exp.core.errors import ConfigError, FormatError, InputError
 from seq2exp.core.files import read_json
 from seq2exp.elements.compare import CompareConfig, compare_with_truth, write_comparison
 from seq2exp.elements.masks import FREE
+from seq2exp.elements.references import read_reference
 from seq2exp.elements.rivals import Rivals
 from seq2exp.elements.scored import MODEL, score_bins
-from seq2exp.elements.truth import Truth, read_bed_truth, read_simulated_truth
+from seq2exp.elements.truth import Truth, read_simulated_truth
 
 CONFIG = CompareConfig(distal_bp=128, bands_bp=(0, 256, 512), num_resamples=50)
 
@@ -193,14 +194,32 @@ def test_broken_truth_is_named(tmp_path):
 def test_any_bed_is_a_truth_for_all_genes(dataset, masks, tmp_path):
     path = tmp_path / "peaks.bed"
     path.write_text("1\t2000\t2100\n3\t4000\t4200\n")
-    truth = read_bed_truth(path, dataset)
+    truth = read_reference(path, dataset).truth
     assert truth.elements["chrom"].tolist() == ["chr1", "chr3"]
     scored = score_bins(masks, dataset, truth, np.arange(len(masks)))
     assert scored.pairs is None
     assert scored.label.any()
-    path.write_text("chr1\t2000\t2100\nchr99\t1\t2\n")
-    with pytest.warns(Seq2ExpWarning, match="chr99"):
-        assert len(read_bed_truth(path, dataset).elements) == 1
-    path.write_text("# nothing\n")
-    with pytest.raises(InputError, match="no interval"):
-        read_bed_truth(path, dataset)
+
+
+def test_without_other_genes_to_choose_by_defaults_stand_in(masks, dataset):
+    """Every split is reported, so no gene is left to choose cutoffs on."""
+    config = dataclasses.replace(CONFIG, split="all")
+    found = compare_with_truth(masks, dataset, truth_at(masks, 350), config=config)
+    assert found.info["chosen_on"] == "nothing: defaults"
+    assert found.chosen["peak caller"] == "peaks DNase q0.95"
+    assert found.chosen["strongest signal"] == "signal DNase x H3K27ac"
+    assert found.info["genes"] == len(masks)
+    usual = compare_with_truth(masks, dataset, truth_at(masks, 350), config=CONFIG)
+    assert usual.info["chosen_on"] == "valid"
+
+
+def test_a_budget_is_spent_on_all_bins_also_inside_a_band(masks, dataset):
+    """A perfect mask with room for half of the true bins finds those; the rest are tied last."""
+    truth = truth_at(masks, 350)
+    found = compare_with_truth(with_oracle(masks, truth), dataset, truth, config=CONFIG)
+    for budget in (0.05, 0.1):
+        whole = found.value(MODEL, f"auprc@{budget:g}")["value"]
+        band = found.value(MODEL, f"auprc@{budget:g} 0.256-0.512 kb")["value"]
+        # All true bins lie in the band: only the bins tied last differ.
+        assert whole <= band <= 1
+    assert found.value(MODEL, "auprc@0.1 0-0.256 kb") is None

@@ -9,13 +9,15 @@ import pysam
 import pytest
 
 from seq2exp.core.bed import read_bed
-from seq2exp.core.errors import InputError
+from seq2exp.core.errors import InputError, Seq2ExpWarning
 from seq2exp.core.files import read_json
 from seq2exp.elements import export
-from seq2exp.elements.calling import ELEMENT_COLUMNS, CallConfig
-from seq2exp.elements.export import LINK_COLUMNS, export_elements, write_bigwig
-from seq2exp.elements.masks import load_masks
+from seq2exp.elements.calling import ELEMENT_COLUMNS, EVIDENCE_COLUMNS, CallConfig
+from seq2exp.elements.export import LINK_COLUMNS, export_elements, narrow_peaks, write_bigwig
+from seq2exp.elements.masks import gene_masks, load_masks
 from seq2exp.elements.merged import merged_mask
+from seq2exp.elements.nulls import NullConfig
+from tests.elements.fakes import fake_run
 
 CONFIG = CallConfig(budget=0.1, min_length_bp=32)
 
@@ -142,3 +144,105 @@ def test_bigwigs_are_written_in_pieces(tmp_path, monkeypatch):
     with pyBigWig.open(str(tmp_path / "x.bw")) as handle:
         assert [(s, e) for s, e, _ in handle.intervals("b")] == [(s, s + 5) for s in starts]
         assert handle.chroms() == {"a": 50, "b": 200}
+
+
+def test_a_level_through_the_whole_export(dataset, tmp_path, monkeypatch):
+    """Two members that differ in gain; the null is drawn twice and leaves nothing behind."""
+    run = fake_run(dataset, gains=(1.0, 2.0))
+    monkeypatch.setattr(export, "open_run", lambda _: run)
+    config = CallConfig(fdr=0.5, min_length_bp=32)
+    null = NullConfig("mean", seed=3, draws=2)
+    made = export_elements(
+        tmp_path / "run", tmp_path / "map", data=dataset.root, config=config, null=null
+    )
+    summary = read_json(made.folder / "summary.json")
+    assert summary["null"] == {"kind": "mean", "seed": 3, "draws": 2}
+    assert (
+        summary["calling"] | {"fdr": 0.5, "budget": None, "max_gap_bp": 256} == summary["calling"]
+    )
+    level = summary["fdr"]
+    place = level["curve"]["threshold"].index(summary["threshold"])
+    assert level["curve"]["fdr"][place] <= 0.5
+    assert place == 0 or level["curve"]["fdr"][place - 1] > 0.5
+    assert level["curve"]["observed"][place] == summary["elements"]["distal"]
+    assert level["num_draws"] == 2
+    assert not list(made.folder.glob("scratch*"))
+    distal = made.elements[made.elements["element_class"] == "distal"]
+    assert (distal["q_value"] <= 0.5).all()
+    assert (distal["mask_q05"] < distal["mask_q95"]).all()
+    assert distal["prob_called"].between(0, 1).all()
+    assert set(distal["num_calling"]) <= {0, 1, 2}
+    assert summary["agreement"]["num_replicates"] == 2
+    promoters = made.elements[made.elements["element_class"] == "promoter"]
+    assert promoters[list(EVIDENCE_COLUMNS)].isna().all().all()
+    frame = pd.read_csv(made.folder / "elements.bed.gz", sep="\t", names=list(ELEMENT_COLUMNS))
+    np.testing.assert_allclose(frame["q_value"], made.elements["q_value"], rtol=1e-5)
+
+
+def test_narrow_peaks_have_ten_columns(element_map):
+    peaks = read_bed(element_map.folder / "elements.narrowPeak.gz")
+    distal = element_map.elements[element_map.elements["element_class"] == "distal"]
+    assert peaks.shape == (len(distal), 10)
+    assert set(peaks["column_9"].astype(float)) == {-1.0}  # no null was drawn
+    summit = peaks["start"] + peaks["column_10"].astype(int)
+    assert sorted(summit) == sorted(distal["summit"])
+    assert (peaks["column_10"].astype(int) < peaks["end"] - peaks["start"]).all()
+    scored = distal.assign(q_value=0.01)
+    np.testing.assert_allclose(narrow_peaks(scored)["qValue"], 2)
+    np.testing.assert_allclose(narrow_peaks(scored.assign(q_value=0.0))["qValue"], 10)
+
+
+def test_one_member_has_no_agreement_and_says_so(element_map):
+    assert element_map.elements[["num_calling", "idr", "q_value"]].isna().all().all()
+    summary = read_json(element_map.folder / "summary.json")
+    assert "one replicate only" in summary["agreement"]["reason"]
+    assert "fdr" not in summary
+
+
+def test_other_runs_are_replicates(dataset, tmp_path, monkeypatch):
+    runs = {"one": fake_run(dataset), "two": fake_run(dataset, gains=(2.0,))}
+    monkeypatch.setattr(export, "open_run", lambda folder: runs[folder.name])
+    made = export_elements(
+        tmp_path / "one",
+        tmp_path / "map",
+        data=dataset.root,
+        config=CONFIG,
+        replicates=[tmp_path / "two"],
+    )
+    assert made.summary["agreement"]["num_replicates"] == 2
+    distal = made.elements[made.elements["element_class"] == "distal"]
+    # The second mask is nowhere below the first, so it calls whatever the first calls.
+    assert set(distal["num_calling"]) == {2}
+
+
+def test_a_level_that_nothing_meets_writes_an_empty_map(run, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "open_run", lambda _: run)
+    monkeypatch.setattr(export, "null_masks", lambda *_, **more: gene_masks_like(*_, **more))
+    with pytest.warns(Seq2ExpWarning, match="at best"):
+        made = export_elements(
+            tmp_path / "run", tmp_path / "map", data=dataset.root, config=CallConfig(fdr=0.01)
+        )
+    assert set(made.elements["element_class"]) == {"promoter"}
+    summary = read_json(made.folder / "summary.json")
+    assert summary["threshold"] is None
+    assert summary["called_bins"] == 0
+    assert "by_split" not in summary["fdr"]
+
+
+def gene_masks_like(run, dataset, rows, **more):
+    """Stand for a null that is as strong as the masks."""
+    kept = {name: more[name] for name in ("out", "batch_size", "workers", "progress")}
+    return gene_masks(run, dataset, rows, **kept)
+
+
+def test_member_arrays_read_back(dataset, tmp_path):
+    run = fake_run(dataset, gains=(1.0, 2.0))
+    written = gene_masks(run, dataset, range(8), out=tmp_path / "masks", members=True)
+    for place, gain in enumerate((1.0, 2.0)):
+        alone = gene_masks(fake_run(dataset, gains=(gain,)), dataset, range(8))
+        np.testing.assert_array_equal(written.members["mask"][place], alone.mask)
+        np.testing.assert_array_equal(written.members["alpha"][place], alone.alpha)
+    assert written.member_masks().shape == (2, *written.mask.shape)
+    plain = gene_masks(run, dataset, range(8))
+    assert plain.members is None
+    np.testing.assert_array_equal(plain.mask, written.mask)

@@ -19,11 +19,11 @@ from seq2exp.interpret.background import (
     matched_regions,
     shuffled_sequences,
 )
-from seq2exp.interpret.dinucleotides import dinucleotide_counts
 from seq2exp.interpret.enrichment import benjamini_hochberg, enrichment, log2_odds_ratio
 from seq2exp.interpret.motif_files import MotifMatrix, meme_text
 from seq2exp.interpret.motifs import MotifConfig, enrich_motifs, read_regions
 from seq2exp.interpret.pwm import score_motif
+from tests.dinucleotides import dinucleotide_counts
 
 UNIFORM = np.full(4, 0.25)
 

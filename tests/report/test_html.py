@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
+import hashlib
 import re
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
-from seq2exp.core.files import write_json
+from seq2exp.core.errors import ConfigError
+from seq2exp.core.files import read_json, write_json
 from seq2exp.elements import export
 from seq2exp.elements.calling import CallConfig
 from seq2exp.elements.compare import CompareConfig, compare_with_truth, write_comparison
@@ -14,9 +18,10 @@ from seq2exp.elements.export import export_elements
 from seq2exp.report import headline, material
 from seq2exp.report.choose import choose_loci
 from seq2exp.report.html import write_report
+from seq2exp.report.material import LociConfig
 from tests.elements.test_compare import truth_at
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "link"}
 
 
 class Checker(HTMLParser):
@@ -92,15 +97,32 @@ def test_report_is_whole_and_loads_nothing(full):
     text = path.read_text()
     assert "default-src 'none'" in text
     assert all(source.startswith("data:image/") for source in checker.sources)
+    assert checker.links.pop(0) == "data:,"  # the icon
+    # Links to locus pages are none without the browser.
     assert all(link.startswith("#") and link[1:] in checker.ids for link in checker.links)
-    assert not re.search(r"<(script|link|iframe|object)", text)
-    assert len(checker.sources) == 1 + 1 + 2 + 3  # metric, training, comparison, loci
+    assert not re.search(r"<(iframe|object|script[^>]* src)", text)
+    # metric, training, elements, comparison, loci
+    assert len(checker.sources) == 1 + 1 + 1 + 2 + 3
     assert path.stat().st_size < 5_000_000
+
+
+def test_only_the_script_of_the_page_may_run(full):
+    text = full[0].read_text()
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    (allowed,) = re.findall(r"script-src ([^;]*);", text)
+    digests = [
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
+    ]
+    assert allowed.split() == [f"'sha256-{digest}'" for digest in digests]
+    assert len(scripts) == 1
+    # Everything else between script tags is data.
+    kinds = set(re.findall(r'<script type="([^"]*)"', text))
+    assert kinds == {"text/plain", "application/json"}
 
 
 def test_numbers_and_intervals_stand_on_top(full):
     path, found = full
-    head = path.read_text().split("<nav>")[0]
+    head = path.read_text().split("<nav ")[0]
     assert "r = 0.710 [0.610, 0.810]" in head
     assert f"AUPRC of {found.value('mask', 'auprc')['value']:.3f}" in head
     for role in found.chosen:
@@ -141,15 +163,39 @@ def test_missing_parts_are_said_not_hidden(run_folder):
         "No element map yet",
         "this map is a set of hypotheses",
         "Locus pictures need an element map",
+        "the genome browser is left out because igv.js is not installed",
+        "Residuals need predictions of held-out genes",
+        "Predictions are known for 0 of 44 genes",
     ):
-        assert sentence in text
+        assert sentence.lower() in text.lower()
 
 
 def test_a_second_report_replaces_the_first(full, run_folder):
     path, _ = full
     first = path.read_bytes()
-    assert write_report(run_folder, num_loci=0) == path
+    assert write_report(run_folder, loci=LociConfig(pictures=0)) == path
     assert path.read_bytes() != first
+
+
+def test_a_map_of_another_run_or_dataset_is_refused(full, run_folder, run):
+    summary = read_json(run_folder / "elements" / "summary.json")
+    write_json(summary | {"dataset_checksum": "f" * 64}, run_folder / "elements" / "summary.json")
+    with pytest.raises(ConfigError, match="dataset ffffffffffff instead of"):
+        write_report(run_folder)
+    other = summary | {"model_sha256": "e" * 64}
+    run.card = dataclasses.replace(run.card, weights_sha256="d" * 64)
+    write_json(other, run_folder / "elements" / "summary.json")
+    with pytest.raises(ConfigError, match="model eeeeeeeeeeee instead of dddddddddddd"):
+        write_report(run_folder)
+
+
+def test_what_was_trained_is_said(run_folder, run):
+    machine = {"seq2exp": "0.1.0", "torch": "2.13.0", "python": "3.11", "system": "Linux"}
+    write_json({"seed": 5, "machine": machine}, run_folder / "manifest.json")
+    run.models = run.models * 2
+    text = "".join(parse(write_report(run_folder)).text)
+    for words in ("toy1", "5, 6", "in each of 2 members", "torch 2.13.0", "1,024 bp", "12 (contig"):
+        assert words in text, words
 
 
 def test_loci_run_from_best_to_worst(masks):

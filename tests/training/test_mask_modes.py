@@ -16,8 +16,10 @@ from seq2exp.dataset.samples import GeneSamples
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.calling import CallConfig
 from seq2exp.elements.export import export_elements
+from seq2exp.models.seq2exp import Seq2Exp
 from seq2exp.training.callbacks import MetricsTable
 from seq2exp.training.config import TrainConfig
+from seq2exp.training.frozen_masks import StoredMasks
 from seq2exp.training.predict import iterate, predict
 from seq2exp.training.run import open_run
 from seq2exp.training.trainer import control_config, model_params, train
@@ -100,6 +102,35 @@ def test_everything_works_when_the_mask_run_is_gone(data, mask_run, retrained, t
     rows = np.arange(5)
     first = predict(open_run(moved), Dataset(data), rows).expression
     assert np.array_equal(first, predict(open_run(retrained), Dataset(data), rows).expression)
+
+
+@pytest.mark.parametrize(("jitter", "saved"), [(0, 2), (8, 1)])
+def test_stored_masks_save_the_mask_model_and_change_nothing(
+    data, mask_run, tmp_path, monkeypatch, jitter, saved
+):
+    """It runs in one epoch of two; shifted windows need it in both."""
+    calls = {True: 0, False: 0}
+    original = Seq2Exp.mean_mask
+
+    def trained(*, store):
+        def counted(self, *arguments):
+            calls[store] += 1
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Seq2Exp, "mean_mask", counted)
+        out = tmp_path / str(store)
+        fit = {"max_epochs": 2, "store_masks": store}
+        train(retrain_config(mask_run, fit=fit, data={"jitter_bp": jitter}), data, out)
+        return weights(out)
+
+    assert trained(store=True) == trained(store=False)
+    assert calls[False] == saved * calls[True]
+
+
+def test_stored_masks_come_back_bit_for_bit():
+    stored, mask = StoredMasks(num_bins=13), torch.rand(5, 13) > 0.5
+    stored.put(torch.tensor([7, 3, 9, 1, 4]), mask)
+    assert torch.equal(stored.get(torch.tensor([9, 7])), mask[[2, 0]].float())
 
 
 def _stop_after_one_epoch(config, data, out):

@@ -1,0 +1,185 @@
+"""Predictions of many edits of one window: batched, and no more than an edit can change.
+
+Every member of a run sees each edit once; the reference is seen once per gene. A model that offers
+``share`` computes once what the edits leave as it is (see :mod:`seq2exp.models.rerun`); any other
+gets whole windows.
+
+Shapes: J edits, M members, K outputs, N bins.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seq2exp.dataset.samples import Batch
+from seq2exp.interpret.edits import Edit, GeneWindow, make_batch
+from seq2exp.models.output import ModelCall
+from seq2exp.models.rerun import Shared, share_window
+from seq2exp.training.module import forward_batch
+from seq2exp.training.run import TrainedRun
+
+__all__ = ["GeneRunner", "evaluating"]
+
+
+@contextmanager
+def evaluating(run: TrainedRun, device: str | None = None) -> Iterator[str]:
+    """Put all members on a device, without dropout and gradients; mode and place are put back."""
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    modes = [model.training for model in run.models]
+    try:
+        for model in run.models:
+            model.eval().to(place)
+        with torch.no_grad():
+            yield place
+    finally:
+        for model, mode in zip(run.models, modes, strict=True):
+            model.train(mode).to("cpu")
+
+
+class GeneRunner:
+    """Predicts edits of one gene with every member of a run.
+
+    Parameters
+    ----------
+    models : list of Module
+        On `device` and in evaluation mode (:func:`evaluating`).
+    gene : GeneWindow
+    device : str
+    batch_size : int
+        Windows per forward pass; it bounds the memory and changes no number.
+    share : bool
+        Use what models offer to share; False runs every window in full.
+
+    Attributes
+    ----------
+    expression_MK : float64 array, shape (members, outputs)
+        Prediction of the window as it is.
+    mask_MN : float64 array, shape (members, bins), or None
+        Mean of the posterior before anything is forced; None for models without a mask.
+    """
+
+    def __init__(
+        self,
+        models: list[nn.Module],
+        gene: GeneWindow,
+        *,
+        device: str = "cpu",
+        batch_size: int = 16,
+        share: bool = True,
+    ) -> None:
+        self.models, self.gene, self.device = models, gene, device
+        self.batch_size, self.share = batch_size, share
+        self.batch = gene.batch.to(device)
+        outputs = [forward_batch(model, self.batch) for model in models]
+        self.expression_MK = _numbers(outputs, "expression_BK")[:, 0]
+        self.mask_MN = _numbers(outputs, "mean_BN")[:, 0] if has_mask(models) else None
+        self.masks = [output.mask_BN for output in outputs]
+        self.base: Edit | None = None
+        self.shared: list[Shared | None] = [None] * len(models)
+
+    def predict(self, edits: Iterable[Edit], *, base: Edit | None = None) -> NDArray[np.float64]:
+        """Return the predictions of edits, shape (edits, members, outputs).
+
+        Parameters
+        ----------
+        edits : iterable of Edit
+        base : Edit, optional
+            What they have most in common with; the window as it is when left out.
+        """
+        self._look_at(base or self.gene.reference)
+        found = [np.empty((0, *self.expression_MK.shape))]
+        stream = iter(edits)
+        while chunk := list(itertools.islice(stream, self.batch_size)):
+            groups = itertools.groupby(chunk, _is_closed)
+            found += [self._run(list(group)) for _, group in groups]
+        predictions: NDArray[np.float64] = np.concatenate(found)
+        return predictions
+
+    def closed_reference(self) -> NDArray[np.float64]:
+        """Return the predictions of the window under its own mask, held fixed: (members, outputs).
+
+        They differ from the reference only where both strands are averaged, whose masks differ.
+        """
+        none = np.zeros(self.gene.reference.valid.shape, dtype=np.bool_)
+        edit = Edit(**{**vars(self.gene.reference), "closed": none})
+        alone_MK: NDArray[np.float64] = self.predict([edit])[0]
+        return alone_MK
+
+    def _look_at(self, base: Edit) -> None:
+        """Let every member share what edits of this window have in common with it."""
+        if base is self.base:
+            return
+        self.base = base
+        self.base_batch = make_batch(self.gene, [base]).to(self.device)
+        if self.share:
+            call = _call(self.base_batch, None)
+            self.shared = [share_window(model, call) for model in self.models]
+
+    def _changed(self, batch: Batch) -> Tensor:
+        """Tell in which bins windows differ from the base, bool, shape (edits, bins)."""
+        codes_BL, base_1L = batch.codes_BL, self.base_batch.codes_BL
+        differ_BL = codes_BL != base_1L
+        changed_BN = differ_BL.reshape(len(codes_BL), -1, self.gene.bin_size).any(2)
+        ours, base = batch.signal_BNT, self.base_batch.signal_BNT
+        tracks_BN: Tensor = ((ours != base) & ~(ours.isnan() & base.isnan())).any(2)
+        return changed_BN | tracks_BN
+
+    def _run(self, edits: list[Edit]) -> NDArray[np.float64]:
+        batch = make_batch(self.gene, edits).to(self.device)
+        changed_BN = self._changed(batch)
+        outputs = []
+        members = zip(self.models, self.masks, self.shared, strict=True)
+        for model, mask_1N, shared in members:
+            mask_BN = None
+            closed = [edit.closed for edit in edits if edit.closed is not None]
+            if closed:
+                closed_BN = torch.from_numpy(np.stack(closed))
+                mask_BN = _shut(mask_1N, closed_BN.to(self.device))
+            if shared is not None:
+                outputs.append(shared(_call(batch, mask_BN), changed_BN))
+            elif mask_BN is None:
+                outputs.append(forward_batch(model, batch))
+            else:
+                outputs.append(forward_batch(model, batch, mask_BN=mask_BN))
+        found: NDArray[np.float64] = _numbers(outputs, "expression_BK").swapaxes(0, 1)
+        return found
+
+
+def has_mask(models: list[nn.Module]) -> bool:
+    """Tell whether the models read their window through a mask."""
+    return all(getattr(model.config, "mask", "none") != "none" for model in models)
+
+
+def _call(batch: Batch, mask_BN: Tensor | None) -> ModelCall:
+    return ModelCall(
+        batch.codes_BL,
+        batch.signal_BNT,
+        batch.features_BF,
+        batch.blacklist_BN,
+        batch.valid_BN,
+        mask_BN,
+        force_promoter=True,
+        elements_BR2=batch.elements_BR2,
+    )
+
+
+def _is_closed(edit: Edit) -> bool:
+    return edit.closed is not None
+
+
+def _shut(mask_1N: Tensor, closed_BN: Tensor) -> Tensor:
+    return torch.where(closed_BN, 0.0, mask_1N)
+
+
+def _numbers(outputs: list[Any], name: str) -> NDArray[np.float64]:
+    stacked = torch.stack([getattr(output, name).double() for output in outputs])
+    numbers: NDArray[np.float64] = stacked.cpu().numpy()
+    return numbers

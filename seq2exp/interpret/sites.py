@@ -1,0 +1,318 @@
+"""Which stretches of which genes are tested: called elements, and decoys matched to them.
+
+A decoy lies in the window of the same gene, has the length of its element and about its distance
+from the TSS, and touches no called element, no promoter, no excluded region and hardly any N.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from seq2exp.core.bed import read_bed
+from seq2exp.core.errors import AssemblyError, FormatError, InputError, Seq2ExpWarning, facts
+from seq2exp.core.files import read_json
+from seq2exp.core.sequence import N_CODE
+from seq2exp.dataset.store import Dataset
+from seq2exp.interpret.edits import GeneWindow, Span
+
+__all__ = ["OK", "SITE_COLUMNS", "choose_genes", "decoys", "place", "read_elements"]
+
+OK = "ok"
+SITE_COLUMNS = ("chrom", "start", "end", "name", "gene_id", "element_class")
+_FACTOR = 1.5
+_NEAR_BP = 1000
+_MAX_N = 0.1
+
+
+def read_elements(folder: Path, dataset: Dataset) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the called elements that `seq2exp elements` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        Its output folder.
+    dataset : Dataset
+        Must be of the same assembly and hold their genes.
+
+    Returns
+    -------
+    elements : DataFrame
+        Columns :data:`SITE_COLUMNS`; promoters included.
+    summary : dict
+        Content of summary.json.
+
+    Raises
+    ------
+    InputError
+        The folder holds no element map, no element, or no gene of the dataset.
+    AssemblyError
+        The elements are of another assembly, or end beyond a contig.
+    FormatError
+        The table lacks a column.
+    """
+    folder = Path(folder)
+    path = folder / "elements.bed.gz"
+    if not path.is_file() or not (folder / "summary.json").is_file():
+        raise InputError(
+            facts(
+                str(folder),
+                found="no elements.bed.gz with a summary.json",
+                expected="a folder that `seq2exp elements` wrote",
+                fix="run `seq2exp elements RUN --out DIR` and give that folder",
+            )
+        )
+    summary = read_json(folder / "summary.json")
+    if summary.get("assembly") != dataset.manifest.assembly:
+        raise AssemblyError(
+            facts(
+                str(folder),
+                found=f"elements of assembly {summary.get('assembly')}",
+                expected=f"{dataset.manifest.assembly}, that of the dataset",
+                fix="map the elements on this dataset",
+            )
+        )
+    frame = read_bed(path)
+    names = list(summary.get("columns", {}).get("elements.bed.gz", []))
+    missing = [name for name in SITE_COLUMNS if name not in names]
+    if missing or len(names) != frame.shape[1]:
+        raise FormatError(
+            facts(
+                str(path),
+                found=f"{frame.shape[1]} columns named {json.dumps(names)}",
+                expected="the columns " + ", ".join(SITE_COLUMNS) + " among them",
+                fix="run `seq2exp elements` again",
+            )
+        )
+    frame.columns = pd.Index(names)
+    if frame.empty:
+        raise InputError(
+            facts(str(path), found="no element", expected="at least one", fix="raise the budget")
+        )
+    _check_places(frame, dataset, path)
+    _check_origin(summary, dataset, folder)
+    return frame[list(SITE_COLUMNS)].reset_index(drop=True), summary
+
+
+def _check_places(frame: pd.DataFrame, dataset: Dataset, path: Path) -> None:
+    lengths = frame["chrom"].map(dataset.manifest.contigs)
+    beyond = frame[lengths.isna() | (frame["end"] > lengths) | (frame["start"] < 0)]
+    if len(beyond):
+        raise AssemblyError(
+            facts(
+                str(path),
+                found="elements outside of the contigs of the dataset",
+                expected="elements of the same assembly",
+                fix="map the elements on this dataset",
+                count=len(beyond),
+                examples=beyond["name"].tolist(),
+            )
+        )
+    unknown = sorted(set(frame["gene_id"]) - set(dataset.genes["gene_id"].astype(str)))
+    if len(unknown) == frame["gene_id"].nunique():
+        raise InputError(
+            facts(
+                str(path),
+                found="genes that the dataset lacks",
+                expected=f"genes such as {dataset.genes['gene_id'].iloc[0]}",
+                fix="map the elements on this dataset",
+                count=len(unknown),
+                examples=unknown,
+            )
+        )
+    if unknown:
+        _warn(str(path), "genes that the dataset lacks", unknown, "they are left out")
+
+
+def _check_origin(summary: dict[str, Any], dataset: Dataset, folder: Path) -> None:
+    found = summary.get("dataset_checksum")
+    if found and found != dataset.manifest.checksum:
+        warnings.warn(
+            facts(
+                str(folder),
+                found="elements that were mapped on another dataset",
+                expected=f"dataset {dataset.root.name} (checksum {dataset.manifest.checksum[:12]})",
+                fix="map them again if genes, tracks or windows differ",
+            ),
+            Seq2ExpWarning,
+            stacklevel=3,
+        )
+
+
+def _warn(where: str, found: str, examples: Sequence[str], fix: str) -> None:
+    warnings.warn(
+        facts(
+            where,
+            found=found,
+            expected="genes of the dataset",
+            fix=fix,
+            count=len(examples),
+            examples=list(examples),
+        ),
+        Seq2ExpWarning,
+        stacklevel=3,
+    )
+
+
+def choose_genes(
+    elements: pd.DataFrame,
+    dataset: Dataset,
+    *,
+    split: str,
+    genes: Sequence[str] = (),
+    max_genes: int | None = None,
+    seed: int = 0,
+) -> NDArray[np.int64]:
+    """Return the rows of the genes to test, ascending.
+
+    Parameters
+    ----------
+    elements : DataFrame
+        From :func:`read_elements`; genes without a distal element are left out.
+    dataset : Dataset
+    split : str
+        Split of the genes; without effect when genes are named.
+    genes : sequence of str
+        Ids or symbols.
+    max_genes : int, optional
+        Of more genes, so many are drawn at random.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        A gene is unknown, or none has an element.
+    """
+    table = dataset.genes
+    if genes:
+        rows = np.array([_gene_row(table, gene) for gene in genes], dtype=np.int64)
+    else:
+        rows = dataset.gene_rows((split,))
+    distal = set(elements.loc[elements["element_class"] != "promoter", "gene_id"].astype(str))
+    with_any = rows[table["gene_id"].astype(str).iloc[rows].isin(distal).to_numpy()]
+    if with_any.size == 0:
+        raise InputError(
+            facts(
+                "genes to check",
+                found=f"{rows.size} genes without a called distal element",
+                expected="at least one gene with an element",
+                fix="choose another --split or --genes, or call more elements",
+            )
+        )
+    if max_genes is not None and with_any.size > max_genes:
+        with_any = np.random.default_rng(seed).choice(with_any, max_genes, replace=False)
+    return np.unique(with_any)
+
+
+def _gene_row(table: pd.DataFrame, gene: str) -> int:
+    for column in ("gene_id", "symbol"):
+        hits = np.flatnonzero((table[column].astype(str) == gene).to_numpy())
+        if hits.size == 1:
+            return int(hits[0])
+    near = difflib.get_close_matches(gene, table["gene_id"].astype(str).tolist(), n=1)
+    raise InputError(
+        facts(
+            f"gene {gene!r}",
+            found="no gene, or several, of this id or symbol",
+            expected=f"a gene of the dataset, such as {(near or [table['gene_id'].iloc[0]])[0]}",
+            fix="give a gene id of genes.parquet",
+        )
+    )
+
+
+def place(gene: GeneWindow, start: int, end: int) -> tuple[Span, str]:
+    """Return an interval of the genome as bases of the window, and whether it can be tested.
+
+    The status is ``ok``, ``outside`` (not wholly in the window or its contig), ``promoter`` (it
+    touches what is never destroyed), or ``unknown bases`` (more than half of it is N).
+    """
+    span = gene.to_model(start, end)
+    window = gene.window
+    if span[0] < 0 or span[1] > gene.length or start < 0 or end > window.contig_length:
+        return span, "outside"
+    if span[0] < gene.promoter[1] and span[1] > gene.promoter[0]:
+        return span, "promoter"
+    if (gene.reference.codes[slice(*span)] == N_CODE).mean() > 0.5:
+        return span, "unknown bases"
+    return span, OK
+
+
+def decoys(
+    gene: GeneWindow,
+    spans: Sequence[Span],
+    *,
+    per_site: int,
+    taken: Sequence[Span] = (),
+    seed: int = 0,
+) -> list[list[Span]]:
+    """Draw stretches that are no called element, matched to each of the spans.
+
+    A decoy begins as many bases after the edge of a bin as its element does. Its distance from the
+    TSS is that of the element within a factor of 1.5 or 1 kb; where there is no such room, the
+    nearest free place in distance. Decoys of a gene do not overlap.
+
+    Parameters
+    ----------
+    gene : GeneWindow
+    spans : sequence of (start, stop)
+        Elements to match, in model direction.
+    per_site : int
+        Decoys wanted of each.
+    taken : sequence of (start, stop)
+        Further stretches that no decoy may touch.
+    seed : int
+        With the row of the gene it decides the draw.
+
+    Returns
+    -------
+    list of list of (start, stop)
+        At most `per_site` for each span; fewer where the window has no room.
+    """
+    reference = gene.reference
+    forbidden = np.repeat(reference.blacklist | ~reference.valid, gene.bin_size)
+    for start, stop in (*spans, *taken, gene.promoter):
+        forbidden[max(start, 0) : max(stop, 0)] = True
+    unknown = np.concatenate(([0], np.cumsum(reference.codes == N_CODE)))
+    random = np.random.default_rng((seed, gene.row))
+    found: list[list[Span]] = []
+    for span in spans:
+        mine: list[Span] = []
+        for _ in range(per_site):
+            drawn = _draw(gene, span, forbidden, unknown, random)
+            if drawn is None:
+                break
+            forbidden[slice(*drawn)] = True
+            mine.append(drawn)
+        found.append(mine)
+    return found
+
+
+def _draw(
+    gene: GeneWindow,
+    span: Span,
+    forbidden: NDArray[np.bool_],
+    unknown: NDArray[np.int64],
+    random: np.random.Generator,
+) -> Span | None:
+    length = span[1] - span[0]
+    blocked = np.concatenate(([0], np.cumsum(forbidden)))
+    starts = np.arange(span[0] % gene.bin_size, gene.length - length + 1, gene.bin_size)
+    free = blocked[starts + length] == blocked[starts]
+    free &= unknown[starts + length] - unknown[starts] <= _MAX_N * length
+    starts = starts[free]
+    if starts.size == 0:
+        return None
+    wanted = abs((span[0] + span[1]) / 2 - gene.tss)
+    distance = np.abs(starts + length / 2 - gene.tss)
+    off = np.abs(distance - wanted)
+    near = (off <= _NEAR_BP) | ((distance <= _FACTOR * wanted) & (distance >= wanted / _FACTOR))
+    start = int(random.choice(starts[near])) if near.any() else int(starts[np.argmin(off)])
+    return start, start + length
