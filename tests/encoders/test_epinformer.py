@@ -12,6 +12,7 @@ from torch import nn
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.encoders import build_encoder
 from seq2exp.encoders.row_features import activity_tracks
+from seq2exp.nn.sequence import one_hot
 from tests.memory import kept_bytes
 
 TINY = {"out_dim": 32, "num_layers": 2, "num_heads": 2, "max_elements": 5, "element_bp": 112,
@@ -440,3 +441,26 @@ def test_activation_bytes_are_what_autograd_keeps(norm):
     codes, signal, elements = batch(1)
     measured = kept_bytes(encoder, lambda: encoder(codes, signal, elements_BR2=elements[:, :4]))
     assert encoder.activation_bytes(WINDOW) == pytest.approx(measured, rel=0.2)
+
+
+# Columns in place of codes --------------------------------------------------------------------
+
+
+def test_one_hot_columns_give_what_codes_give_and_exact_gradients():
+    encoder = make().double().eval()
+    codes, signal, elements = batch()
+    codes[0, 3:9] = 4
+    columns = one_hot(codes, dtype=torch.float64).requires_grad_()
+    signal = signal.double()
+    out = encoder(columns, signal, elements_BR2=elements)
+    torch.testing.assert_close(out, encoder(codes, signal, elements_BR2=elements))
+    (gradient,) = torch.autograd.grad(out.sum(), columns)
+    assert gradient.abs().max() > 1e-6
+    for place in (WINDOW // 2, WINDOW // 2 + 5):
+        moved = []
+        for step in (1e-6, -1e-6):
+            shifted = columns.detach().clone()
+            shifted[1, place, 2] += step
+            moved.append(encoder(shifted, signal, elements_BR2=elements).sum())
+        found = (moved[0] - moved[1]) / 2e-6
+        torch.testing.assert_close(gradient[1, place, 2], found, rtol=1e-5, atol=1e-8)
