@@ -1,9 +1,10 @@
 """Train every model of configs/train/table on one dataset and put them side by side.
 
 All models of a table share data, steps and optimiser, and are about equally large; the mask run of
-`retrain` is `soft`. With ``--windows`` the same soft model is trained on windows of several lengths
-instead. Training resumes where it stopped. The comparison is that of `seq2exp compare`, on the test
-contigs, and goes into results/table_NAME.json or results/windows_NAME.json.
+`retrain` is `soft`. With ``--windows`` one model (soft, or ``--window-model``) is trained on windows of
+several lengths instead. Training resumes where it stopped. The comparison is that of `seq2exp compare`, on the test
+contigs, and goes into results/table_NAME.json or results/windows_NAME.json (windows_NAME_MODEL.json
+for another model than soft).
 
     python benchmarks/table.py simulated DATASET --out RUNS [--seeds 3] [--models soft mamba ...]
     python benchmarks/table.py yeast DATASET --out RUNS --windows 512 2048 4096 8192
@@ -72,7 +73,11 @@ def train_windows(base: str, options: argparse.Namespace) -> list[Path]:
             central = str(min(1024, window))
             more = ("--data.window_bp", str(window), "--model.promoter_bp", central,
                     "--model.readout_bp", central)  # fmt: skip
-            jobs.append(pool.submit(train, base, "soft", options.dataset, folder, *seeds, *more))
+            jobs.append(
+                pool.submit(
+                    train, base, options.window_model, options.dataset, folder, *seeds, *more
+                )
+            )
         for job in jobs:
             job.result()
     return list(folders.values())
@@ -86,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="members that are averaged")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--windows", type=int, nargs="+", help="lengths to train soft on instead")
+    parser.add_argument("--window-model", default="soft", choices=MODELS, help="its model")
     parser.add_argument("--parallel", type=int, default=2, help="models trained at a time")
     parser.add_argument("--split", default="test", choices=("test", "valid"))
     options = parser.parse_args()
@@ -108,6 +114,8 @@ def main() -> None:
     inputs["runs"] = [{**run, "folder": Path(run["folder"]).name} for run in inputs["runs"]]
     kind = "windows" if options.windows else "table"
     part = "" if options.split == "test" else f"_{options.split}"
+    if options.windows and options.window_model != "soft":
+        part = f"_{options.window_model}{part}"
     write_result(
         f"{kind}_{options.base}{part}",
         {**before, "seeds": options.seeds, "inputs": inputs, "rows": found.rows},
