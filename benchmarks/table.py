@@ -1,10 +1,10 @@
 """Train every model of configs/train/table on one dataset and put them side by side.
 
 All models of a table share data, steps and optimiser, and are about equally large; the mask run of
-`retrain` is `soft`. With ``--windows`` one model (soft, or ``--window-model``) is trained on windows
-of several lengths instead. Training resumes where it stopped. The comparison is that of `seq2exp
-compare`, on the test contigs, and goes into results/table_NAME.json or results/windows_NAME.json
-(windows_NAME_MODEL.json for another model than soft).
+`retrain` is `soft`. With ``--windows`` one model (soft, or ``--window-model``) is trained on
+windows of several lengths instead. Training resumes where it stopped. The comparison is that of
+`seq2exp compare`, on the test contigs, and goes into results/table_NAME.json or
+results/windows_NAME.json (windows_NAME_MODEL.json for another model than soft).
 
     python benchmarks/table.py simulated DATASET --out RUNS [--seeds 3] [--models soft mamba ...]
     python benchmarks/table.py yeast DATASET --out RUNS --windows 512 2048 4096 8192
