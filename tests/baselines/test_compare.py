@@ -10,7 +10,7 @@ import pytest
 from seq2exp.baselines.compare import compare
 from seq2exp.baselines.evaluate import evaluate
 from seq2exp.cli.main import main
-from seq2exp.core.config import dump_yaml, load_yaml
+from seq2exp.core.config import load_yaml
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.core.files import read_json
 from tests.toys import ToyPlan, toy_dataset
