@@ -52,7 +52,19 @@ def use_threads() -> int:
     """Give numba as many threads as torch takes, and return their number."""
     import numba
 
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    threads = min(torch.get_num_threads(), most)
+    threads = min(torch.get_num_threads(), _launched())
     numba.set_num_threads(threads)
     return threads
+
+
+@cache
+def _launched() -> int:
+    """Start numba's threads, and return how many there are."""
+    import numba
+
+    wanted = torch.get_num_threads()
+    numba.set_num_threads(1)
+    # Its pool may share OpenMP with torch, and then takes torch's number of threads with it.
+    torch.set_num_threads(wanted)
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return most
