@@ -178,6 +178,8 @@ def interrupt(folder: Path) -> dict[str, Any]:
         out = folder / name
 
         def work(name: str = name, out: Path = out) -> int:
+            # What is started in the background of a shell ignores it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             # Early: a busy machine may hand the signal over a few steps late.
             killing(ExpressionModule, "training_step", 2, number=getattr(signal, name))
             command = ["train", "--config", str(folder / "c.yaml"), "--data", str(toy)]
