@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from seq2exp.cli import options
 
 if TYPE_CHECKING:
-    from seq2exp.elements.export import ElementMap
+    from seq2exp.elements.folder import ElementMap
     from seq2exp.elements.nulls import NullConfig
     from seq2exp.elements.truth import Truth
 

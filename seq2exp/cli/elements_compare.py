@@ -87,8 +87,9 @@ def run(args: argparse.Namespace) -> None:
     from seq2exp.core.files import refuse_existing
     from seq2exp.dataset.store import Dataset
     from seq2exp.elements.compare import CompareConfig
+    from seq2exp.elements.folder import open_elements
     from seq2exp.elements.references import ReadConfig, read_reference
-    from seq2exp.elements.suite import compare_reference, open_elements
+    from seq2exp.elements.suite import compare_reference
     from seq2exp.report.comparison import all_rows, write_comparison_folder
 
     if not args.files and not args.budget_curve:

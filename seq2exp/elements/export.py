@@ -22,7 +22,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,6 +42,7 @@ from seq2exp.elements.agreement import replicate_masks
 from seq2exp.elements.calling import CallConfig, call_elements, merge_elements
 from seq2exp.elements.evidence import add_evidence
 from seq2exp.elements.fdr import fdr_curve, fdr_summary
+from seq2exp.elements.folder import ElementMap
 from seq2exp.elements.formats import LINK_COLUMNS, links_table, narrow_peaks
 from seq2exp.elements.masks import GeneMasks, gene_masks, load_masks
 from seq2exp.elements.merged import merged_mask, run_lengths
@@ -51,7 +52,6 @@ from seq2exp.training.run import TrainedRun, open_run
 
 __all__ = [
     "LINK_COLUMNS",
-    "ElementMap",
     "export_elements",
     "links_table",
     "narrow_peaks",
@@ -62,26 +62,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _CHUNK = 500_000
-
-
-@dataclass(frozen=True, eq=False)
-class ElementMap:
-    """What :func:`export_elements` made.
-
-    Attributes
-    ----------
-    folder : Path
-    masks : GeneMasks
-    elements : DataFrame
-        Columns of :data:`seq2exp.elements.calling.ELEMENT_COLUMNS`.
-    summary : dict
-        Content of summary.json.
-    """
-
-    folder: Path
-    masks: GeneMasks
-    elements: pd.DataFrame
-    summary: dict[str, Any]
 
 
 def export_elements(

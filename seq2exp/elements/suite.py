@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.core.errors import FormatError, InputError, facts
-from seq2exp.core.files import read_json
+from seq2exp.core.errors import InputError, facts
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.compare import (
     CompareConfig,
@@ -20,8 +18,8 @@ from seq2exp.elements.compare import (
     genes_of,
     tuning_genes,
 )
+from seq2exp.elements.folder import ElementMap
 from seq2exp.elements.judging import Row, rows_text
-from seq2exp.elements.masks import GeneMasks, load_masks
 from seq2exp.elements.overlap import LearnedSpace, overlap_rows
 from seq2exp.elements.pairs import MinimalPairConfig, PairComparison, compare_pairs
 from seq2exp.elements.precision import cut_to_budget
@@ -29,30 +27,10 @@ from seq2exp.elements.references import Reference
 from seq2exp.elements.rivals import Rivals
 from seq2exp.elements.scored import MODEL, ScoredBins, score_bins
 
-__all__ = ["CALLED", "ElementFolder", "ReferenceResult", "compare_reference", "open_elements"]
+__all__ = ["CALLED", "ReferenceResult", "compare_reference"]
 
 CALLED = "called elements"
 """Name of the called distal elements in the rows on overlap."""
-
-
-@dataclass(frozen=True, eq=False)
-class ElementFolder:
-    """What `seq2exp elements` wrote.
-
-    Attributes
-    ----------
-    folder : Path
-    masks : GeneMasks
-    elements : DataFrame
-        Columns as summary.json lists them.
-    summary : dict
-        Content of summary.json.
-    """
-
-    folder: Path
-    masks: GeneMasks
-    elements: pd.DataFrame
-    summary: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,45 +91,8 @@ class ReferenceResult:
         }
 
 
-def open_elements(folder: Path) -> ElementFolder:
-    """Open what `seq2exp elements RUN --out` wrote.
-
-    Raises
-    ------
-    InputError
-        The folder holds no element map.
-    FormatError
-        A file is damaged.
-    """
-    folder = Path(folder)
-    place = folder / "summary.json"
-    if not place.is_file() or not (folder / "elements.bed.gz").is_file():
-        raise InputError(
-            facts(
-                str(folder),
-                found="no element map",
-                expected="a folder that `seq2exp elements RUN --out` wrote",
-                fix="check the path, or run `seq2exp elements` first",
-            )
-        )
-    summary = read_json(place)
-    try:
-        columns = summary["columns"]["elements.bed.gz"]
-        elements = pd.read_csv(folder / "elements.bed.gz", sep="\t", names=columns)
-    except (KeyError, ValueError, OSError, EOFError) as error:
-        raise FormatError(
-            facts(
-                str(folder),
-                found=str(error),
-                expected="elements.bed.gz with the columns that summary.json lists",
-                fix="run `seq2exp elements` again",
-            )
-        ) from error
-    return ElementFolder(folder, load_masks(folder / "masks"), elements, summary)
-
-
 def compare_reference(
-    elements: ElementFolder,
+    elements: ElementMap,
     dataset: Dataset,
     reference: Reference,
     *,
@@ -162,7 +103,7 @@ def compare_reference(
 
     Parameters
     ----------
-    elements : ElementFolder
+    elements : ElementMap
     dataset : Dataset
         Where the rivals read tracks and contacts.
     reference : Reference
@@ -216,7 +157,7 @@ def _out_of_reach(pairs: PairComparison) -> str:
 
 
 def _overlap(
-    elements: ElementFolder,
+    elements: ElementMap,
     reference: Reference,
     scored: ScoredBins,
     genes: NDArray[np.int64],

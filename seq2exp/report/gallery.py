@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from seq2exp.core.files import read_json, safe_name
+from seq2exp.core.files import safe_name
 from seq2exp.dataset.store import Dataset
-from seq2exp.elements.calling import ELEMENT_COLUMNS
 from seq2exp.elements.compare import Comparison
-from seq2exp.elements.masks import load_masks
+from seq2exp.elements.folder import open_elements
 from seq2exp.elements.scored import MODEL
 from seq2exp.elements.truth import Truth
 from seq2exp.report import plots
@@ -54,9 +51,8 @@ def write_gallery(
     InputError
         A gene is unknown.
     """
-    masks = load_masks(folder / "masks")
-    summary = read_json(folder / "summary.json")
-    elements = pd.read_csv(folder / "elements.bed.gz", sep="\t", names=list(ELEMENT_COLUMNS))
+    found = open_elements(folder)
+    masks, elements = found.masks, found.elements
     chosen = list(genes) or [
         locus.gene_id for locus in choose_loci(masks, elements, truth, number=num_loci)
     ]
@@ -67,7 +63,7 @@ def write_gallery(
             dataset,
             gene,
             elements=elements,
-            threshold=summary["threshold"],
+            threshold=found.summary["threshold"],
             truth=truth,
         )
         written.append(folder / "plots" / f"locus_{safe_name(gene)}")

@@ -14,8 +14,8 @@ from seq2exp.core.errors import ConfigError, FormatError, facts
 from seq2exp.core.files import read_json
 from seq2exp.dataset.format import read_table
 from seq2exp.dataset.store import Dataset
-from seq2exp.elements.calling import ELEMENT_COLUMNS
-from seq2exp.elements.masks import GeneMasks, load_masks
+from seq2exp.elements.folder import open_elements
+from seq2exp.elements.masks import GeneMasks
 from seq2exp.elements.truth import Truth
 from seq2exp.report.igv import IgvScript
 from seq2exp.training.run import TrainedRun, open_run
@@ -106,14 +106,12 @@ def gather(
     root = Path(data) if data else run.dataset_path()
     metrics = [*sorted(run_folder.glob("members/*/metrics.csv")), run_folder / "metrics.csv"]
     table = next((path for path in metrics if path.is_file()), None)
-    mapped = (folder / "summary.json").is_file()
-    bed = folder / "elements.bed.gz"
+    mapped = open_elements(folder) if (folder / "summary.json").is_file() else None
     dataset = Dataset(root) if (root / "manifest.json").is_file() else None
-    summary = read_json(folder / "summary.json") if mapped else None
     if dataset is not None:
         run.check_dataset(dataset)
-    if summary is not None:
-        _check_origin(summary, folder, run, dataset)
+    if mapped is not None:
+        _check_origin(mapped.summary, folder, run, dataset)
     manifest = run_folder / "manifest.json"
     return Material(
         run=run,
@@ -122,9 +120,9 @@ def gather(
         predictions=_read_predictions(predictions, run) if predictions.is_file() else None,
         metrics=pd.read_csv(table) if table else None,
         folder=folder if mapped else None,
-        summary=summary,
-        masks=load_masks(folder / "masks") if mapped else None,
-        elements=pd.read_csv(bed, sep="\t", names=list(ELEMENT_COLUMNS)) if mapped else None,
+        summary=mapped.summary if mapped else None,
+        masks=mapped.masks if mapped else None,
+        elements=mapped.elements if mapped else None,
         comparison=read_json(comparison) if comparison.is_file() else None,
         truth=truth,
         manifest=read_json(manifest) if manifest.is_file() else {},

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from seq2exp.core.errors import InputError
 from seq2exp.elements.compare import CompareConfig
+from seq2exp.elements.folder import ElementMap
 from seq2exp.elements.masks import FREE
 from seq2exp.elements.pairs import (
     MASK_MAX,
@@ -21,7 +22,7 @@ from seq2exp.elements.pairs import (
 from seq2exp.elements.references import Reference
 from seq2exp.elements.rivals import Rivals
 from seq2exp.elements.scored import MODEL
-from seq2exp.elements.suite import ElementFolder, compare_reference
+from seq2exp.elements.suite import compare_reference
 from seq2exp.elements.truth import Truth
 
 CONFIG = CompareConfig(bands_bp=(0, 256, 512), num_resamples=50)
@@ -188,7 +189,7 @@ def test_order_of_pairs_does_not_matter(masks, dataset):
 
 def test_a_table_out_of_reach_says_where_its_pairs_lie(masks, dataset, tmp_path):
     reference = pairs_beside(masks, offsets=(-3000, 3000))
-    elements = ElementFolder(tmp_path, masks, pd.DataFrame(), {})
+    elements = ElementMap(tmp_path, masks, pd.DataFrame(), {})
     with pytest.raises(
         InputError, match=r"toy\.tsv.*split test \(\d+ outside the window, 0 in forced"
     ):
