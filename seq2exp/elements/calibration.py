@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from seq2exp.elements.masks import GeneMasks
 from seq2exp.elements.truth import Truth
 
-__all__ = ["false_calls", "level_rows", "touches"]
+__all__ = ["false_calls", "false_rate", "level_rows", "touches"]
 
 _RESAMPLES = 1000
 
@@ -109,16 +109,29 @@ def level_rows(
             continue
         num_genes = int((split_of == split).sum())
         for name in ("no_element", "not_causal"):
-            value = float(here[name].mean())
-            low, high = _interval(here, name, num_genes, seed)
+            value, low, high = false_rate(here, name, num_genes=num_genes, seed=seed)
             rows.append(_row(f"fdr_{name}", split, value, low, high, len(here)))
     return rows
 
 
-def _interval(calls: pd.DataFrame, name: str, num_genes: int, seed: int) -> tuple[float, float]:
-    """Resample genes: calls of one gene are no independent units."""
+def false_rate(
+    calls: pd.DataFrame, name: str, *, num_genes: int, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return the share of false calls and its 95 % interval.
+
+    Genes are resampled: calls of one gene are no independent units.
+
+    Parameters
+    ----------
+    calls : DataFrame
+        As :func:`false_calls` returns it.
+    name : str
+        ``no_element`` or ``not_causal``.
+    num_genes : int
+        Genes that were looked at; those without a call are drawn too and add nothing.
+    seed : int
+    """
     per_gene = calls.groupby("gene_id")[name].agg(["sum", "size"]).to_numpy(np.float64)
-    # Genes without a call are drawn too and add nothing.
     padded = np.zeros((max(num_genes, len(per_gene)), 2))
     padded[: len(per_gene)] = per_gene
     random = np.random.default_rng(seed)
@@ -126,7 +139,7 @@ def _interval(calls: pd.DataFrame, name: str, num_genes: int, seed: int) -> tupl
     false, total = (draws @ padded).T
     rates = false[total > 0] / total[total > 0]
     low, high = np.quantile(rates, [0.025, 0.975])
-    return float(low), float(high)
+    return float(calls[name].mean()), float(low), float(high)
 
 
 def _row(
