@@ -48,6 +48,8 @@ from seq2exp.elements.truth import Truth, read_simulated_truth
 
 __all__ = ["KINDS", "Kind", "ReadConfig", "Reference", "kind_of", "read_reference"]
 
+_OVERHANG_BP = 1_000
+"""No longer than the fragments that peak callers extend reads to."""
 _COLUMNS = ["chrom", "start", "end", "gene_id", "causal", "kind"]
 
 
@@ -233,14 +235,18 @@ def _bed(path: Path, dataset: Dataset, kind: str) -> pd.DataFrame:
 def _on_contigs(
     frame: pd.DataFrame, dataset: Dataset, path: Path, notes: dict[str, int]
 ) -> pd.DataFrame:
-    """Name contigs as the dataset does; leave out those it lacks; refuse what lies beyond them."""
+    """Name contigs as the dataset does; leave out those it lacks; refuse what lies beyond them.
+
+    Peak callers extend reads past the end of a contig: what overhangs by less is cut there.
+    """
     sizes: Mapping[str, int] = dataset.manifest.contigs
     shared = match_contigs(sizes, frame["chrom"].unique(), what=str(path), partial="ignore")
     ours = {theirs: name for name, theirs in shared.items()}
     known = frame["chrom"].isin(ours)
     notes["on contigs the dataset lacks"] = int((~known).sum())
     kept = frame[known].assign(chrom=frame["chrom"].map(ours))
-    beyond = kept[kept["end"] > kept["chrom"].map(sizes)]
+    length = kept["chrom"].map(sizes)
+    beyond = kept[(kept["start"] >= length) | (kept["end"] > length + _OVERHANG_BP)]
     if len(beyond):
         first = beyond.iloc[0]
         raise AssemblyError(
@@ -254,7 +260,8 @@ def _on_contigs(
                 examples=[f"{r.chrom}:{r.start}-{r.end}" for r in beyond.head(3).itertuples()],
             )
         )
-    return kept
+    notes["cut at the end of their contig"] = int((kept["end"] > length).sum())
+    return kept.assign(end=kept["end"].clip(upper=length))
 
 
 def _merged(frame: pd.DataFrame, notes: dict[str, int]) -> pd.DataFrame:
@@ -334,7 +341,7 @@ def _warn(path: Path, notes: Mapping[str, int]) -> None:
         warnings.warn(
             facts(
                 str(path),
-                found="rows that are left out: "
+                found="rows that are left out or cut: "
                 + ", ".join(f"{count} {reason}" for reason, count in told.items()),
                 expected=f"all {notes['rows']} rows",
                 fix="nothing, if they are not needed",
