@@ -47,6 +47,8 @@ FILES = (
     "K562_DNase_peaks.narrowPeak",
     "K562_ATAC_peaks.narrowPeak",
 )
+KEPT = ("auprc", "auprc@0.1", "pair_auprc", "base_precision", "jaccard", "enrichment",
+        "enrichment_null")  # fmt: skip
 VARIANTS = {
     "trained": [],
     "untrained": ["--optim.lr", "1e-9", "--optim.start_lr", "1e-10", "--optim.final_lr", "1e-10",
@@ -108,7 +110,8 @@ def compare(masks: GeneMasks, dataset: Dataset, source: Path, out: Path) -> dict
         reference = read_reference(source / name, dataset)
         result = compare_reference(found, dataset, reference, config=config)
         print(result.text)
-        results[name] = {"info": result.info, "rows": result.rows}
+        rows = [row for row in result.rows if row["metric"] in KEPT]
+        results[name] = {"info": result.info, "rows": rows}
     return results
 
 
