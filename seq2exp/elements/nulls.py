@@ -39,7 +39,7 @@ __all__ = ["NULLS", "NullConfig", "NullInputs", "null_masks", "replaced_tracks",
 NULLS = ("background", "mean", "median", "shuffled", "sequence")
 _BLOCK_BP = 1024
 _POOL_GENES = 512
-_SPREADS = 8
+_SPREADS = 8.0
 Signal = NDArray[np.float32]
 
 

@@ -132,12 +132,22 @@ def test_exons_are_joined_over_transcripts(tmp_path, dataset):
     assert found == {"chr3_g0": [(10, 30), (40, 50)]}
 
 
+def test_an_annotation_without_exons_shows_transcripts(tmp_path, dataset):
+    rows = [("chr3", "gene", 5, 90, "chr3_g0"), ("chr3", "transcript", 11, 80, "chr3_g0")]
+    found = read_exons(write_gtf(tmp_path / "a.gtf", rows), dataset, ["chr3_g0"])
+    assert found == {"chr3_g0": [(10, 80)]}
+    # Genes that have exons are shown with them alone.
+    rows += [("chr3", "exon", 21, 30, "chr3_g0")]
+    found = read_exons(write_gtf(tmp_path / "b.gtf", rows), dataset, ["chr3_g0"])
+    assert found == {"chr3_g0": [(20, 30)]}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         (("chr1", "exon", 1, 5, "chr3_g0"), "chr1:1-5 of chr3_g0 on chr3"),
         (("chr3", "exon", 1, 99_999, "chr3_g0"), "1-99,999 of chr3_g0"),
-        (("chr3", "exon", 1, 5, "other"), "no exon of the shown genes"),
+        (("chr3", "exon", 1, 5, "other"), "no exon, transcript or gene line"),
     ],
 )
 def test_an_annotation_of_something_else_is_refused(tmp_path, dataset, row, message):
