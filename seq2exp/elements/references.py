@@ -23,9 +23,9 @@ from seq2exp.core.errors import (
     Seq2ExpWarning,
     facts,
 )
+from seq2exp.core.genes import AMBIGUOUS, UNKNOWN, GeneNames
 from seq2exp.core.intervals import merge
 from seq2exp.dataset.store import Dataset
-from seq2exp.elements.genes import AMBIGUOUS, UNKNOWN, GeneNames
 from seq2exp.elements.links import bedpe_links
 from seq2exp.elements.tables import (
     Table,

@@ -35,7 +35,7 @@ from seq2exp.interpret.modisco import (
     write_modisco_inputs,
 )
 from seq2exp.interpret.seqlets import SeqletConfig, call_seqlets, write_seqlets
-from seq2exp.interpret.target import gene_rows_of, output_of
+from seq2exp.interpret.target import output_of
 from seq2exp.training.run import TrainedRun, open_run
 
 __all__ = ["Extras", "attribute_run", "read_elements"]
@@ -200,7 +200,7 @@ def _rows(
     called: pd.DataFrame | None,
 ) -> NDArray[np.int64]:
     if genes:
-        rows = gene_rows_of(dataset, genes)
+        rows = dataset.find_genes(genes, what="--gene")
     else:
         everything = np.arange(len(dataset.genes), dtype=np.int64)
         rows = dataset.gene_rows(tuple(splits)) if splits else everything

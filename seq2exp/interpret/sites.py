@@ -6,7 +6,6 @@ from the TSS, and touches no called element, no promoter, no excluded region and
 
 from __future__ import annotations
 
-import difflib
 import json
 import warnings
 from collections.abc import Sequence
@@ -192,10 +191,7 @@ def choose_genes(
         A gene is unknown, or none has an element.
     """
     table = dataset.genes
-    if genes:
-        rows = np.array([_gene_row(table, gene) for gene in genes], dtype=np.int64)
-    else:
-        rows = dataset.gene_rows((split,))
+    rows = dataset.find_genes(genes, what="--genes") if genes else dataset.gene_rows((split,))
     distal = set(elements.loc[elements["element_class"] != "promoter", "gene_id"].astype(str))
     with_any = rows[table["gene_id"].astype(str).iloc[rows].isin(distal).to_numpy()]
     if with_any.size == 0:
@@ -210,22 +206,6 @@ def choose_genes(
     if max_genes is not None and with_any.size > max_genes:
         with_any = np.random.default_rng(seed).choice(with_any, max_genes, replace=False)
     return np.unique(with_any)
-
-
-def _gene_row(table: pd.DataFrame, gene: str) -> int:
-    for column in ("gene_id", "symbol"):
-        hits = np.flatnonzero((table[column].astype(str) == gene).to_numpy())
-        if hits.size == 1:
-            return int(hits[0])
-    near = difflib.get_close_matches(gene, table["gene_id"].astype(str).tolist(), n=1)
-    raise InputError(
-        facts(
-            f"gene {gene!r}",
-            found="no gene, or several, of this id or symbol",
-            expected=f"a gene of the dataset, such as {(near or [table['gene_id'].iloc[0]])[0]}",
-            fix="give a gene id of genes.parquet",
-        )
-    )
 
 
 def place(gene: GeneWindow, start: int, end: int) -> tuple[Span, str]:

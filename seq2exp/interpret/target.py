@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +24,6 @@ __all__ = [
     "MaskUse",
     "Target",
     "columns_of",
-    "gene_rows_of",
     "make_target",
     "output_of",
     "quiet_models",
@@ -187,39 +184,6 @@ def output_of(run: TrainedRun, sample: str | None) -> int | None:
 def columns_of(codes_BL: Tensor, *, dtype: torch.dtype) -> Tensor:
     """Encode base codes as columns A C G T, shape (batch, length, 4); N is all zeros."""
     return functional.one_hot(codes_BL.long(), NUM_BASES + 1)[..., :NUM_BASES].to(dtype)
-
-
-def gene_rows_of(dataset: Dataset, names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the rows of genes given by id or symbol, in the order given.
-
-    Raises
-    ------
-    InputError
-        Names that no gene, or several genes, carry; all are listed.
-    """
-    found, wrong = [], []
-    for name in dict.fromkeys(names):
-        hits: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        for column in ("gene_id", "symbol"):
-            hits = np.flatnonzero(dataset.genes[column].to_numpy() == name)
-            if hits.size:
-                break
-        if hits.size == 1:
-            found.append(int(hits[0]))
-        else:
-            wrong.append(name)
-    if wrong:
-        raise InputError(
-            facts(
-                "--gene",
-                found="ids or symbols of no gene, or of several",
-                expected=f"one of the {len(dataset.genes):,} genes of {dataset.root.name}",
-                fix="use the gene ids of genes.parquet",
-                count=len(wrong),
-                examples=wrong,
-            )
-        )
-    return np.array(found, dtype=np.int64)
 
 
 @contextmanager

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from seq2exp.core.contigs import canonical
 from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.genes import strip_version
 from seq2exp.dataset.store import Dataset
 
 __all__ = ["read_exons"]
 
 _ID = re.compile(r"gene_id[ =]\"?([^\";]+)")
-_VERSION = re.compile(r"^(ENS[A-Z]*[GTP]\d{11})\.\d+(_PAR_[XY])?$")
 
 
 def read_exons(
@@ -98,7 +98,7 @@ def _exon_lines(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
                 name = _ID.search(fields[8])
                 if name is None or not (fields[3].isdigit() and fields[4].isdigit()):
                     continue
-                gene = _VERSION.sub(r"\1", name.group(1))
+                gene = strip_version(name.group(1))
                 yield number, fields[0], int(fields[3]) - 1, int(fields[4]), gene
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise FormatError(

@@ -14,7 +14,7 @@ from seq2exp.report import page, plots
 from seq2exp.report.choose import Locus, choose_loci
 from seq2exp.report.genes import gene_address
 from seq2exp.report.igv import MISSING
-from seq2exp.report.loci import LocusPages, find_genes
+from seq2exp.report.loci import LocusPages
 from seq2exp.report.locus import locus_data, plot_locus
 from seq2exp.report.material import Material
 from seq2exp.report.rows import MASK, cell, facts_table, find_row, rivals
@@ -242,7 +242,7 @@ def _drawn(m: Material) -> list[Locus]:
     if m.loci.igv is not None or m.dataset is None:
         return chosen
     ids = m.dataset.genes["gene_id"].astype(str)
-    asked = [ids.iloc[row] for row in find_genes(m.dataset, m.loci.genes)]
+    asked = [ids.iloc[row] for row in m.dataset.find_genes(m.loci.genes, what="--genes")]
     known = [gene for gene in asked if gene in m.mapped]
     return [Locus(gene, gene, "Asked for.") for gene in known[:MAX_PICTURES]] + chosen
 

@@ -132,7 +132,7 @@ def test_genes_are_chosen_by_name_split_and_number(mapped, dataset):
     assert (some == choose_genes(elements, dataset, split="test", max_genes=3)).all()
     by_symbol = choose_genes(elements, dataset, split="test", genes=["CHR1G2", "chr1_g2"])
     assert dataset.genes["gene_id"].iloc[by_symbol].tolist() == ["chr1_g2"]
-    with pytest.raises(InputError, match="such as chr1_g2"):
+    with pytest.raises(InputError, match=r"--genes: .*chr1-g2 \(nearest: CHR1G2, chr1_g2\)"):
         choose_genes(elements, dataset, split="test", genes=["chr1-g2"])
     with pytest.raises(InputError, match="without a called distal element"):
         choose_genes(elements.iloc[:0], dataset, split="test")
