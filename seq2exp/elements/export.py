@@ -149,7 +149,7 @@ def export_elements(
                 },
             )
     folder = Path(out).absolute()
-    return ElementMap(folder, load_masks(folder / "masks"), elements, summary)
+    return ElementMap(folder, elements, summary, load_masks(folder / "masks"))
 
 
 def _draws(

@@ -105,7 +105,7 @@ def check_elements(
     dataset : Dataset
         Must fit the run.
     elements : DataFrame
-        Called elements (:func:`seq2exp.interpret.sites.read_elements`).
+        Called elements (:func:`seq2exp.elements.folder.called_elements`).
     rows : int64 array
         Rows of the gene table.
     config : CheckConfig, optional

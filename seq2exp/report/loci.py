@@ -180,7 +180,7 @@ def _gather(m: Material, dataset: Dataset, one: Chosen) -> LocusData:
             dataset,
             one.gene_id,
             elements=m.elements,
-            threshold=float(m.summary["threshold"]),
+            threshold=m.summary["threshold"],
             truth=m.truth,
         )
     return bare_locus(dataset, one.row, m.run.card.data)

@@ -76,9 +76,7 @@ def elements_section(m: Material) -> str:
         page.pair(page.table(["distance from the TSS", "elements"], bands), _classes(m)),
     ]
     if m.elements is not None and m.masks is not None:
-        picture = plots.plot_elements(
-            m.elements, learned_values(m.masks), threshold=float(s["threshold"])
-        )
+        picture = plots.plot_elements(m.elements, learned_values(m.masks), threshold=s["threshold"])
         caption = (
             "Distal elements: lengths, distances from the TSS along transcription, and the mask of "
             "all learned bins with the threshold of the calls."
@@ -255,7 +253,7 @@ def _locus(m: Material, locus: Locus) -> str:
         m.dataset,
         locus.gene_id,
         elements=m.elements,
-        threshold=float(m.summary["threshold"]),
+        threshold=m.summary["threshold"],
         truth=m.truth,
     )
     return page.figure(plot_locus(data), locus.reason)
