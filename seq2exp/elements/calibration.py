@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from seq2exp.elements.masks import GeneMasks
 from seq2exp.elements.truth import Truth
+from seq2exp.training.metrics import Estimate, interval
 
 __all__ = ["false_calls", "level_rows", "touches"]
 
+_NAME = "called elements"
 _RESAMPLES = 1000
 
 
@@ -97,7 +99,8 @@ def level_rows(
     rows = []
     for split, level in stated.get("by_split", {}).items():
         if level["fdr"] is not None:
-            rows.append(_row("fdr_stated", split, level["fdr"], None, None, level["observed"]))
+            stated_level = Estimate(level["fdr"], n=level["observed"])
+            rows.append(stated_level.row(_NAME, "fdr_stated", split=split))
     if truth is None:
         return rows
     found = false_calls(elements, truth)
@@ -109,13 +112,13 @@ def level_rows(
             continue
         num_genes = int((split_of == split).sum())
         for name in ("no_element", "not_causal"):
-            value = float(here[name].mean())
-            low, high = _interval(here, name, num_genes, seed)
-            rows.append(_row(f"fdr_{name}", split, value, low, high, len(here)))
+            rates = _resampled(here, name, num_genes, seed)
+            found_rate = interval(float(here[name].mean()), rates, n=len(here))
+            rows.append(found_rate.row(_NAME, f"fdr_{name}", split=split))
     return rows
 
 
-def _interval(calls: pd.DataFrame, name: str, num_genes: int, seed: int) -> tuple[float, float]:
+def _resampled(calls: pd.DataFrame, name: str, num_genes: int, seed: int) -> NDArray[np.float64]:
     """Resample genes: calls of one gene are no independent units."""
     per_gene = calls.groupby("gene_id")[name].agg(["sum", "size"]).to_numpy(np.float64)
     # Genes without a call are drawn too and add nothing.
@@ -124,20 +127,5 @@ def _interval(calls: pd.DataFrame, name: str, num_genes: int, seed: int) -> tupl
     random = np.random.default_rng(seed)
     draws = random.multinomial(len(padded), np.full(len(padded), 1 / len(padded)), _RESAMPLES)
     false, total = (draws @ padded).T
-    rates = false[total > 0] / total[total > 0]
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _row(
-    metric: str, split: str, value: float, low: float | None, high: float | None, n: int
-) -> dict[str, Any]:
-    return {
-        "name": "called elements",
-        "metric": metric,
-        "split": split,
-        "value": value,
-        "low": low,
-        "high": high,
-        "n": n,
-    }
+    rates: NDArray[np.float64] = false[total > 0] / total[total > 0]
+    return rates
