@@ -19,7 +19,6 @@ import numpy as np
 from common import circumstances, write_result
 
 from seq2exp.core.errors import Seq2ExpWarning
-from seq2exp.dataset.store import Dataset
 from seq2exp.elements.calibration import level_rows
 from seq2exp.elements.calling import CallConfig, call_elements
 from seq2exp.elements.fdr import fdr_curve, fdr_summary
@@ -33,7 +32,7 @@ LEVELS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3)
 
 def one_folder(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     run = open_run(folder / "run")
-    dataset = Dataset(args.data or run.dataset_path())
+    dataset = run.open_dataset(args.data)
     truth = read_simulated_truth(folder / "genome", cells=tuple(run.card.samples))
     rows = dataset.gene_rows(tuple(args.splits))
     masks = gene_masks(run, dataset, rows)

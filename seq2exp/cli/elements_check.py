@@ -55,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from seq2exp.core.files import atomic_directory, refuse_existing
-    from seq2exp.dataset.store import Dataset
     from seq2exp.elements.folder import called_elements
     from seq2exp.elements.truth import read_simulated_truth
     from seq2exp.interpret.agreement import agreement_rows
@@ -77,8 +76,7 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
     )
     trained = open_run(args.run_folder)
-    dataset = Dataset(args.data or trained.dataset_path())
-    trained.check_dataset(dataset)
+    dataset = trained.open_dataset(args.data)
     called = called_elements(args.elements)
     called.check_dataset(dataset)
     truth = None

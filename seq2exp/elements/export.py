@@ -120,7 +120,7 @@ def export_elements(
     if null is not None:
         null = null.resolved(run)
     others = [open_run(folder) for folder in replicates]
-    dataset = Dataset(data or run.dataset_path())
+    dataset = run.open_dataset(data)
     rows = dataset.gene_rows(tuple(splits))
     _require_genes(rows, splits, dataset)
     rows = usable_rows(dataset, rows, run.card.data, what="genes of the map")

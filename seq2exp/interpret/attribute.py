@@ -117,8 +117,7 @@ def attribute_run(
     if extras.tfmodisco:
         require_modisco()
     run = open_run(run_folder)
-    dataset = Dataset(data or run.dataset_path())
-    run.check_dataset(dataset)
+    dataset = run.open_dataset(data)
     output = output_of(run, sample)
     called = None if elements is None else _called(elements, dataset)
     rows = _known_windows(run, dataset, _rows(run, dataset, genes, splits, called))

@@ -146,11 +146,7 @@ def make_target(
                 fix="leave --mask out",
             )
         )
-    # A dataset to explain on needs no labels.
-    known = dataset.manifest.expression.samples
-    labels = [name for name in run.card.samples if name in known]
-    config = dataclasses.replace(run.card.data, samples=labels)
-    samples = GeneSamples(dataset, config, [row])
+    samples = GeneSamples(dataset, run.sample_config(dataset), [row])
     device = next(run.models[0].parameters()).device
     return Target(run.models, collate([samples[0]]).to(device), output=output, mask=mask)
 
@@ -195,17 +191,12 @@ def quiet_models(run: TrainedRun) -> Iterator[str]:
     str
         The device. Mode, device and gradients are put back afterwards.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    modes = [model.training for model in run.models]
     wanted = [p for model in run.models for p in model.parameters() if p.requires_grad]
     try:
         for parameter in wanted:
             parameter.requires_grad = False
-        for model in run.models:
-            model.eval().to(device)
-        yield device
+        with run.evaluating() as device:
+            yield device
     finally:
         for parameter in wanted:
             parameter.requires_grad = True
-        for model, mode in zip(run.models, modes, strict=True):
-            model.train(mode).to("cpu")
