@@ -11,6 +11,7 @@ from pathlib import Path
 from seq2exp.core.contigs import canonical
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.genes import strip_version
+from seq2exp.core.intervals import merge
 from seq2exp.dataset.store import Dataset
 
 __all__ = ["read_exons"]
@@ -107,10 +108,5 @@ def _exon_lines(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
 
 
 def _union(exons: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(exons):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+    starts, ends = merge(*zip(*exons, strict=True))
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
