@@ -13,6 +13,7 @@ from seq2exp.cli import options
 
 if TYPE_CHECKING:
     from seq2exp.elements.folder import ElementMap
+    from seq2exp.elements.labels import LabelConfig
     from seq2exp.elements.nulls import NullConfig
     from seq2exp.elements.truth import Truth
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fdr",
         type=float,
         metavar="LEVEL",
-        help="share of called distal elements that may be no element, from a null",
+        help="share of called distal elements that may be false, from a null or from --labels",
     )
     parser.add_argument(
         "--null",
@@ -42,6 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--null-draws", type=int, default=3, metavar="N", help="draws of the null (%(default)s)"
     )
     parser.add_argument("--null-seed", type=int, default=0, metavar="SEED", help="(%(default)s)")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="read the level and q-values from elements whose action is known, in place of a null: "
+        "any file that `elements compare --with` reads",
+    )
+    parser.add_argument(
+        "--label-split", action="append", choices=("train", "valid", "test", "excluded"),
+        help="genes whose labels count; may be repeated (default: train and valid)",
+    )  # fmt: skip
     parser.add_argument(
         "--replicates",
         nargs="+",
@@ -95,6 +107,7 @@ def run(args: argparse.Namespace) -> None:
         config=CallConfig(args.threshold, args.budget, args.gap, args.min_length, args.fdr),
         genes=args.gene,
         null=_null(args),
+        labels=_labels(args),
         replicates=args.replicates,
         batch_size=args.batch_size,
         workers=args.workers,
@@ -114,11 +127,20 @@ def run(args: argparse.Namespace) -> None:
     options.write_rows(args, {"run": str(args.run_folder), "data": str(dataset.root)}, rows)
 
 
+def _labels(args: argparse.Namespace) -> LabelConfig | None:
+    """Return where labels are read from."""
+    from seq2exp.elements.labels import LABEL_SPLITS, LabelConfig
+
+    if args.labels is None:
+        return None
+    return LabelConfig(args.labels, splits=tuple(args.label_split or LABEL_SPLITS))
+
+
 def _null(args: argparse.Namespace) -> NullConfig | None:
     """Return the null asked for; --fdr alone takes the default one."""
     from seq2exp.elements.nulls import NullConfig
 
-    if args.null is None and args.fdr is None:
+    if args.null is None and (args.fdr is None or args.labels is not None):
         return None
     return NullConfig(args.null, args.null_seed, args.null_draws)
 

@@ -22,7 +22,7 @@ from seq2exp.elements.masks import GeneMasks
 from seq2exp.elements.truth import Truth
 from seq2exp.training.metrics import Estimate, interval
 
-__all__ = ["false_calls", "level_rows", "touches"]
+__all__ = ["false_calls", "false_rate", "level_rows", "touches"]
 
 _NAME = "called elements"
 _RESAMPLES = 1000
@@ -112,20 +112,31 @@ def level_rows(
             continue
         num_genes = int((split_of == split).sum())
         for name in ("no_element", "not_causal"):
-            rates = _resampled(here, name, num_genes, seed)
-            found_rate = interval(float(here[name].mean()), rates, n=len(here))
-            rows.append(found_rate.row(_NAME, f"fdr_{name}", split=split))
+            rate = false_rate(here, name, num_genes=num_genes, seed=seed)
+            rows.append(rate.row(_NAME, f"fdr_{name}", split=split))
     return rows
 
 
-def _resampled(calls: pd.DataFrame, name: str, num_genes: int, seed: int) -> NDArray[np.float64]:
-    """Resample genes: calls of one gene are no independent units."""
+def false_rate(calls: pd.DataFrame, name: str, *, num_genes: int, seed: int = 0) -> Estimate:
+    """Return the share of false calls and its 95 % interval.
+
+    Genes are resampled: calls of one gene are no independent units.
+
+    Parameters
+    ----------
+    calls : DataFrame
+        As :func:`false_calls` returns it.
+    name : str
+        ``no_element`` or ``not_causal``.
+    num_genes : int
+        Genes that were looked at; those without a call are drawn too and add nothing.
+    seed : int
+    """
     per_gene = calls.groupby("gene_id")[name].agg(["sum", "size"]).to_numpy(np.float64)
-    # Genes without a call are drawn too and add nothing.
     padded = np.zeros((max(num_genes, len(per_gene)), 2))
     padded[: len(per_gene)] = per_gene
     random = np.random.default_rng(seed)
     draws = random.multinomial(len(padded), np.full(len(padded), 1 / len(padded)), _RESAMPLES)
     false, total = (draws @ padded).T
-    rates: NDArray[np.float64] = false[total > 0] / total[total > 0]
-    return rates
+    rates = false[total > 0] / total[total > 0]
+    return interval(float(calls[name].mean()), rates, n=len(calls))

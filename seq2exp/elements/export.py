@@ -33,7 +33,7 @@ import pyBigWig
 from numpy.typing import NDArray
 
 from seq2exp.core.bed import write_bed
-from seq2exp.core.errors import InputError, facts
+from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import atomic_directory, require_space, safe_name, write_json
 from seq2exp.core.genes import find_genes
 from seq2exp.dataset.edges import usable_rows
@@ -45,9 +45,11 @@ from seq2exp.elements.evidence import add_evidence
 from seq2exp.elements.fdr import fdr_curve, fdr_summary
 from seq2exp.elements.folder import ElementMap
 from seq2exp.elements.formats import LINK_COLUMNS, links_table, narrow_peaks
+from seq2exp.elements.labels import LabelConfig, Labels, label_curve, label_summary, labelled_genes
 from seq2exp.elements.masks import GeneMasks, gene_masks, load_masks
 from seq2exp.elements.merged import merged_mask, run_lengths
 from seq2exp.elements.nulls import NullConfig, null_masks
+from seq2exp.elements.references import read_reference
 from seq2exp.elements.summary import map_summary
 from seq2exp.training.run import TrainedRun, open_run
 
@@ -74,6 +76,7 @@ def export_elements(
     config: CallConfig | None = None,
     genes: Sequence[str] = (),
     null: NullConfig | None = None,
+    labels: LabelConfig | None = None,
     replicates: Sequence[Path] = (),
     batch_size: int = 16,
     workers: int = 0,
@@ -97,7 +100,10 @@ def export_elements(
     genes : sequence of str
         Ids or symbols of genes that get a bigWig of their own.
     null : NullConfig, optional
-        Null masks to draw, for q-values; the default null when ``config`` asks for a level.
+        Null masks to draw, for q-values; the default null when ``config`` asks for a level and
+        there are no ``labels``.
+    labels : LabelConfig, optional
+        Elements whose action is known, from which q-values and the level are read instead.
     replicates : sequence of Path
         Folders of further runs whose agreement with this one is measured; without them that of
         the members of the run is.
@@ -111,14 +117,11 @@ def export_elements(
     InputError
         No gene in the splits, an unknown gene, or an existing ``out``.
     ConfigError
-        The dataset does not fit the run, or the null does not.
+        The dataset does not fit the run, or the null does not; or both a null and labels.
     """
     run = open_run(run_folder)
     config = config or CallConfig()
-    if config.fdr is not None and null is None:
-        null = NullConfig()
-    if null is not None:
-        null = null.resolved(run)
+    null = _null(run, config, null, labels)
     others = [open_run(folder) for folder in replicates]
     dataset = run.open_dataset(data)
     rows = dataset.gene_rows(tuple(splits))
@@ -126,6 +129,7 @@ def export_elements(
     rows = usable_rows(dataset, rows, run.card.data, what="genes of the map")
     # A name that is wrong costs no pass over the genome.
     find_genes(dataset.genes.iloc[rows], genes, what="--gene", where="the map")
+    known = _read_labels(run, dataset, rows, labels)
     loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
     with atomic_directory(Path(out), overwrite=overwrite) as partial:
         masks = gene_masks(run, dataset, rows, out=partial / "masks", members=True, **loading)
@@ -138,6 +142,7 @@ def export_elements(
                 config=config,
                 genes=genes,
                 nulls=_draws(run, dataset, rows, null, Path(scratch), loading),
+                labels=known,
                 replicates=[
                     gene_masks(other, dataset, rows, out=Path(scratch) / f"run_{i}", **loading)
                     for i, other in enumerate(others)
@@ -150,6 +155,39 @@ def export_elements(
             )
     folder = Path(out).absolute()
     return ElementMap(folder, elements, summary, load_masks(folder / "masks"))
+
+
+def _null(
+    run: TrainedRun, config: CallConfig, null: NullConfig | None, labels: LabelConfig | None
+) -> NullConfig | None:
+    """Return the null to draw: the one given, or the default one where a level needs it."""
+    if labels is not None:
+        if null is not None:
+            raise ConfigError(
+                facts(
+                    "elements",
+                    found="a null and labels",
+                    expected="one of them: each makes q-values of its own meaning",
+                    fix="drop --null or --labels",
+                )
+            )
+        return None
+    if null is None and config.fdr is not None:
+        null = NullConfig()
+    return null.resolved(run) if null else None
+
+
+def _read_labels(
+    run: TrainedRun, dataset: Dataset, rows: NDArray[np.int64], labels: LabelConfig | None
+) -> Labels | None:
+    """Read labels, and refuse those of no gene of the map before the masks are made."""
+    if labels is None:
+        return None
+    samples = tuple(run.card.samples)
+    reference = read_reference(labels.path, dataset, config=labels.read, samples=samples)
+    known = Labels(reference, labels.splits)
+    labelled_genes(dataset.genes.iloc[rows], known)
+    return known
 
 
 def _draws(
@@ -210,6 +248,7 @@ def write_map(
     config: CallConfig | None = None,
     genes: Sequence[str] = (),
     nulls: Sequence[GeneMasks] = (),
+    labels: Labels | None = None,
     replicates: Sequence[GeneMasks] = (),
     extra: Mapping[str, Any] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -226,6 +265,8 @@ def write_map(
         Genes that get a bigWig of their own.
     nulls : sequence of GeneMasks
         Null masks of the same genes, for q-values and for a level.
+    labels : Labels, optional
+        Known elements, for the same in place of null masks.
     replicates : sequence of GeneMasks
         Masks of the same genes from other runs.
     extra : mapping, optional
@@ -233,7 +274,11 @@ def write_map(
     """
     config = config or CallConfig()
     rule: dict[str, Any] = {"max_gap": config.gap, "min_length": config.min_length_bp}
-    curve = fdr_curve(masks, nulls, **rule) if nulls else None
+    curve = None
+    if labels is not None:
+        curve = label_curve(masks, labels, **rule)
+    elif nulls:
+        curve = fdr_curve(masks, nulls, **rule)
     elements, threshold = call_elements(masks, config, curve=curve)
     elements, agreement = add_evidence(
         elements,
@@ -263,7 +308,10 @@ def write_map(
     summary["agreement"] = agreement
     if curve is not None:
         reached = threshold if np.isfinite(threshold) else None
-        summary["fdr"] = fdr_summary(curve, masks, nulls, threshold=reached, **rule)
+        if labels is not None:
+            summary["fdr"] = label_summary(curve, masks, elements, labels, threshold=reached)
+        else:
+            summary["fdr"] = fdr_summary(curve, masks, nulls, threshold=reached, **rule)
     write_json(summary, folder / "summary.json")
     return elements, summary
 

@@ -39,8 +39,10 @@ __all__ = [
     "distal_runs",
     "fdr_curve",
     "fdr_summary",
+    "gene_stretches",
     "learned_histogram",
     "null_share",
+    "threshold_grid",
 ]
 
 _LAMBDA = 0.05
@@ -70,6 +72,21 @@ class FdrCurve:
     null: NDArray[np.float64]
     pi0: float
     num_draws: int
+
+    @classmethod
+    def useful(
+        cls,
+        threshold: NDArray[np.float64],
+        observed: NDArray[np.int64],
+        null: NDArray[np.float64],
+        *,
+        pi0: float = 1.0,
+        num_draws: int = 1,
+    ) -> FdrCurve:
+        """Return the curve from the threshold on at which most true elements are called."""
+        true = observed * (1 - _rate(pi0, null, num_draws, observed))
+        first = int(observed.size - 1 - np.argmax(true[::-1]))
+        return cls(threshold[first:], observed[first:], null[first:], pi0, num_draws)
 
     @property
     def fdr(self) -> NDArray[np.float64]:
@@ -114,14 +131,15 @@ def _rate(pi0: float, null: ArrayLike, draws: int, observed: ArrayLike) -> NDArr
     return rate
 
 
-def learned_histogram(masks: GeneMasks) -> NDArray[np.int64]:
+def learned_histogram(masks: GeneMasks, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """Return how many learned bins hold each float16 value, by its bit pattern.
 
     Bit patterns of numbers that are not negative have the order of the numbers, so one histogram
-    holds all genes.
+    holds all genes, or those of ``rows``.
     """
     counts = np.zeros(1 << 16, dtype=np.int64)
-    for genes in masks.chunks():
+    for chunk in masks.chunks():
+        genes = chunk if rows is None else np.intersect1d(chunk, rows)
         learned = np.asarray(masks.mask[genes])[np.asarray(masks.forced[genes]) == FREE]
         counts += np.bincount(np.abs(learned).view(np.uint16), minlength=counts.size)
     return counts
@@ -169,7 +187,7 @@ def count_runs(
     counts = np.zeros(thresholds.size, dtype=np.int64)
     for genes in masks.chunks():
         chosen = genes if keep is None else genes[keep[genes]]
-        start, end, value, group = (part.ravel() for part in _stretches(masks, chosen))
+        start, end, value, group = (part.ravel() for part in gene_stretches(masks, chosen))
         for place in np.argsort(thresholds):
             # What lies below one threshold lies below the next, so the arrays shrink.
             kept = (value >= thresholds[place]) & (end > start)
@@ -196,7 +214,7 @@ def _num_runs(
     return int((end[last] - start[first] >= min_length).sum())
 
 
-def _stretches(
+def gene_stretches(
     masks: GeneMasks, genes: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Return starts, ends, values (NaN where forced) and groups of the bins of genes.
@@ -214,7 +232,7 @@ def distal_runs(
     masks: GeneMasks, genes: NDArray[np.int64], threshold: float, *, max_gap: int, min_length: int
 ) -> Runs:
     """Call runs; ``group // (num_bins + 1)`` is the place of a gene in ``genes``."""
-    starts, ends, values, groups = _stretches(masks, genes)
+    starts, ends, values, groups = gene_stretches(masks, genes)
     return call_runs(
         starts.ravel(),
         ends.ravel(),
@@ -266,17 +284,20 @@ def fdr_curve(
             )
         )
     null_bins = sum((learned_histogram(null) for null in nulls), np.zeros_like(observed_bins))
-    thresholds = _grid(observed_bins, num_thresholds)
+    thresholds = threshold_grid(observed_bins, num_thresholds)
     rule: dict[str, Any] = {"max_gap": max_gap, "min_length": min_length}
     observed = count_runs(masks, thresholds, **rule)
     null = np.mean([count_runs(draw, thresholds, **rule) for draw in nulls], axis=0)
     pi0 = null_share(observed_bins, null_bins)
-    true = observed * (1 - _rate(pi0, null, len(nulls), observed))
-    first = int(observed.size - 1 - np.argmax(true[::-1]))
-    return FdrCurve(thresholds[first:], observed[first:], null[first:], pi0, len(nulls))
+    return FdrCurve.useful(thresholds, observed, null, pi0=pi0, num_draws=len(nulls))
 
 
-def _grid(counts: NDArray[np.int64], num: int) -> NDArray[np.float64]:
+def threshold_grid(counts: NDArray[np.int64], num: int) -> NDArray[np.float64]:
+    """Return at most ``num`` values that occur in a histogram of :func:`learned_histogram`, rising.
+
+    They are evenly spaced in the logarithm of the share of bins that reach them, from a half down
+    to a single bin.
+    """
     above = np.cumsum(counts[::-1])[::-1]
     shares = np.geomspace(0.5, 1 / above[0], num)
     # The last pattern that at least so many bins reach; it occurs, since the count drops behind it.

@@ -16,6 +16,8 @@ from seq2exp.elements.tables import check_assembly, read_text, stated_assembly
 
 __all__ = ["on_contigs", "read_intervals", "warn_left_out"]
 
+_OVERHANG_BP = 1_000
+"""No longer than the fragments that peak callers extend reads to."""
 _NARROWPEAK = ("strand", "signalValue", "pValue", "qValue", "peak")
 
 
@@ -70,6 +72,8 @@ def on_contigs(
 ) -> pd.DataFrame:
     """Name contigs as the dataset does; leave out those it lacks, and count them.
 
+    Peak callers extend reads past the end of a contig: what overhangs by less is cut there.
+
     Parameters
     ----------
     frame : DataFrame
@@ -78,14 +82,14 @@ def on_contigs(
     path : Path
         Where the intervals are from, for messages.
     notes : dict
-        Gets the count.
+        Gets the counts.
 
     Raises
     ------
     InputError
         No contig is shared.
     AssemblyError
-        An interval lies beyond the end of its contig.
+        An interval lies beyond the end of its contig, or overhangs it by more than 1 kb.
     """
     sizes: Mapping[str, int] = dataset.manifest.contigs
     shared = match_contigs(sizes, frame["chrom"].unique(), what=str(path), partial="ignore")
@@ -93,7 +97,8 @@ def on_contigs(
     known = frame["chrom"].isin(ours)
     notes["on contigs the dataset lacks"] = int((~known).sum())
     kept = frame[known].assign(chrom=frame["chrom"].map(ours))
-    beyond = kept[kept["end"] > kept["chrom"].map(sizes)]
+    length = kept["chrom"].map(sizes)
+    beyond = kept[(kept["start"] >= length) | (kept["end"] > length + _OVERHANG_BP)]
     if len(beyond):
         first = beyond.iloc[0]
         raise AssemblyError(
@@ -107,7 +112,8 @@ def on_contigs(
                 examples=[f"{r.chrom}:{r.start}-{r.end}" for r in beyond.head(3).itertuples()],
             )
         )
-    return kept
+    notes["cut at the end of their contig"] = int((kept["end"] > length).sum())
+    return kept.assign(end=kept["end"].clip(upper=length))
 
 
 def warn_left_out(path: Path, notes: Mapping[str, int]) -> None:
@@ -128,7 +134,7 @@ def warn_left_out(path: Path, notes: Mapping[str, int]) -> None:
         warnings.warn(
             facts(
                 str(path),
-                found="rows that are left out: "
+                found="rows that are left out or cut: "
                 + ", ".join(f"{count} {reason}" for reason, count in told.items()),
                 expected=f"all {notes['rows']} rows",
                 fix="nothing, if they are not needed",

@@ -6,6 +6,7 @@ import pytest
 
 from seq2exp.cli.main import main
 from seq2exp.dataset.store import Dataset
+from seq2exp.elements.folder import open_elements
 from tests.elements.test_real_model import write_run
 from tests.toys import ToyPlan, toy_dataset
 
@@ -80,3 +81,34 @@ def test_masks_that_are_not_learned_have_no_level(tmp_path, capsys):
     write_run(tmp_path / "run", data, mask="none")
     line = ["elements", tmp_path / "run", "--out", tmp_path / "map", "--fdr", "0.5"]
     assert "mask: none" in failure(line, capsys)
+
+
+def test_a_level_from_labels(run, tmp_path, capsys):
+    """Labels of one training gene; every element gets a q-value that is in the curve."""
+    genes = Dataset(run.parent / "toy").genes
+    gene = genes[genes["split"] == "train"].iloc[0]
+    table = tmp_path / "links.tsv"
+    start = int(gene["tss"]) + 300
+    table.write_text(
+        "chr\tstart\tend\tTargetGene\tABC.Score\n"
+        f"{gene['contig']}\t{start}\t{start + 60}\t{gene['gene_id']}\t0.2\n"
+    )
+    line = ["elements", run, "--out", tmp_path / "map", "--threshold", "0.01", "--labels", table,
+            "--plots", "0", "--min-length", "1"]  # fmt: skip
+    assert main([str(word) for word in line]) == 0
+    summary = json.loads((tmp_path / "map" / "summary.json").read_text())
+    assert summary["null"] is None
+    assert summary["fdr"]["labelled_genes"] == 1
+    assert "fdr_stated" in capsys.readouterr().out
+    elements = open_elements(tmp_path / "map").elements
+    distal = elements[elements["element_class"] == "distal"]
+    rates = {*summary["fdr"]["curve"]["fdr"], 1.0}
+    assert all(any(abs(q - rate) < 1e-6 for rate in rates) for q in distal["q_value"])
+    again = [*line[:3], tmp_path / "other", *line[4:]]
+    assert "a null and labels" in failure([*again, "--null", "mean"], capsys)
+    assert main([str(word) for word in [*again, "--label-split", "test"]]) == 2
+    text = capsys.readouterr().err
+    assert "error: labels" in text
+    assert "no mapped gene of test" in text
+    # Before any mask is made.
+    assert "predict" not in text

@@ -196,7 +196,7 @@ def test_a_bed_needs_neither_order_nor_strand_nor_our_names(tmp_path, dataset):
     assert found.to_numpy().tolist() == [
         ["chr3", 50, 90], ["chr1", 40, 60], ["chr1", 10, 50], ["chr1", 40, 60]
     ]  # fmt: skip
-    assert notes == {"on contigs the dataset lacks": 0}
+    assert not any(notes.values())
 
 
 def test_intervals_on_other_contigs_are_counted_in_one_warning(tmp_path, dataset):
