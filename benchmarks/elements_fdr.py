@@ -42,7 +42,7 @@ LEVELS = {
 def one_folder(folder: Path, args: argparse.Namespace) -> pd.DataFrame:
     """Return one row per source, level and called distal element of the judged genes."""
     run = open_run(folder / "run")
-    dataset = Dataset(args.data or run.dataset_path())
+    dataset = run.open_dataset(args.data)
     reference = read_reference(folder / "genome", dataset, samples=tuple(run.card.samples))
     rows = dataset.gene_rows(("train", "valid", "test"))
     masks = gene_masks(run, dataset, rows)
@@ -101,8 +101,8 @@ def judge(calls: pd.DataFrame) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"source": source, "level": level, "called": len(here)}
         entry["stated"] = float(here["stated"].mean())
         for name in ("no_element", "not_causal"):
-            value, low, high = false_rate(here, name, num_genes=num_genes)
-            entry[name] = {"value": value, "low": low, "high": high}
+            rate = false_rate(here, name, num_genes=num_genes)
+            entry[name] = {"value": rate.value, "low": rate.low, "high": rate.high}
         meant = entry["not_causal" if source == "labels" else "no_element"]["value"]
         entry["stated_over_true"] = entry["stated"] / meant if meant else None
         entries.append(entry)

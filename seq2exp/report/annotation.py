@@ -10,6 +10,8 @@ from pathlib import Path
 
 from seq2exp.core.contigs import canonical
 from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.genes import strip_version
+from seq2exp.core.intervals import merge
 from seq2exp.dataset.store import Dataset
 
 __all__ = ["read_exons"]
@@ -17,7 +19,6 @@ __all__ = ["read_exons"]
 _KINDS = ("exon", "transcript", "gene")
 """Features that show where a gene is, the finest first."""
 _ID = re.compile(r"gene_id[ =]\"?([^\";]+)")
-_VERSION = re.compile(r"^(ENS[A-Z]*[GTP]\d{11})\.\d+(_PAR_[XY])?$")
 
 
 def read_exons(
@@ -103,7 +104,7 @@ def _block_lines(path: Path) -> Iterator[tuple[int, str, str, int, int, str]]:
                 name = _ID.search(fields[8])
                 if name is None or not (fields[3].isdigit() and fields[4].isdigit()):
                     continue
-                gene = _VERSION.sub(r"\1", name.group(1))
+                gene = strip_version(name.group(1))
                 yield number, fields[2], fields[0], int(fields[3]) - 1, int(fields[4]), gene
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise FormatError(
@@ -112,10 +113,5 @@ def _block_lines(path: Path) -> Iterator[tuple[int, str, str, int, int, str]]:
 
 
 def _union(exons: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(exons):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+    starts, ends = merge(*zip(*exons, strict=True))
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))

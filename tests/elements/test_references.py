@@ -4,7 +4,6 @@ import gzip
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from seq2exp.core.errors import (
@@ -14,7 +13,6 @@ from seq2exp.core.errors import (
     InputError,
     Seq2ExpWarning,
 )
-from seq2exp.elements.genes import AMBIGUOUS, UNKNOWN, GeneNames
 from seq2exp.elements.references import ReadConfig, kind_of, read_reference
 
 CRISPR = "chrom\tchromStart\tchromEnd\tmeasuredGeneSymbol\tEffectSize\tSignificant\tpValueAdjusted"
@@ -36,26 +34,6 @@ def write(tmp_path, name, *lines):
 def acting(reference):
     frame = reference.truth.elements
     return dict(zip(frame["start"].tolist(), frame["causal"].tolist(), strict=True))
-
-
-# Genes ----------------------------------------------------------------------------------------
-
-
-def test_genes_are_found_by_id_without_version_and_then_by_symbol():
-    genes = pd.DataFrame(
-        {
-            "gene_id": ["ENSG01.4", "ENSG02", "YDL247W.1", "ENSG04"],
-            "symbol": ["A", "B", "C", "B"],
-        }
-    )
-    names = GeneNames(genes)
-    assert names.find("ENSG01.9", "B") == 0
-    assert names.find("ENSG02", None) == 1
-    assert names.find("YDL247W", float("nan")) == UNKNOWN
-    assert names.find("ENSG99", "C") == 2
-    assert names.find(None, "B") == AMBIGUOUS
-    assert names.find("A", None) == 0  # a symbol in a column of ids
-    assert names.rows(["ENSG04", None], [None, "b"]).tolist() == [3, UNKNOWN]
 
 
 # Intervals ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 from seq2exp.core.errors import AssemblyError, FormatError, InputError
 from seq2exp.core.intervals import Window
 from seq2exp.core.sequence import decode
+from seq2exp.dataset.store import Dataset
 from seq2exp.report import variants
 from seq2exp.report.annotation import read_exons
 from seq2exp.report.variants import read_variants
@@ -140,6 +141,17 @@ def test_an_annotation_without_exons_shows_transcripts(tmp_path, dataset):
     rows += [("chr3", "exon", 21, 30, "chr3_g0")]
     found = read_exons(write_gtf(tmp_path / "b.gtf", rows), dataset, ["chr3_g0"])
     assert found == {"chr3_g0": [(20, 30)]}
+
+
+def test_the_two_copies_of_a_pseudoautosomal_gene_are_kept_apart(tmp_path, dataset):
+    gene, dataset = "ENSG00000182378", Dataset(dataset.root)
+    copies = {"chr1": gene, "chr3": f"{gene}_PAR_Y"}
+    for contig, name in copies.items():
+        first = dataset.genes.index[dataset.genes["contig"] == contig][0]
+        dataset.genes.loc[first, "gene_id"] = name
+    rows = [("chr1", "exon", 11, 20, f"{gene}.15"), ("chr3", "exon", 31, 40, f"{gene}.15_PAR_Y")]
+    found = read_exons(write_gtf(tmp_path / "a.gtf", rows), dataset, list(copies.values()))
+    assert found == {gene: [(10, 20)], f"{gene}_PAR_Y": [(30, 40)]}
 
 
 @pytest.mark.parametrize(
