@@ -15,6 +15,7 @@ __all__ = [
     "AlignReport",
     "GeneMatch",
     "combined_hash",
+    "gene_names",
     "id_system",
     "match_genes",
     "same_assembly",
@@ -34,6 +35,49 @@ _SYSTEMS = (
     (re.compile(r"^AT[1-5CM]G\d{5}$"), "tair"),
     (re.compile(r"^\d+$"), "entrez"),
 )
+
+
+def gene_names(genes: Iterable[object]) -> list[str]:
+    """Return the names of genes as text; numbers are ids too.
+
+    Parameters
+    ----------
+    genes : iterable of str
+        A list, an array, a column of a table.
+
+    Raises
+    ------
+    InputError
+        One text in place of a list, or missing values, which would become genes called nan.
+    """
+    if isinstance(genes, (str, bytes)):
+        raise InputError(
+            facts(
+                "genes to align",
+                found=f"one text, {genes!r}",
+                expected="a list of names",
+                fix="put it into brackets",
+            )
+        )
+    listed = list(genes)
+    blank = [place for place, gene in enumerate(listed) if _missing(gene)]
+    if blank:
+        raise InputError(
+            facts(
+                "genes to align",
+                found="missing values",
+                expected="an id or symbol for every gene",
+                fix="drop these genes, or name them",
+                count=len(blank),
+                examples=[f"place {place} of {len(listed)}" for place in blank],
+            )
+        )
+    return [str(gene) for gene in listed]
+
+
+def _missing(name: object) -> bool:
+    """Whether a cell of a table is empty: None, or a float that differs from itself."""
+    return name is None or name != name
 
 
 def strip_version(gene_id: str) -> str:
@@ -178,7 +222,8 @@ def match_genes(
     """
     names = [strip_version(str(name)) for name in wanted]
     _refuse_repeats(names)
-    labels = names if wanted_symbols is None else [str(label) for label in wanted_symbols]
+    given = names if wanted_symbols is None else wanted_symbols
+    labels = ["" if _missing(label) else str(label) for label in given]
     if len(labels) != len(names):
         raise InputError(
             facts(

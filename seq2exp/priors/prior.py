@@ -30,6 +30,7 @@ from seq2exp.priors.identity import (
     AlignReport,
     GeneMatch,
     combined_hash,
+    gene_names,
     id_system,
     match_genes,
     strip_version,
@@ -219,9 +220,9 @@ class GenePrior:
         ------
         InputError
             No gene has a prior, fewer than ``min_coverage``, a gene named twice, two names of one
-            gene, or several rows for one.
+            gene, several rows for one, missing values, or one text in place of a list.
         """
-        names = [str(gene) for gene in genes]
+        names = gene_names(genes)
         match = match_genes(
             names,
             self.gene_id.tolist(),

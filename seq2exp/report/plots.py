@@ -105,9 +105,9 @@ def plot_training(metrics: pd.DataFrame) -> Figure:
                 loss.plot(epoch, metrics[name], color=COLOURS[colour], label=label)
         loss.set(title="Loss", xlabel="epoch", ylabel="loss")
         loss.legend()
-        kept = kept_epoch(metrics)
-        for axis in (loss, score, ratio) if kept is not None else ():
-            axis.axvline(kept, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        if (kept := kept_epoch(metrics)) is not None:
+            for axis in (loss, score, ratio):
+                axis.axvline(kept, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         _line(score, epoch, metrics, "valid_pearson", "blue")
         score.set(title="Validation genes", xlabel="epoch", ylabel="Pearson across genes")
         _line(ratio, epoch, metrics, "mask_ratio", "green")
