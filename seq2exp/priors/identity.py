@@ -21,6 +21,7 @@ __all__ = [
     "same_assembly",
     "same_system",
     "strip_version",
+    "text_of",
 ]
 
 RULES = ("gene_id", "symbol", "synonym")
@@ -73,6 +74,11 @@ def gene_names(genes: Iterable[object]) -> list[str]:
             )
         )
     return [str(gene) for gene in listed]
+
+
+def text_of(names: Iterable[object]) -> list[str]:
+    """Return names as text, missing values as empty ones."""
+    return ["" if _missing(name) else str(name) for name in names]
 
 
 def _missing(name: object) -> bool:
@@ -223,7 +229,7 @@ def match_genes(
     names = [strip_version(str(name)) for name in wanted]
     _refuse_repeats(names)
     given = names if wanted_symbols is None else wanted_symbols
-    labels = ["" if _missing(label) else str(label) for label in given]
+    labels = text_of(given)
     if len(labels) != len(names):
         raise InputError(
             facts(

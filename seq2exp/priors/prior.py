@@ -34,6 +34,7 @@ from seq2exp.priors.identity import (
     id_system,
     match_genes,
     strip_version,
+    text_of,
 )
 from seq2exp.priors.storage import read_slots, write_slots
 
@@ -239,7 +240,7 @@ class GenePrior:
         unmatched = np.array(match.row, dtype=np.int64) < 0
         if symbols is not None:
             symbol = aligned.symbol.copy()
-            symbol[unmatched] = np.array([str(s) for s in symbols], dtype=object)[unmatched]
+            symbol[unmatched] = np.array(text_of(symbols), dtype=object)[unmatched]
             aligned = replace(aligned, symbol=symbol)
         coverage = float(aligned.present.mean())
         absent = tuple(aligned.gene_id[~unmatched & ~aligned.present].tolist())

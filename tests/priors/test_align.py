@@ -136,8 +136,10 @@ def test_a_gene_without_a_name_is_refused_with_its_place(hole):
 def test_a_missing_symbol_beside_an_id_matches_nothing():
     symbol = make_prior().symbol.copy()
     symbol[3] = "nan"
-    _, report = make_prior(symbol=symbol).align(["G1", "NEW"], symbols=[None, float("nan")])
+    genes = ["ENSG00000000001", "NEW"]
+    aligned, report = make_prior(symbol=symbol).align(genes, symbols=[None, float("nan")])
     assert report.match.row == (1, -1)
+    assert aligned.symbol.tolist() == ["G1", ""]
 
 
 def test_one_text_is_no_list_of_genes():
