@@ -5,17 +5,16 @@
 FOLDER holds ``genome``, ``run`` and, where the run does not record it, ``dataset``, as ``seq2exp
 demo`` leaves them. Masks and null masks of all genes are made once per folder; every source of a
 level is then read at several levels and judged on the genes of ``--splits``. ``stated`` is the
-estimate at the chosen threshold, ``no_element`` and ``not_causal`` are the true rates
-(docs/elements.md), with 95 % intervals over genes. ``labels`` takes the truth of the training and
-validation genes as its labels; what it states is ``not_causal``. ``pooled`` has all folders
-together.
+estimate at the chosen threshold (that of the judged splits, as summary.json has it, where it comes
+from a null), ``no_element`` and ``not_causal`` are the true rates (docs/elements.md), with 95 %
+intervals over genes. ``labels`` takes the truth of the training and validation genes as its labels;
+what it states is ``not_causal``. ``pooled`` has all folders together.
 """
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from seq2exp.core.errors import Seq2ExpWarning
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.calibration import false_calls, false_rate
 from seq2exp.elements.calling import CallConfig, call_elements
-from seq2exp.elements.fdr import FdrCurve, fdr_curve
+from seq2exp.elements.fdr import FdrCurve, fdr_curve, fdr_summary
 from seq2exp.elements.labels import Labels, label_curve
 from seq2exp.elements.masks import GeneMasks, gene_masks
 from seq2exp.elements.nulls import null_masks
@@ -38,13 +37,12 @@ LEVELS = {
     "background": (0.01, 0.02, 0.03, 0.04, 0.05, 0.1),
     "labels": (0.1, 0.2, 0.3, 0.4, 0.5),
 }
-Source = Callable[[GeneMasks, Any], FdrCurve]
 
 
 def one_folder(folder: Path, args: argparse.Namespace) -> pd.DataFrame:
     """Return one row per source, level and called distal element of the judged genes."""
     run = open_run(folder / "run")
-    dataset = Dataset(args.data or run.dataset_path())
+    dataset = run.open_dataset(args.data)
     reference = read_reference(folder / "genome", dataset, samples=tuple(run.card.samples))
     rows = dataset.gene_rows(("train", "valid", "test"))
     masks = gene_masks(run, dataset, rows)
@@ -55,16 +53,38 @@ def one_folder(folder: Path, args: argparse.Namespace) -> pd.DataFrame:
         if source == "labels":
             curve = label_curve(masks, Labels(reference), **rule)
         else:
-            curve = fdr_curve(masks, draw_nulls(run, dataset, rows, source, args.draws), **rule)
+            nulls = draw_nulls(run, dataset, rows, source, args.draws)
+            curve = fdr_curve(masks, nulls, **rule)
         for level in LEVELS.get(source, LEVELS["background"]):
             elements, threshold = call_elements(masks, CallConfig(fdr=level), curve=curve)
             calls = false_calls(elements, reference.truth)
             calls = calls[calls["gene_id"].isin(judged)]
-            stated = curve.value(threshold) if np.isfinite(threshold) else np.nan
+            if not np.isfinite(threshold):
+                continue
+            if source == "labels":
+                stated = curve.value(threshold)
+            else:
+                stated = stated_rate(curve, masks, nulls, threshold, rule, args.splits)
             found.append(calls.assign(source=source, level=level, stated=stated))
     every = pd.concat(found, ignore_index=True)
     every["gene_id"] = folder.name + "/" + every["gene_id"]
     return every.assign(folder=folder.name, num_genes=len(judged))
+
+
+def stated_rate(
+    curve: FdrCurve,
+    masks: GeneMasks,
+    nulls: list[GeneMasks],
+    threshold: float,
+    rule: dict[str, Any],
+    splits: list[str],
+) -> float:
+    """Return what summary.json states of the judged splits: genes differ in what is called."""
+    summary = fdr_summary(curve, masks, nulls, threshold=threshold, **rule)
+    parts = [summary["by_split"][split] for split in splits if split in summary["by_split"]]
+    observed = np.array([part["observed"] for part in parts], dtype=float)
+    rates = np.array([part["fdr"] or 0.0 for part in parts])
+    return float((observed * rates).sum() / max(observed.sum(), 1.0))
 
 
 def draw_nulls(
@@ -81,8 +101,8 @@ def judge(calls: pd.DataFrame) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"source": source, "level": level, "called": len(here)}
         entry["stated"] = float(here["stated"].mean())
         for name in ("no_element", "not_causal"):
-            value, low, high = false_rate(here, name, num_genes=num_genes)
-            entry[name] = {"value": value, "low": low, "high": high}
+            rate = false_rate(here, name, num_genes=num_genes)
+            entry[name] = {"value": rate.value, "low": rate.low, "high": rate.high}
         meant = entry["not_causal" if source == "labels" else "no_element"]["value"]
         entry["stated_over_true"] = entry["stated"] / meant if meant else None
         entries.append(entry)

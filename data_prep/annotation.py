@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from data_prep.config import AnnotationConfig
 from seq2exp.core.errors import FormatError, InputError, Seq2ExpWarning, facts
+from seq2exp.core.genes import ENSEMBL_VERSION
 
 __all__ = ["Annotation", "read_annotation", "strip_version"]
 
 _COLUMNS = ("contig", "source", "feature", "start", "end", "score", "strand", "frame", "attributes")
 _FEATURES = ("gene", "transcript", "exon", "CDS", "stop_codon")
-_VERSION = r"^(ENS[A-Z]*[GTP]\d{11})\.\d+(_PAR_[XY])?$"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def strip_version(ids: pd.Series) -> pd.Series:
 
     Only Ensembl's own form is touched; other ids may hold a dot that means something.
     """
-    return ids.str.replace(_VERSION, r"\1\2", regex=True)
+    return ids.str.replace(ENSEMBL_VERSION, r"\1\2", regex=True)
 
 
 def read_annotation(path: Path, config: AnnotationConfig) -> Annotation:

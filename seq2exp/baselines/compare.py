@@ -132,8 +132,8 @@ def compare(
     labels = _labels(folders, names)
     chosen = _reference(labels, reference)
     runs = [open_run(Path(folder)) for folder in folders]
-    dataset = Dataset(Path(dataset_path) if dataset_path else runs[0].dataset_path())
-    for run in runs:
+    dataset = runs[0].open_dataset(dataset_path)
+    for run in runs[1:]:
         run.check_dataset(dataset)
     samples = _common_samples(runs, dataset)
     rows = _common_rows(runs, dataset, split, samples)

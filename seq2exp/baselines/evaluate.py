@@ -103,8 +103,7 @@ def evaluate(
     """
     require_controls(controls or [])
     run = open_run(Path(run_folder))
-    dataset = Dataset(Path(dataset_path) if dataset_path else run.dataset_path())
-    run.check_dataset(dataset)
+    dataset = run.open_dataset(dataset_path)
     samples = _shared_samples(run, dataset)
     rows = _rows(dataset, split, samples)
     rows = usable_rows(dataset, rows, run.card.data, what=f"{split} genes")

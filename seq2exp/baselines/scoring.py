@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2exp.training.metrics import HIGHER_IS_BETTER, METRICS, bootstrap_draws, interval
+from seq2exp.training.metrics import HIGHER_IS_BETTER, METRICS, Row, bootstrap_draws, interval
 
 __all__ = ["MODEL", "Row", "mean_row", "score"]
 
 MODEL = "model"
 PAIRED = ("mse", "pearson")
-
-Row = dict[str, Any]
 
 
 def score(
@@ -93,7 +91,7 @@ def mean_row(name: str, metric: str, values: NDArray[np.floating], *, split: str
     # The mean of non-negative values is their mean absolute error against zero.
     draws = bootstrap_draws(zeros[:, None], values[None, :, None].astype(np.float64), ("mae",))
     estimate = interval(float(values.mean()), draws["mae"][:, 0, 0], n=values.size)
-    return _row(name, metric, split, None, estimate.value, estimate.low, estimate.high, values.size)
+    return estimate.row(name, metric, split=split, sample=None)
 
 
 class _Table:
@@ -132,13 +130,10 @@ class _Table:
                 (sample, float(values[k]), draws[:, k], count[k])
                 for k, sample in enumerate(self.samples)
             ]
-        rows = []
-        for sample, value, part, n in parts:
-            found = interval(value, part, n=n)
-            rows.append(
-                _row(name, label or metric, self.split, sample, value, found.low, found.high, n)
-            )
-        return rows
+        return [
+            interval(value, part, n=n).row(name, label or metric, split=self.split, sample=sample)
+            for sample, value, part, n in parts
+        ]
 
 
 def _values(
@@ -154,29 +149,3 @@ def _values(
         if rows.any():
             out[:, k] = [METRICS[metric](observed[rows, k], guess[rows, k]) for guess in stack]
     return out
-
-
-def _row(
-    name: str,
-    metric: str,
-    split: str,
-    sample: str | None,
-    value: float,
-    low: float,
-    high: float,
-    n: int,
-) -> Row:
-    return {
-        "name": name,
-        "metric": metric,
-        "split": split,
-        "sample": sample,
-        "value": _number(value),
-        "low": _number(low),
-        "high": _number(high),
-        "n": int(n),
-    }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -87,7 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from seq2exp.dataset.format import SPLITS
-    from seq2exp.dataset.store import Dataset
     from seq2exp.elements.calling import CallConfig
     from seq2exp.elements.compare import compare_with_truth, write_comparison
     from seq2exp.elements.export import export_elements
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     from seq2exp.training.run import open_run
 
     trained = open_run(args.run_folder)
-    dataset = Dataset(args.data or trained.dataset_path())
+    dataset = trained.open_dataset(args.data)
     truth = None
     if args.truth:
         truth = read_simulated_truth(args.truth, cells=tuple(trained.card.samples))

@@ -55,14 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from seq2exp.core.files import atomic_directory, refuse_existing
-    from seq2exp.dataset.store import Dataset
+    from seq2exp.elements.folder import called_elements
     from seq2exp.elements.truth import read_simulated_truth
     from seq2exp.interpret.agreement import agreement_rows
     from seq2exp.interpret.check_files import check_text, write_check
     from seq2exp.interpret.check_truth import truth_rows
     from seq2exp.interpret.checks import CheckConfig, check_elements
     from seq2exp.interpret.deletion import DeletionConfig
-    from seq2exp.interpret.sites import choose_genes, read_elements
+    from seq2exp.interpret.sites import choose_genes
     from seq2exp.report.check_plot import write_check_plots
     from seq2exp.training.run import open_run
 
@@ -76,14 +76,14 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
     )
     trained = open_run(args.run_folder)
-    dataset = Dataset(args.data or trained.dataset_path())
-    trained.check_dataset(dataset)
-    elements, summary = read_elements(args.elements, dataset)
+    dataset = trained.open_dataset(args.data)
+    called = called_elements(args.elements)
+    called.check_dataset(dataset)
     truth = None
     if args.truth:
         truth = read_simulated_truth(args.truth, cells=tuple(trained.card.samples))
     rows = choose_genes(
-        elements,
+        called.elements,
         dataset,
         split=args.split,
         genes=args.genes,
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     checked = check_elements(
-        trained, dataset, elements, rows, config=config, truth=truth, progress=True
+        trained, dataset, called.elements, rows, config=config, truth=truth, progress=True
     )
     split = "chosen genes" if args.genes else args.split
     numbers = agreement_rows(checked, split=split, seed=args.seed)
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
         "dataset": str(dataset.root),
         "elements": str(args.elements),
         "model_sha256": trained.card.weights_sha256,
-        "elements_model_sha256": summary.get("model_sha256"),
+        "elements_model_sha256": called.summary.get("model_sha256"),
     }
     with atomic_directory(args.out, overwrite=args.overwrite) as partial:
         write_check(checked, numbers, partial, config=config, origin=origin)

@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> None:
         refuse_existing(args.out, overwrite=args.overwrite)
     elements = open_elements(args.elements)
     dataset = Dataset(args.data or Path(elements.summary["dataset"]))
+    elements.check_dataset(dataset)
     config = CompareConfig(
         split=args.split,
         distal_bp=args.distal_bp,
@@ -148,14 +149,15 @@ def run(args: argparse.Namespace) -> None:
 def _open_run(args: argparse.Namespace, summary: dict[str, Any]) -> TrainedRun:
     """Open the run of the element map, before any work."""
     from seq2exp.core.errors import ConfigError, facts
+    from seq2exp.elements.folder import other_origin
     from seq2exp.training.run import open_run
 
     trained = open_run(args.run or Path(summary["run"]))
-    if trained.card.weights_sha256 != summary.get("model_sha256"):
+    if other := other_origin(summary, run=trained):
         raise ConfigError(
             facts(
                 f"run {trained.folder}",
-                found="other weights than the element map was made with",
+                found=f"other weights than the element map was made with: {other[0]}",
                 expected="the run of the map",
                 fix="name it with --run, or map its elements first",
             )

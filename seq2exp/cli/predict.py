@@ -25,13 +25,12 @@ def run(args: argparse.Namespace) -> None:
     from seq2exp.core.files import atomic_file, refuse_existing
     from seq2exp.dataset.edges import usable_rows
     from seq2exp.dataset.format import SPLITS, write_table
-    from seq2exp.dataset.store import Dataset
     from seq2exp.training.predict import gene_table, predict
     from seq2exp.training.run import open_run
 
     refuse_existing(args.out, overwrite=args.overwrite)
     trained = open_run(args.run_folder)
-    dataset = Dataset(args.data or trained.dataset_path())
+    dataset = trained.open_dataset(args.data)
     rows = dataset.gene_rows(SPLITS if args.split == "all" else (args.split,))
     rows = usable_rows(dataset, rows, trained.card.data, what=f"{args.split} genes")
     prediction = predict(

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping
 
 from seq2exp.core.errors import AssemblyError, InputError, Seq2ExpWarning, facts
 
-__all__ = ["ASSEMBLIES", "assembly_of", "canonical", "compare_sizes", "match_contigs"]
+__all__ = [
+    "ASSEMBLIES",
+    "assembly_named",
+    "assembly_of",
+    "canonical",
+    "compare_sizes",
+    "match_contigs",
+    "same_assembly",
+]
 
 ASSEMBLIES: dict[str, dict[str, int]] = {
     "hg19/GRCh37": {
@@ -43,6 +51,8 @@ ASSEMBLIES: dict[str, dict[str, int]] = {
 # RefSeq accessions of the primary human chromosomes: NC_000001 .. NC_000022, X = 23, Y = 24.
 _REFSEQ_HUMAN = re.compile(r"^NC_0000(\d\d)\.\d+$")
 _MITOCHONDRION = {"M", "MT", "Mito", "NC_012920.1", "NC_001224.1"}
+# Patches of a GRC assembly, and the release of R64 that Ensembl names, move no base.
+_PATCH = re.compile(r"\.p\d+$|(?<=^r64)-1-1$", re.IGNORECASE)
 _LIBRARY_PREFIX = re.compile(r"^chr(?!$)", re.IGNORECASE)
 
 
@@ -189,6 +199,24 @@ def assembly_of(sizes: Mapping[str, int]) -> str | None:
     }
     best = max(hits, key=lambda assembly: hits[assembly])
     return best if hits[best] else None
+
+
+def assembly_named(name: str) -> str | None:
+    """Return the known assembly that a name means, or None.
+
+    >>> assembly_named("hg38"), assembly_named("GRCh38.p14"), assembly_named("R64-1-1")
+    ('hg38/GRCh38', 'hg38/GRCh38', 'sacCer3/R64')
+    """
+    bare = _PATCH.sub("", name).lower()
+    for known in ASSEMBLIES:
+        if bare in (known.lower(), *known.lower().split("/")):
+            return known
+    return None
+
+
+def same_assembly(first: str, second: str) -> bool:
+    """Tell whether two names mean one assembly: hg38 = GRCh38, sacCer3 = R64."""
+    return (assembly_named(first) or first) == (assembly_named(second) or second)
 
 
 def _some(names: Iterable[str]) -> str:

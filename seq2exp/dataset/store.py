@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.genes import find_genes
 from seq2exp.core.intervals import Window, coverage_mask
 from seq2exp.core.sequence import N_CODE, reverse_complement
 from seq2exp.dataset import format as layout
@@ -261,6 +262,22 @@ class Dataset:
     def gene_rows(self, splits: tuple[str, ...]) -> NDArray[np.int64]:
         """Return the row numbers of the genes of the named splits."""
         return np.flatnonzero(self.genes["split"].isin(splits)).astype(np.int64)
+
+    def find_genes(self, names: Sequence[str], *, what: str) -> NDArray[np.int64]:
+        """Return the rows of genes given by id or symbol; see `seq2exp.core.genes.find_genes`.
+
+        Parameters
+        ----------
+        names : sequence of str
+        what : str
+            The option that named them, for the message.
+
+        Raises
+        ------
+        InputError
+            Names of no gene, or of several.
+        """
+        return find_genes(self.genes, names, what=what, where=self.root.name)
 
     def labelled(self) -> NDArray[np.bool_]:
         """Return which genes have at least one label, shape (num_genes,)."""

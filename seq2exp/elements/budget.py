@@ -22,7 +22,7 @@ from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.dataset.samples import Batch, gene_window
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.compare import genes_of
-from seq2exp.elements.judging import Row, finite_or_none, rows_text
+from seq2exp.elements.judging import Row, rows_text
 from seq2exp.elements.masks import FREE, GeneMasks
 from seq2exp.elements.rivals import Rivals
 from seq2exp.elements.scored import MODEL
@@ -292,7 +292,7 @@ def _rows(
         for number, (name, budget) in enumerate(models):
             label = f"curve_{metric}" + (f"@{budget:g}" if name not in _REFERENCES else "")
             estimate = interval(values[metric][number], mean[:, number], n=len(observed))
-            rows.append(_row(name, label, config.split, estimate))
+            rows.append(estimate.row(name, label, split=config.split))
             if name in (MODEL, *_REFERENCES):
                 continue
             own = models.index((MODEL, budget))
@@ -300,7 +300,7 @@ def _rows(
             value = sign * (values[metric][own] - values[metric][number])
             gap = sign * (mean[:, own] - mean[:, number])
             estimate = interval(value, gap, n=len(observed))
-            rows.append(_row(f"{MODEL} - {name}", label, config.split, estimate))
+            rows.append(estimate.row(f"{MODEL} - {name}", label, split=config.split))
     return rows
 
 
@@ -322,15 +322,3 @@ def _values(observed: Float, predicted: Float, metric: str) -> Float:
         for number, guess in enumerate(predicted[:, known, label]):
             found[number, label] = METRICS[metric](observed[known, label], guess)
     return _mean(found)
-
-
-def _row(name: str, metric: str, split: str, estimate: Any) -> Row:  # noqa: ANN401
-    return {
-        "name": name,
-        "metric": metric,
-        "split": split,
-        "value": finite_or_none(estimate.value),
-        "low": finite_or_none(estimate.low),
-        "high": finite_or_none(estimate.high),
-        "n": estimate.n,
-    }

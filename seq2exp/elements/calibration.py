@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from seq2exp.elements.masks import GeneMasks
 from seq2exp.elements.truth import Truth
+from seq2exp.training.metrics import Estimate, interval
 
 __all__ = ["false_calls", "false_rate", "level_rows", "touches"]
 
+_NAME = "called elements"
 _RESAMPLES = 1000
 
 
@@ -97,7 +99,8 @@ def level_rows(
     rows = []
     for split, level in stated.get("by_split", {}).items():
         if level["fdr"] is not None:
-            rows.append(_row("fdr_stated", split, level["fdr"], None, None, level["observed"]))
+            stated_level = Estimate(level["fdr"], n=level["observed"])
+            rows.append(stated_level.row(_NAME, "fdr_stated", split=split))
     if truth is None:
         return rows
     found = false_calls(elements, truth)
@@ -109,14 +112,12 @@ def level_rows(
             continue
         num_genes = int((split_of == split).sum())
         for name in ("no_element", "not_causal"):
-            value, low, high = false_rate(here, name, num_genes=num_genes, seed=seed)
-            rows.append(_row(f"fdr_{name}", split, value, low, high, len(here)))
+            rate = false_rate(here, name, num_genes=num_genes, seed=seed)
+            rows.append(rate.row(_NAME, f"fdr_{name}", split=split))
     return rows
 
 
-def false_rate(
-    calls: pd.DataFrame, name: str, *, num_genes: int, seed: int = 0
-) -> tuple[float, float, float]:
+def false_rate(calls: pd.DataFrame, name: str, *, num_genes: int, seed: int = 0) -> Estimate:
     """Return the share of false calls and its 95 % interval.
 
     Genes are resampled: calls of one gene are no independent units.
@@ -138,19 +139,4 @@ def false_rate(
     draws = random.multinomial(len(padded), np.full(len(padded), 1 / len(padded)), _RESAMPLES)
     false, total = (draws @ padded).T
     rates = false[total > 0] / total[total > 0]
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return float(calls[name].mean()), float(low), float(high)
-
-
-def _row(
-    metric: str, split: str, value: float, low: float | None, high: float | None, n: int
-) -> dict[str, Any]:
-    return {
-        "name": "called elements",
-        "metric": metric,
-        "split": split,
-        "value": value,
-        "low": low,
-        "high": high,
-        "n": n,
-    }
+    return interval(float(calls[name].mean()), rates, n=len(calls))

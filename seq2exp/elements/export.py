@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from seq2exp.core.bed import write_bed
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import atomic_directory, require_space, safe_name, write_json
+from seq2exp.core.genes import find_genes
 from seq2exp.dataset.edges import usable_rows
 from seq2exp.dataset.format import SPLITS
 from seq2exp.dataset.store import Dataset
@@ -122,10 +123,12 @@ def export_elements(
     config = config or CallConfig()
     null = _null(run, config, null, labels)
     others = [open_run(folder) for folder in replicates]
-    dataset = Dataset(data or run.dataset_path())
+    dataset = run.open_dataset(data)
     rows = dataset.gene_rows(tuple(splits))
     _require_genes(rows, splits, dataset)
     rows = usable_rows(dataset, rows, run.card.data, what="genes of the map")
+    # A name that is wrong costs no pass over the genome.
+    find_genes(dataset.genes.iloc[rows], genes, what="--gene", where="the map")
     known = _read_labels(run, dataset, rows, labels)
     loading: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
     with atomic_directory(Path(out), overwrite=overwrite) as partial:
@@ -151,7 +154,7 @@ def export_elements(
                 },
             )
     folder = Path(out).absolute()
-    return ElementMap(folder, load_masks(folder / "masks"), elements, summary)
+    return ElementMap(folder, elements, summary, load_masks(folder / "masks"))
 
 
 def _null(

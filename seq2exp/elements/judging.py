@@ -5,9 +5,7 @@ Genes are resampled, never bins or pairs, because those of one gene are not inde
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +13,12 @@ from numpy.typing import NDArray
 from seq2exp.elements.precision import Ranking, cut_to_budget
 from seq2exp.elements.rivals import Rivals
 from seq2exp.elements.scored import MODEL, ScoredBins
-from seq2exp.training.metrics import interval
+from seq2exp.training.metrics import Row, interval
 
 __all__ = [
     "Judge",
     "Row",
     "choose_rivals",
-    "finite_or_none",
     "gene_resamples",
     "rank",
     "reported_names",
@@ -29,7 +26,6 @@ __all__ = [
 ]
 
 Float = NDArray[np.float64]
-Row = dict[str, Any]
 
 
 def rank(bins: ScoredBins, name: str) -> Ranking:
@@ -114,11 +110,6 @@ def _cell(row: Row | None) -> str:
     if row["low"] is None:
         return f"{row['value']:.3f}"
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def finite_or_none(value: float) -> float | None:
-    """Return a number as JSON can hold it."""
-    return value if math.isfinite(value) else None
 
 
 class Judge:
@@ -231,12 +222,4 @@ class Judge:
     ) -> Row:
         """Return one row; ``n`` is the number of genes where not given."""
         found = interval(value, draws, n=self.counts.shape[1] if n is None else n)
-        return {
-            "name": name,
-            "metric": metric,
-            "split": self.split,
-            "value": finite_or_none(found.value),
-            "low": finite_or_none(found.low),
-            "high": finite_or_none(found.high),
-            "n": found.n,
-        }
+        return found.row(name, metric, split=self.split)

@@ -15,8 +15,8 @@ import pandas as pd
 
 from seq2exp.core.contigs import canonical
 from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.genes import GeneNames
 from seq2exp.dataset.store import Dataset
-from seq2exp.elements.genes import GeneNames
 from seq2exp.elements.tables import check_assembly, read_text, stated_assembly
 
 __all__ = ["TSS_REACH_BP", "bedpe_links"]

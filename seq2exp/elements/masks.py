@@ -32,6 +32,7 @@ from torch import nn
 
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.files import atomic_directory, read_json, write_json
+from seq2exp.core.genes import find_genes
 from seq2exp.dataset.format import load_array, read_table, write_table
 from seq2exp.dataset.samples import Batch, gene_window
 from seq2exp.dataset.store import Dataset
@@ -155,19 +156,7 @@ class GeneMasks:
         InputError
             No such gene, or a symbol that several genes share.
         """
-        for column in ("gene_id", "symbol"):
-            hits = np.flatnonzero(self.genes[column].to_numpy() == gene)
-            if hits.size == 1:
-                return int(hits[0])
-        raise InputError(
-            facts(
-                f"gene {gene!r}",
-                found="no gene, or several, of this id or symbol",
-                expected=f"one of the {len(self)} genes with a mask",
-                fix="give the gene id of genes.parquet",
-                count=int(hits.size),
-            )
-        )
+        return int(find_genes(self.genes, [gene], what=f"gene {gene!r}", where="the map")[0])
 
     def chunks(self, *, size: int = 256) -> Iterator[NDArray[np.int64]]:
         """Yield row numbers in pieces, so that memory stays bounded."""

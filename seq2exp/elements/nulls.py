@@ -39,7 +39,7 @@ __all__ = ["NULLS", "NullConfig", "NullInputs", "null_masks", "replaced_tracks",
 NULLS = ("background", "mean", "median", "shuffled", "sequence")
 _BLOCK_BP = 1024
 _POOL_GENES = 512
-_SPREADS = 4.0
+_SPREADS = 8.0
 Signal = NDArray[np.float32]
 
 
@@ -224,7 +224,7 @@ def _centre(signal_NT: Signal, kind: str) -> Signal:
 def _background(samples: GeneSamples, tracks: list[int], block: int, seed: int) -> Background:
     """Collect blocks in which no track stands out.
 
-    A bin is background where every track is at most four spreads above its median; the spread is
+    A bin is background where every track is at most eight spreads above its median; the spread is
     the distance from the median down to the 16 % quantile. The lower half of a track holds no
     signal, so neither number moves when a genome has more elements.
     """

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from seq2exp.core.intervals import intersect, merge
 from seq2exp.elements.masks import FREE, GeneMasks
-from seq2exp.elements.truth import Truth
+from seq2exp.training.metrics import Estimate, interval
 
-__all__ = ["LearnedSpace", "overlap_rows", "overlap_table"]
+__all__ = ["LearnedSpace", "overlap_rows"]
 
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64]]
 Float = NDArray[np.float64]
@@ -134,68 +134,17 @@ def overlap_rows(
     values, spread = _ratios(total), _ratios((draws @ blocks).T)
     rows = []
     for metric in values:
-        low, high = _range(spread[metric]) if total[2] else (None, None)
-        rows.append(_row(name, metric, split, float(values[metric]), low, high, len(blocks)))
+        resampled = spread[metric] if total[2] else np.empty(0)
+        estimate = interval(float(values[metric]), resampled, n=len(blocks))
+        rows.append(estimate.row(name, metric, split=split))
     expected = total[1] * total[2] / total[0] if total[0] else 0.0
     if expected:
         null = _shifted(space, first, second, random, num_resamples) / expected
-        rows.append(
-            _row(name, "enrichment_null", split, float(null.mean()), *_range(null), null.size)
-        )
+        mean = interval(float(null.mean()), null, n=null.size)
+        rows.append(mean.row(name, "enrichment_null", split=split))
         reached = (1 + int((null >= float(values["enrichment"])).sum())) / (1 + null.size)
-        rows.append(_row(name, "enrichment_p", split, reached, None, None, null.size))
+        rows.append(Estimate(reached, n=null.size).row(name, "enrichment_p", split=split))
     return rows
-
-
-def overlap_table(
-    masks: GeneMasks,
-    elements: pd.DataFrame,
-    truth: Truth,
-    *,
-    num_resamples: int = 1000,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Compare called distal elements of all genes with intervals.
-
-    Parameters
-    ----------
-    masks : GeneMasks
-    elements : DataFrame
-        Called elements of these masks.
-    truth : Truth
-    num_resamples, seed : int
-
-    Returns
-    -------
-    list of dict
-        Rows of :func:`overlap_rows`, and ``elements_overlapping``, the share of called elements
-        that meet a true one; its n is their number.
-    """
-    distal = elements[elements["element_class"] == "distal"]
-    known = truth.elements[truth.elements["causal"]]
-    name = f"elements / {truth.name}"
-    rows = overlap_rows(
-        LearnedSpace(masks), distal, known, name=name, num_resamples=num_resamples, seed=seed
-    )
-    share = _touching(distal, known)
-    rows.append(_row(name, "elements_overlapping", "all", share, None, None, len(distal)))
-    return rows
-
-
-def _row(
-    name: str,
-    metric: str,
-    split: str,
-    value: float,
-    low: float | None,
-    high: float | None,
-    n: int,
-) -> dict[str, Any]:
-    finite = float(value) if np.isfinite(value) else None
-    return {
-        "name": name, "metric": metric, "split": split, "value": finite, "low": low, "high": high,
-        "n": n,
-    }  # fmt: skip
 
 
 def _blocks(space: LearnedSpace, sets: tuple[Mapping[str, Intervals], ...]) -> Float:
@@ -266,24 +215,3 @@ def _ratios(bases: Float) -> dict[str, Float]:
             "jaccard": np.where(called + true > 0, shared / (called + true - shared), np.nan),
             "enrichment": np.where(true > 0, precision * learned / true, np.nan),
         }
-
-
-def _range(values: Float) -> tuple[float | None, float | None]:
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return None, None
-    low, high = np.quantile(finite, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _touching(distal: pd.DataFrame, known: pd.DataFrame) -> float:
-    """Return the share of called elements that meet any true one."""
-    if distal.empty:
-        return float("nan")
-    hits = 0
-    for contig, group in distal.groupby("chrom"):
-        starts, ends = _of(known, str(contig))
-        first = np.searchsorted(ends, group["start"].to_numpy(np.int64), side="right")
-        last = np.searchsorted(starts, group["end"].to_numpy(np.int64))
-        hits += int((last > first).sum())
-    return hits / len(distal)

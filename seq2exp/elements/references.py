@@ -6,34 +6,27 @@ gene, known to act or not. Rows that cannot be used are counted, and the count i
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from seq2exp.core.bed import read_bed
-from seq2exp.core.contigs import match_contigs
 from seq2exp.core.errors import (
-    AssemblyError,
-    FormatError,
     InputError,
-    Seq2ExpWarning,
     facts,
 )
+from seq2exp.core.genes import AMBIGUOUS, UNKNOWN, GeneNames
 from seq2exp.core.intervals import merge
 from seq2exp.dataset.store import Dataset
-from seq2exp.elements.genes import AMBIGUOUS, UNKNOWN, GeneNames
+from seq2exp.elements.intervals import on_contigs, read_intervals, warn_left_out
 from seq2exp.elements.links import bedpe_links
 from seq2exp.elements.tables import (
     Table,
     check_assembly,
     intervals_of,
     read_table,
-    read_text,
-    stated_assembly,
 )
 from seq2exp.elements.tested import (
     KINDS,
@@ -147,20 +140,20 @@ def read_reference(
     if kind == "bedpe":
         frame = bedpe_links(path, dataset, notes)
     elif kind in ("bed", "narrowpeak") and not _is_table(path):
-        frame = _bed(path, dataset, kind)
+        frame = read_intervals(path, dataset, narrowpeak=kind == "narrowpeak").assign(causal=True)
     else:
         table = read_table(path)
         check_assembly(table.assembly, dataset.manifest.assembly, path)
         found = _table_kind(table) if kind == "table" else kind
         kind, frame = found, _table_frame(table, found, config, notes)
     notes = {"rows": len(frame) + sum(notes.values()), **notes}
-    frame = _on_contigs(frame, dataset, path, notes)
+    frame = on_contigs(frame, dataset, path, notes)
     if kind in ("bed", "narrowpeak"):
         frame = _merged(frame, notes)
     else:
         frame = _of_genes(frame, dataset, path, notes)
     notes["used"] = len(frame)
-    _warn(path, notes)
+    warn_left_out(path, notes)
     return Reference(path.name, path, kind, Truth(frame[_COLUMNS], path.name), notes)
 
 
@@ -205,56 +198,6 @@ def _table_frame(
         table.require("score")
         frame["causal"] = column_numbers(table, "score") >= config.min_score
     return frame
-
-
-def _bed(path: Path, dataset: Dataset, kind: str) -> pd.DataFrame:
-    lines = read_text(path).split("\n")
-    check_assembly(stated_assembly(lines[:100]), dataset.manifest.assembly, path)
-    frame = read_bed(path)
-    if frame.empty:
-        raise InputError(
-            facts(str(path), found="no interval", expected="at least one", fix="check the file")
-        )
-    if kind == "narrowpeak" and frame.shape[1] < 10:
-        raise FormatError(
-            facts(
-                str(path),
-                found=f"{frame.shape[1]} columns",
-                expected="the 10 of a narrowPeak; missing: "
-                + ", ".join(
-                    ("strand", "signalValue", "pValue", "qValue", "peak")[-10 + frame.shape[1] :]
-                ),
-                fix="give the kind with --kind bed",
-            )
-        )
-    return frame[["chrom", "start", "end"]].assign(causal=True)
-
-
-def _on_contigs(
-    frame: pd.DataFrame, dataset: Dataset, path: Path, notes: dict[str, int]
-) -> pd.DataFrame:
-    """Name contigs as the dataset does; leave out those it lacks; refuse what lies beyond them."""
-    sizes: Mapping[str, int] = dataset.manifest.contigs
-    shared = match_contigs(sizes, frame["chrom"].unique(), what=str(path), partial="ignore")
-    ours = {theirs: name for name, theirs in shared.items()}
-    known = frame["chrom"].isin(ours)
-    notes["on contigs the dataset lacks"] = int((~known).sum())
-    kept = frame[known].assign(chrom=frame["chrom"].map(ours))
-    beyond = kept[kept["end"] > kept["chrom"].map(sizes)]
-    if len(beyond):
-        first = beyond.iloc[0]
-        raise AssemblyError(
-            facts(
-                str(path),
-                found=f"intervals beyond the end of {first['chrom']}",
-                expected=f"at most {sizes[first['chrom']]:,}, its length in "
-                f"{dataset.manifest.assembly}",
-                fix="use a file of that assembly, or lift this one over",
-                count=len(beyond),
-                examples=[f"{r.chrom}:{r.start}-{r.end}" for r in beyond.head(3).itertuples()],
-            )
-        )
-    return kept
 
 
 def _merged(frame: pd.DataFrame, notes: dict[str, int]) -> pd.DataFrame:
@@ -322,24 +265,3 @@ def _simulated(
         )
     notes = {"rows": len(truth.elements), "used": len(frame)}
     return Reference(truth.name, path, "simulated", Truth(frame, truth.name), notes)
-
-
-def _warn(path: Path, notes: Mapping[str, int]) -> None:
-    told = {
-        reason: count
-        for reason, count in notes.items()
-        if count and reason not in ("rows", "used") and not reason.startswith("joined")
-    }
-    if told:
-        warnings.warn(
-            facts(
-                str(path),
-                found="rows that are left out: "
-                + ", ".join(f"{count} {reason}" for reason, count in told.items()),
-                expected=f"all {notes['rows']} rows",
-                fix="nothing, if they are not needed",
-                count=sum(told.values()),
-            ),
-            Seq2ExpWarning,
-            stacklevel=3,
-        )

@@ -22,6 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2exp.core.errors import InputError, facts
 from seq2exp.core.intervals import Window
 from seq2exp.core.runs import call_runs
 from seq2exp.dataset.store import Dataset
@@ -51,9 +52,15 @@ class Rivals:
     ----------
     masks : GeneMasks
     dataset : Dataset
+
+    Raises
+    ------
+    InputError
+        The genes of the masks stand in other rows of the dataset.
     """
 
     def __init__(self, masks: GeneMasks, dataset: Dataset) -> None:
+        _require_rows(masks, dataset)
         self.masks = masks
         self.dataset = dataset
         self.tracks = dataset.track_names
@@ -211,3 +218,20 @@ class Rivals:
         signal = np.concatenate([self._contig_signal(str(contig)) for contig in contigs])
         values = np.quantile(signal, PEAK_QUANTILES)
         return dict(zip(PEAK_QUANTILES, map(float, values), strict=True))
+
+
+def _require_rows(masks: GeneMasks, dataset: Dataset) -> None:
+    """Refuse a dataset of other genes: contacts and labels are read by row."""
+    ours = dataset.genes["gene_id"].reindex(masks.genes["row"]).to_numpy()
+    wrong = masks.genes["gene_id"].to_numpy() != ours
+    if wrong.any():
+        raise InputError(
+            facts(
+                f"dataset {dataset.root}",
+                found="other genes than those of the element map, or in another order",
+                expected="the dataset that the elements were mapped on",
+                fix="name it with --data, or map the elements again",
+                count=int(wrong.sum()),
+                examples=masks.genes["gene_id"][wrong].head(3).tolist(),
+            )
+        )

@@ -172,8 +172,9 @@ def _overlap(
     known = known[known["causal"] & (known["gene_id"].isna() | known["gene_id"].isin(ids))]
     called = elements.elements
     called = called[(called["element_class"] == "distal") & called["gene_id"].isin(ids)]
-    threshold = float(elements.summary["threshold"])
-    budget = float((scored.scores[MODEL] >= threshold).mean())
+    threshold = elements.summary["threshold"]
+    # Where nothing is called there is no threshold.
+    budget = 0.0 if threshold is None else float((scored.scores[MODEL] >= threshold).mean())
     sets = {CALLED: called}
     contigs = masks.genes["contig"].astype(str).to_numpy()[genes]
     for name in dict.fromkeys(bins.chosen.values()):

@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.core.contigs import ASSEMBLIES
+from seq2exp.core.contigs import assembly_named, same_assembly
 from seq2exp.core.errors import AssemblyError, FormatError, InputError, facts
 
 __all__ = [
@@ -92,7 +92,6 @@ _NOTHING = ["", "NA", "NaN", "nan", "None", "not_applicable"]
 _NAMED = re.compile(
     r"\b(?:assembly|genome[ _-]?(?:build|version)?|reference|build|db)\b\W{0,3}([\w.-]+)", re.I
 )
-_PATCH = re.compile(r"\.p\d+$", re.I)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +211,7 @@ def stated_assembly(lines: list[str]) -> str | None:
         if not line.startswith(("#", "track", "browser")):
             continue
         for name in _NAMED.findall(line):
-            if _known(name):
+            if assembly_named(name):
                 return str(name)
     return None
 
@@ -224,7 +223,7 @@ def check_assembly(stated: str | None, ours: str, path: Path) -> None:
     ------
     AssemblyError
     """
-    if stated is None or _known(stated) == (_known(ours) or ours):
+    if stated is None or same_assembly(stated, ours):
         return
     raise AssemblyError(
         facts(
@@ -271,15 +270,6 @@ def _refuse(table: Table, wrong: NDArray[np.bool_], role: str, expected: str) ->
             examples=shown,
         )
     )
-
-
-def _known(name: str) -> str | None:
-    """Return the group of names that an assembly belongs to."""
-    bare = _PATCH.sub("", name).lower()
-    for group in ASSEMBLIES:
-        if bare in group.lower().split("/") or (bare == "r64-1-1" and group.endswith("R64")):
-            return group
-    return None
 
 
 def _plain(name: object) -> str:

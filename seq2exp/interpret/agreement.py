@@ -86,19 +86,7 @@ class GeneBootstrap:
     ) -> dict[str, Any]:
         """Return a row; numbers that are undefined are None."""
         found = interval(value, draws, n=int(np.unique(self.code[keep]).size))
-        return {
-            "name": name,
-            "metric": metric,
-            "split": self.split,
-            "value": _finite(found.value),
-            "low": _finite(found.low),
-            "high": _finite(found.high),
-            "n": found.n,
-        }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+        return found.row(name, metric, split=self.split)
 
 
 def _mean_of(values: Float) -> Callable[[Float], Float]:

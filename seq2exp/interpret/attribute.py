@@ -11,11 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.core.bed import read_bed
 from seq2exp.core.errors import InputError, facts
 from seq2exp.core.files import (
     atomic_directory,
-    read_json,
     refuse_existing,
     require_space,
     safe_name,
@@ -24,6 +22,7 @@ from seq2exp.core.sequence import N_CODE
 from seq2exp.dataset.edges import usable_rows
 from seq2exp.dataset.samples import gene_window
 from seq2exp.dataset.store import Dataset
+from seq2exp.elements.folder import called_elements
 from seq2exp.interpret.attribution import AttributionConfig, Regions, attributions
 from seq2exp.interpret.attribution_files import load_gene, write_attributions
 from seq2exp.interpret.logo import save_logo
@@ -35,10 +34,10 @@ from seq2exp.interpret.modisco import (
     write_modisco_inputs,
 )
 from seq2exp.interpret.seqlets import SeqletConfig, call_seqlets, write_seqlets
-from seq2exp.interpret.target import gene_rows_of, output_of
+from seq2exp.interpret.target import output_of
 from seq2exp.training.run import TrainedRun, open_run
 
-__all__ = ["Extras", "attribute_run", "read_elements"]
+__all__ = ["Extras", "attribute_run"]
 
 logger = logging.getLogger(__name__)
 _LOGO_BP = 120
@@ -108,7 +107,8 @@ def attribute_run(
     Raises
     ------
     InputError
-        No gene, an unknown gene or label, windows of N only, or an existing `out`.
+        No gene, an unknown gene or label, windows of N only, an existing `out`, or elements of
+        another assembly or of other genes.
     ConfigError
         The dataset or the method does not fit the run.
     """
@@ -117,10 +117,9 @@ def attribute_run(
     if extras.tfmodisco:
         require_modisco()
     run = open_run(run_folder)
-    dataset = Dataset(data or run.dataset_path())
-    run.check_dataset(dataset)
+    dataset = run.open_dataset(data)
     output = output_of(run, sample)
-    called = None if elements is None else read_elements(elements)
+    called = None if elements is None else _called(elements, dataset)
     rows = _known_windows(run, dataset, _rows(run, dataset, genes, splits, called))
     regions = None if called is None else _regions(called, dataset, rows)
     require_space(out, 40 * run.card.data.window_bp * len(rows))
@@ -158,38 +157,10 @@ def attribute_run(
     return table
 
 
-def read_elements(folder: Path) -> pd.DataFrame:
-    """Return the called elements of a folder of `seq2exp elements`, with the names of columns.
-
-    Raises
-    ------
-    InputError
-        The folder holds none.
-    """
-    folder = Path(folder)
-    path, summary = folder / "elements.bed.gz", folder / "summary.json"
-    if not path.is_file() or not summary.is_file():
-        raise InputError(
-            facts(
-                str(folder),
-                found="no elements.bed.gz and summary.json",
-                expected="a folder that `seq2exp elements` wrote",
-                fix="check the path",
-            )
-        )
-    frame = read_bed(path)
-    names = read_json(summary)["columns"]["elements.bed.gz"]
-    frame.columns = pd.Index(names[: frame.shape[1]])
-    if frame.empty:
-        raise InputError(
-            facts(
-                str(path),
-                found="no element",
-                expected="at least one",
-                fix="call elements with a larger --budget",
-            )
-        )
-    return frame.astype({"summit": "int64"})
+def _called(folder: Path, dataset: Dataset) -> pd.DataFrame:
+    found = called_elements(folder)
+    found.check_dataset(dataset)
+    return found.elements
 
 
 def _rows(
@@ -200,7 +171,7 @@ def _rows(
     called: pd.DataFrame | None,
 ) -> NDArray[np.int64]:
     if genes:
-        rows = gene_rows_of(dataset, genes)
+        rows = dataset.find_genes(genes, what="--gene")
     else:
         everything = np.arange(len(dataset.genes), dtype=np.int64)
         rows = dataset.gene_rows(tuple(splits)) if splits else everything

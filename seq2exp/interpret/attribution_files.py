@@ -146,23 +146,8 @@ def completeness_rows(genes: pd.DataFrame, *, seed: int = 0) -> list[dict[str, A
             ("relative_error", ratio, ratios),
             ("absolute_error", float(error.mean()), error[picks].mean(1)),
         ):
-            found = interval(value, draws, n=len(genes))
-            rows.append(
-                {
-                    "name": what,
-                    "metric": metric,
-                    "split": None,
-                    "value": _finite(found.value),
-                    "low": _finite(found.low),
-                    "high": _finite(found.high),
-                    "n": found.n,
-                }
-            )
+            rows.append(interval(value, draws, n=len(genes)).row(what, metric, split=None))
     return rows
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def load_genes(folder: Path) -> pd.DataFrame:

@@ -6,11 +6,12 @@ Shapes: S sites, R rounds (shuffles), M members, K outputs, N bins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from seq2exp.core.errors import ConfigError, InputError, facts
@@ -20,7 +21,7 @@ from seq2exp.dataset.store import Dataset
 from seq2exp.elements.truth import Truth
 from seq2exp.interpret.deletion import DeletionConfig, Destroyer, background
 from seq2exp.interpret.edits import GeneWindow, open_window
-from seq2exp.interpret.rerun import GeneRunner, evaluating
+from seq2exp.interpret.rerun import GeneRunner
 from seq2exp.interpret.site_table import Plan, Site, SiteTable
 from seq2exp.interpret.sites import OK, decoys, place
 from seq2exp.interpret.swap import Donors, swap_elements
@@ -105,7 +106,7 @@ def check_elements(
     dataset : Dataset
         Must fit the run.
     elements : DataFrame
-        Called elements (:func:`seq2exp.interpret.sites.read_elements`).
+        Called elements (:func:`seq2exp.elements.folder.called_elements`).
     rows : int64 array
         Rows of the gene table.
     config : CheckConfig, optional
@@ -123,13 +124,13 @@ def check_elements(
     config = config or CheckConfig()
     run.check_dataset(dataset)
     _require_mask(run, config)
-    samples = _samples(run, dataset)
+    samples = GeneSamples(dataset, run.sample_config(dataset), [])
     check = _Check(run, samples, config, truth=truth)
     by_gene = {str(name): part for name, part in elements.groupby("gene_id", sort=False)}
     plans = [check.plan(int(row), by_gene) for row in rows]
     donors = Donors(plans, samples, check.open_gene, tolerance_bp=config.swap_tolerance_bp)
     frames, swaps = [], []
-    with evaluating(run) as device:
+    with run.evaluating() as device, torch.no_grad():
         for plan in track(plans, total=len(plans), label="check", enabled=progress):
             found, swapped = check.run_gene(plan, donors if config.swap else None, device)
             frames.append(found)
@@ -165,12 +166,6 @@ def _require_mask(run: TrainedRun, config: CheckConfig) -> None:
                 fix="use --method shuffle or n",
             )
         )
-
-
-def _samples(run: TrainedRun, dataset: Dataset) -> GeneSamples:
-    known = dataset.manifest.expression.samples
-    labels = [name for name in run.card.samples if name in known]
-    return GeneSamples(dataset, replace(run.card.data, samples=labels), [])
 
 
 class _Check:

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2exp.core.errors import FormatError, InputError, facts
-from seq2exp.core.files import atomic_file
 from seq2exp.core.sequence import ALPHABET, NUM_BASES
 
-__all__ = ["MotifMatrix", "meme_text", "read_motifs", "write_meme"]
+__all__ = ["MotifMatrix", "meme_text", "read_motifs"]
 
 # Rows of probabilities may miss 1 by what a file with two decimals loses.
 _SUM_TOLERANCE = 0.05
@@ -304,9 +303,3 @@ def meme_text(motifs: Sequence[MotifMatrix]) -> str:
         lines += [" ".join(f"{value:.8f}" for value in row) for row in motif.probabilities]
         lines.append("")
     return "\n".join(lines)
-
-
-def write_meme(motifs: Sequence[MotifMatrix], path: Path, *, overwrite: bool = False) -> None:
-    """Write motifs in MEME minimal format."""
-    with atomic_file(path, overwrite=overwrite) as partial:
-        partial.write_text(meme_text(motifs), encoding="utf-8")

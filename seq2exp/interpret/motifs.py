@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.core.bed import read_bed, write_bed
-from seq2exp.core.contigs import match_contigs
+from seq2exp.core.bed import write_bed
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import atomic_directory, refuse_existing, write_json
 from seq2exp.dataset.store import Dataset
+from seq2exp.elements.folder import called_elements
+from seq2exp.elements.intervals import on_contigs, read_intervals, warn_left_out
 from seq2exp.elements.masks import load_masks
-from seq2exp.interpret.attribute import read_elements
 from seq2exp.interpret.background import (
     Background,
     allowed_places,
@@ -200,17 +200,17 @@ def read_regions(
 
 def _of_map(folder: Path, dataset: Dataset, splits: Sequence[str], config: MotifConfig) -> _Regions:
     """Elements of a map; background from the windows of the same genes."""
-    called = read_elements(folder)
-    genes = load_masks(folder / "masks").genes
+    found = called_elements(folder)
+    found.check_places(dataset)
+    called, masks = found.elements, load_masks(folder / "masks")
+    genes = masks.genes
     if splits:
         genes = genes[genes["split"].isin(list(splits))]
     chosen = called[called["gene_id"].isin(genes["gene_id"])]
     if config.kind != "all":
         chosen = chosen[chosen["element_class"] == config.kind]
     windows = pd.DataFrame({"chrom": genes["contig"], "start": genes["start"]})
-    masks = load_masks(folder / "masks")
     windows["end"] = windows["start"] + masks.num_bins * masks.bin_size
-    _require_contigs(called, dataset, folder)
     # What is called for any gene, promoters included, is no background.
     return _Regions(_union(chosen), windows, called[["chrom", "start", "end"]])
 
@@ -225,36 +225,15 @@ def _of_bed(path: Path, dataset: Dataset, splits: Sequence[str], config: MotifCo
                 fix="leave --split out",
             )
         )
-    frame = read_bed(path)
-    if frame.empty:
-        raise InputError(
-            facts(str(path), found="no interval", expected="at least one", fix="check the file")
-        )
-    contigs = match_contigs(frame["chrom"].unique(), dataset.manifest.contigs, what=str(path))
-    frame = frame[frame["chrom"].isin(contigs)]
-    frame = frame.assign(chrom=frame["chrom"].map(contigs))
-    _require_contigs(frame, dataset, path)
+    notes: dict[str, int] = {}
+    frame = read_intervals(path, dataset)
+    notes["rows"] = len(frame)
+    frame = on_contigs(frame, dataset, path, notes)
+    warn_left_out(path, notes)
     around = frame[["chrom", "start", "end"]].copy()
     around["start"] -= config.around_bp
     around["end"] += config.around_bp
     return _Regions(_union(frame), around, frame[["chrom", "start", "end"]])
-
-
-def _require_contigs(frame: pd.DataFrame, dataset: Dataset, path: Path) -> None:
-    """Raise where intervals lie on unknown contigs or beyond their ends."""
-    length = frame["chrom"].map(dataset.manifest.contigs)
-    wrong = frame[length.isna() | (frame["end"] > length)]
-    if len(wrong):
-        raise InputError(
-            facts(
-                str(path),
-                found="intervals beyond the contigs of the dataset",
-                expected=f"intervals of assembly {dataset.manifest.assembly}",
-                fix="use elements of the same assembly, or another --data",
-                count=len(wrong),
-                examples=[f"{r.chrom}:{r.start}-{r.end}" for r in wrong.head(3).itertuples()],
-            )
-        )
 
 
 def _union(frame: pd.DataFrame) -> pd.DataFrame:

@@ -10,8 +10,7 @@ Shapes: J edits, M members, K outputs, N bins.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,24 +23,8 @@ from seq2exp.interpret.edits import Edit, GeneWindow, make_batch
 from seq2exp.models.output import ModelCall
 from seq2exp.models.rerun import Shared, share_window
 from seq2exp.training.module import forward_batch
-from seq2exp.training.run import TrainedRun
 
-__all__ = ["GeneRunner", "evaluating"]
-
-
-@contextmanager
-def evaluating(run: TrainedRun, device: str | None = None) -> Iterator[str]:
-    """Put all members on a device, without dropout and gradients; mode and place are put back."""
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    modes = [model.training for model in run.models]
-    try:
-        for model in run.models:
-            model.eval().to(place)
-        with torch.no_grad():
-            yield place
-    finally:
-        for model, mode in zip(run.models, modes, strict=True):
-            model.train(mode).to("cpu")
+__all__ = ["GeneRunner"]
 
 
 class GeneRunner:
@@ -50,7 +33,7 @@ class GeneRunner:
     Parameters
     ----------
     models : list of Module
-        On `device` and in evaluation mode (:func:`evaluating`).
+        On `device` and in evaluation mode (`TrainedRun.evaluating`), without gradients.
     gene : GeneWindow
     device : str
     batch_size : int

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seq2exp.core.progress import track
 from seq2exp.core.sequence import N_CODE, NUM_BASES
 from seq2exp.interpret.target import Target, columns_of
 
@@ -72,9 +71,7 @@ class Mutagenesis:
 
 
 @torch.no_grad()
-def saturate(
-    target: Target, *, start: int, end: int, batch_size: int = 32, progress: bool = False
-) -> Mutagenesis:
+def saturate(target: Target, *, start: int, end: int, batch_size: int = 32) -> Mutagenesis:
     """Predict every substitution of a stretch of a gene's window.
 
     Parameters
@@ -84,8 +81,6 @@ def saturate(
         Half-open stretch in bases from the first of the window, in model direction.
     batch_size : int
         Substitutions per pass; changes speed, not numbers beyond rounding.
-    progress : bool
-        Show progress.
     """
     codes_1L, signal_1NT = target.batch.codes_BL, target.batch.signal_BNT
     codes_P = codes_1L[0, start:end].cpu().numpy()
@@ -93,7 +88,7 @@ def saturate(
     value = float(target(codes_1L, signal_1NT)[0])
     delta_PC = np.zeros((end - start, NUM_BASES), dtype=np.float32)
     pieces = np.array_split(np.arange(place_M.size), max(1, -(-place_M.size // batch_size)))
-    for piece in track(pieces, total=len(pieces), label="substitutions", enabled=progress):
+    for piece in pieces:
         if piece.size:
             mutants_ML = codes_1L.repeat(piece.size, 1)
             at_M = torch.from_numpy(place_M[piece] + start).to(codes_1L.device)

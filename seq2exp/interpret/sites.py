@@ -6,160 +6,23 @@ from the TSS, and touches no called element, no promoter, no excluded region and
 
 from __future__ import annotations
 
-import difflib
-import json
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.core.bed import read_bed
-from seq2exp.core.errors import AssemblyError, FormatError, InputError, Seq2ExpWarning, facts
-from seq2exp.core.files import read_json
+from seq2exp.core.errors import InputError, facts
 from seq2exp.core.sequence import N_CODE
 from seq2exp.dataset.store import Dataset
 from seq2exp.interpret.edits import GeneWindow, Span
 
-__all__ = ["OK", "SITE_COLUMNS", "choose_genes", "decoys", "place", "read_elements"]
+__all__ = ["OK", "choose_genes", "decoys", "place"]
 
 OK = "ok"
-SITE_COLUMNS = ("chrom", "start", "end", "name", "gene_id", "element_class")
 _FACTOR = 1.5
 _NEAR_BP = 1000
 _MAX_N = 0.1
-
-
-def read_elements(folder: Path, dataset: Dataset) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the called elements that `seq2exp elements` wrote.
-
-    Parameters
-    ----------
-    folder : Path
-        Its output folder.
-    dataset : Dataset
-        Must be of the same assembly and hold their genes.
-
-    Returns
-    -------
-    elements : DataFrame
-        Columns :data:`SITE_COLUMNS`; promoters included.
-    summary : dict
-        Content of summary.json.
-
-    Raises
-    ------
-    InputError
-        The folder holds no element map, no element, or no gene of the dataset.
-    AssemblyError
-        The elements are of another assembly, or end beyond a contig.
-    FormatError
-        The table lacks a column.
-    """
-    folder = Path(folder)
-    path = folder / "elements.bed.gz"
-    if not path.is_file() or not (folder / "summary.json").is_file():
-        raise InputError(
-            facts(
-                str(folder),
-                found="no elements.bed.gz with a summary.json",
-                expected="a folder that `seq2exp elements` wrote",
-                fix="run `seq2exp elements RUN --out DIR` and give that folder",
-            )
-        )
-    summary = read_json(folder / "summary.json")
-    if summary.get("assembly") != dataset.manifest.assembly:
-        raise AssemblyError(
-            facts(
-                str(folder),
-                found=f"elements of assembly {summary.get('assembly')}",
-                expected=f"{dataset.manifest.assembly}, that of the dataset",
-                fix="map the elements on this dataset",
-            )
-        )
-    frame = read_bed(path)
-    names = list(summary.get("columns", {}).get("elements.bed.gz", []))
-    missing = [name for name in SITE_COLUMNS if name not in names]
-    if missing or len(names) != frame.shape[1]:
-        raise FormatError(
-            facts(
-                str(path),
-                found=f"{frame.shape[1]} columns named {json.dumps(names)}",
-                expected="the columns " + ", ".join(SITE_COLUMNS) + " among them",
-                fix="run `seq2exp elements` again",
-            )
-        )
-    frame.columns = pd.Index(names)
-    if frame.empty:
-        raise InputError(
-            facts(str(path), found="no element", expected="at least one", fix="raise the budget")
-        )
-    _check_places(frame, dataset, path)
-    _check_origin(summary, dataset, folder)
-    return frame[list(SITE_COLUMNS)].reset_index(drop=True), summary
-
-
-def _check_places(frame: pd.DataFrame, dataset: Dataset, path: Path) -> None:
-    lengths = frame["chrom"].map(dataset.manifest.contigs)
-    beyond = frame[lengths.isna() | (frame["end"] > lengths) | (frame["start"] < 0)]
-    if len(beyond):
-        raise AssemblyError(
-            facts(
-                str(path),
-                found="elements outside of the contigs of the dataset",
-                expected="elements of the same assembly",
-                fix="map the elements on this dataset",
-                count=len(beyond),
-                examples=beyond["name"].tolist(),
-            )
-        )
-    unknown = sorted(set(frame["gene_id"]) - set(dataset.genes["gene_id"].astype(str)))
-    if len(unknown) == frame["gene_id"].nunique():
-        raise InputError(
-            facts(
-                str(path),
-                found="genes that the dataset lacks",
-                expected=f"genes such as {dataset.genes['gene_id'].iloc[0]}",
-                fix="map the elements on this dataset",
-                count=len(unknown),
-                examples=unknown,
-            )
-        )
-    if unknown:
-        _warn(str(path), "genes that the dataset lacks", unknown, "they are left out")
-
-
-def _check_origin(summary: dict[str, Any], dataset: Dataset, folder: Path) -> None:
-    found = summary.get("dataset_checksum")
-    if found and found != dataset.manifest.checksum:
-        warnings.warn(
-            facts(
-                str(folder),
-                found="elements that were mapped on another dataset",
-                expected=f"dataset {dataset.root.name} (checksum {dataset.manifest.checksum[:12]})",
-                fix="map them again if genes, tracks or windows differ",
-            ),
-            Seq2ExpWarning,
-            stacklevel=3,
-        )
-
-
-def _warn(where: str, found: str, examples: Sequence[str], fix: str) -> None:
-    warnings.warn(
-        facts(
-            where,
-            found=found,
-            expected="genes of the dataset",
-            fix=fix,
-            count=len(examples),
-            examples=list(examples),
-        ),
-        Seq2ExpWarning,
-        stacklevel=3,
-    )
 
 
 def choose_genes(
@@ -176,7 +39,7 @@ def choose_genes(
     Parameters
     ----------
     elements : DataFrame
-        From :func:`read_elements`; genes without a distal element are left out.
+        Called ones; genes without a distal element are left out.
     dataset : Dataset
     split : str
         Split of the genes; without effect when genes are named.
@@ -192,10 +55,7 @@ def choose_genes(
         A gene is unknown, or none has an element.
     """
     table = dataset.genes
-    if genes:
-        rows = np.array([_gene_row(table, gene) for gene in genes], dtype=np.int64)
-    else:
-        rows = dataset.gene_rows((split,))
+    rows = dataset.find_genes(genes, what="--genes") if genes else dataset.gene_rows((split,))
     distal = set(elements.loc[elements["element_class"] != "promoter", "gene_id"].astype(str))
     with_any = rows[table["gene_id"].astype(str).iloc[rows].isin(distal).to_numpy()]
     if with_any.size == 0:
@@ -210,22 +70,6 @@ def choose_genes(
     if max_genes is not None and with_any.size > max_genes:
         with_any = np.random.default_rng(seed).choice(with_any, max_genes, replace=False)
     return np.unique(with_any)
-
-
-def _gene_row(table: pd.DataFrame, gene: str) -> int:
-    for column in ("gene_id", "symbol"):
-        hits = np.flatnonzero((table[column].astype(str) == gene).to_numpy())
-        if hits.size == 1:
-            return int(hits[0])
-    near = difflib.get_close_matches(gene, table["gene_id"].astype(str).tolist(), n=1)
-    raise InputError(
-        facts(
-            f"gene {gene!r}",
-            found="no gene, or several, of this id or symbol",
-            expected=f"a gene of the dataset, such as {(near or [table['gene_id'].iloc[0]])[0]}",
-            fix="give a gene id of genes.parquet",
-        )
-    )
 
 
 def place(gene: GeneWindow, start: int, end: int) -> tuple[Span, str]:

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +24,6 @@ __all__ = [
     "MaskUse",
     "Target",
     "columns_of",
-    "gene_rows_of",
     "make_target",
     "output_of",
     "quiet_models",
@@ -149,11 +146,7 @@ def make_target(
                 fix="leave --mask out",
             )
         )
-    # A dataset to explain on needs no labels.
-    known = dataset.manifest.expression.samples
-    labels = [name for name in run.card.samples if name in known]
-    config = dataclasses.replace(run.card.data, samples=labels)
-    samples = GeneSamples(dataset, config, [row])
+    samples = GeneSamples(dataset, run.sample_config(dataset), [row])
     device = next(run.models[0].parameters()).device
     return Target(run.models, collate([samples[0]]).to(device), output=output, mask=mask)
 
@@ -189,39 +182,6 @@ def columns_of(codes_BL: Tensor, *, dtype: torch.dtype) -> Tensor:
     return functional.one_hot(codes_BL.long(), NUM_BASES + 1)[..., :NUM_BASES].to(dtype)
 
 
-def gene_rows_of(dataset: Dataset, names: Sequence[str]) -> NDArray[np.int64]:
-    """Return the rows of genes given by id or symbol, in the order given.
-
-    Raises
-    ------
-    InputError
-        Names that no gene, or several genes, carry; all are listed.
-    """
-    found, wrong = [], []
-    for name in dict.fromkeys(names):
-        hits: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        for column in ("gene_id", "symbol"):
-            hits = np.flatnonzero(dataset.genes[column].to_numpy() == name)
-            if hits.size:
-                break
-        if hits.size == 1:
-            found.append(int(hits[0]))
-        else:
-            wrong.append(name)
-    if wrong:
-        raise InputError(
-            facts(
-                "--gene",
-                found="ids or symbols of no gene, or of several",
-                expected=f"one of the {len(dataset.genes):,} genes of {dataset.root.name}",
-                fix="use the gene ids of genes.parquet",
-                count=len(wrong),
-                examples=wrong,
-            )
-        )
-    return np.array(found, dtype=np.int64)
-
-
 @contextmanager
 def quiet_models(run: TrainedRun) -> Iterator[str]:
     """Put the members into evaluation mode on the device, without gradients of their weights.
@@ -231,17 +191,12 @@ def quiet_models(run: TrainedRun) -> Iterator[str]:
     str
         The device. Mode, device and gradients are put back afterwards.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    modes = [model.training for model in run.models]
     wanted = [p for model in run.models for p in model.parameters() if p.requires_grad]
     try:
         for parameter in wanted:
             parameter.requires_grad = False
-        for model in run.models:
-            model.eval().to(device)
-        yield device
+        with run.evaluating() as device:
+            yield device
     finally:
         for parameter in wanted:
             parameter.requires_grad = True
-        for model, mode in zip(run.models, modes, strict=True):
-            model.train(mode).to("cpu")

@@ -25,13 +25,13 @@ from seq2exp.models.masking import central_span
 from seq2exp.models.output import (
     ModelCall,
     Seq2ExpOutput,
-    expect_bases,
+    expect_inputs,
     expect_shape,
     mean_with_mirrored,
 )
 from seq2exp.models.rerun import Shared
-from seq2exp.models.scaling import ColumnMoments
-from seq2exp.nn.tracks import TrackScaling, apply_transform
+from seq2exp.models.scaling import input_moments
+from seq2exp.nn.tracks import TrackScaling
 
 __all__ = ["Baseline", "BaselineConfig"]
 
@@ -309,15 +309,9 @@ class Baseline(nn.Module):
         return pooled_BD
 
     def _check(self, call: ModelCall) -> None:
-        config = self.config
-        expect_bases(call.codes_BL, window_bp=config.window_bp)
-        batch = len(call.codes_BL)
-        if self.tracks:
-            expect_shape("signal", call.signal_BNT, (batch, config.num_bins, len(self.tracks)))
+        expect_inputs(call, self.config, num_tracks=len(self.tracks))
         if self.takes_elements:
-            expect_shape("elements", call.elements_BR2, (batch, None, 2))
-        if config.num_features:
-            expect_shape("features", call.features_BF, (batch, config.num_features))
+            expect_shape("elements", call.elements_BR2, (len(call.codes_BL), None, 2))
 
     def flops(self) -> int:
         """Count the floating-point operations of a forward pass of one window, in the encoder."""
@@ -334,16 +328,16 @@ class Baseline(nn.Module):
         """
         scalings = [module for module in self.encoder.modules() if isinstance(module, TrackScaling)]
         scales = self.config.scale_tracks and bool(scalings)
-        tracks, features = ColumnMoments(len(self.tracks)), ColumnMoments(self.config.num_features)
-        for signal_BNT, features_BF in batches:
-            if signal_BNT is not None and scales:
-                tracks.update(apply_transform(signal_BNT, scalings[0].transform))
-            if features_BF is not None and self.config.num_features:
-                features.update(features_BF)
+        moments = input_moments(
+            batches,
+            num_tracks=len(self.tracks) if scales else 0,
+            num_features=self.config.num_features,
+            transform=scalings[0].transform if scales else "none",
+        )
         if scales:
-            self.encoder.set_track_scaling(tracks.mean(), tracks.std())
+            self.encoder.set_track_scaling(moments.embedded.mean(), moments.embedded.std())
         if self.config.scale_features and self.config.num_features:
-            self.head.set_feature_scaling(features.mean(), features.std())
+            self.head.set_feature_scaling(moments.features.mean(), moments.features.std())
 
     def set_output_scaling(self, mean_K: Tensor, std_K: Tensor) -> None:
         """Let the head start from the moments of the training labels, float, shape (outputs,)."""

@@ -7,7 +7,7 @@ width, K outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from seq2exp.nn.sequence import flip_bins, reverse_complement
 __all__ = [
     "ModelCall",
     "Seq2ExpOutput",
-    "expect_bases",
     "expect_binary",
+    "expect_inputs",
     "expect_shape",
     "mean_with_mirrored",
 ]
@@ -127,10 +127,40 @@ def expect_shape(name: str, tensor: Tensor | None, shape: tuple[int | None, ...]
         )
 
 
-def expect_bases(bases: Tensor, *, window_bp: int) -> None:
-    """Raise InputError unless these are codes, or one-hot columns, of windows of this length."""
-    columns = (4,) if bases.ndim == 3 else ()
-    expect_shape("codes", bases, (None, window_bp, *columns))
+class InputSizes(Protocol):
+    """What a configuration says of the inputs."""
+
+    @property
+    def window_bp(self) -> int:
+        """Bases of a window."""
+
+    @property
+    def num_bins(self) -> int:
+        """Bins of a window."""
+
+    @property
+    def num_features(self) -> int:
+        """Scalar features of a gene."""
+
+
+def expect_inputs(call: ModelCall, config: InputSizes, *, num_tracks: int) -> None:
+    """Raise InputError unless bases, tracks and features have the shapes of a configuration.
+
+    Parameters
+    ----------
+    call : ModelCall
+        Its bases are codes, or one-hot columns.
+    config : InputSizes
+    num_tracks : int
+        0 where tracks are not read; then they are not looked at.
+    """
+    batch = len(call.codes_BL)
+    columns = (4,) if call.codes_BL.ndim == 3 else ()
+    expect_shape("codes", call.codes_BL, (None, config.window_bp, *columns))
+    if num_tracks:
+        expect_shape("signal", call.signal_BNT, (batch, config.num_bins, num_tracks))
+    if config.num_features:
+        expect_shape("features", call.features_BF, (batch, config.num_features))
 
 
 def expect_binary(name: str, tensor: Tensor) -> None:

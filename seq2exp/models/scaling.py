@@ -1,14 +1,19 @@
 """Moments of columns over many batches, for buffers that scale inputs and outputs.
 
-Shapes: C columns (tracks, features or outputs).
+Shapes: B batch, N bins, T tracks, F scalar features, C columns (any of the last two, or outputs).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-__all__ = ["ColumnMoments"]
+from seq2exp.nn.tracks import TrackTransform, apply_transform
+
+__all__ = ["ColumnMoments", "InputMoments", "input_moments"]
 
 
 class ColumnMoments:
@@ -47,3 +52,42 @@ class ColumnMoments:
         """Return the standard deviation per column; 1 where it is 0 or nothing was seen."""
         std_C = (self.squares_C / self.count_C.clamp(min=1)).sqrt()
         return torch.where(std_C > 0, std_C, 1.0)
+
+
+class InputMoments(NamedTuple):
+    """Moments of the inputs of a model."""
+
+    raw: ColumnMoments
+    """Of the tracks as they are stored, what lies below 0 taken as 0."""
+    embedded: ColumnMoments
+    """Of the tracks after their transform."""
+    features: ColumnMoments
+
+
+def input_moments(
+    batches: Iterable[tuple[Tensor | None, Tensor | None]],
+    *,
+    num_tracks: int,
+    num_features: int,
+    transform: TrackTransform,
+) -> InputMoments:
+    """Gather the moments of tracks and features over training windows.
+
+    Parameters
+    ----------
+    batches : iterable of (signal_BNT, features_BF)
+        Raw signals and features; either may be None.
+    num_tracks, num_features : int
+        0 leaves them out.
+    transform : str
+        Of the tracks, before they are embedded.
+    """
+    raw, embedded = ColumnMoments(num_tracks), ColumnMoments(num_tracks)
+    features = ColumnMoments(num_features)
+    for signal_BNT, features_BF in batches:
+        if signal_BNT is not None and num_tracks:
+            raw.update(signal_BNT.clamp(min=0))
+            embedded.update(apply_transform(signal_BNT, transform))
+        if features_BF is not None and num_features:
+            features.update(features_BF)
+    return InputMoments(raw, embedded, features)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from seq2exp.core.contigs import same_assembly
 from seq2exp.core.errors import AssemblyError, FormatError, InputError, facts
-from seq2exp.priors.identity import same_assembly, same_system, strip_version
+from seq2exp.core.genes import strip_version
+from seq2exp.priors.identity import same_system
 
 if TYPE_CHECKING:
     from seq2exp.priors.prior import GenePrior

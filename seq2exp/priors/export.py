@@ -86,7 +86,7 @@ def export_priors(
     """
     refuse_existing(Path(out), overwrite=overwrite)
     run = open_run(Path(run_folder))
-    dataset = Dataset(Path(data) if data else run.dataset_path())
+    dataset = run.open_dataset(data)
     prior = make_prior(
         run,
         dataset,

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from seq2exp.core.contigs import ASSEMBLIES
 from seq2exp.core.errors import InputError, facts
+from seq2exp.core.genes import strip_version
 
 __all__ = [
     "AlignReport",
@@ -17,15 +17,11 @@ __all__ = [
     "combined_hash",
     "id_system",
     "match_genes",
-    "same_assembly",
     "same_system",
-    "strip_version",
 ]
 
 RULES = ("gene_id", "symbol", "synonym")
 
-# Ensembl's own form only: a dot means something in other ids (WormBase sequence names).
-_VERSION = re.compile(r"^(ENS[A-Z]*[GTP]\d{11})\.\d+(_PAR_[XY])?$")
 _SYSTEMS = (
     (re.compile(r"^(ENS[A-Z]*G)\d{11}(\.\d+)?(_PAR_[XY])?$"), "ensembl/"),
     (re.compile(r"^FBgn\d{7}$"), "flybase"),
@@ -34,16 +30,6 @@ _SYSTEMS = (
     (re.compile(r"^AT[1-5CM]G\d{5}$"), "tair"),
     (re.compile(r"^\d+$"), "entrez"),
 )
-
-
-def strip_version(gene_id: str) -> str:
-    """Return an Ensembl id without its version; other ids as they are.
-
-    >>> strip_version("ENSG00000100266.12"), strip_version("Y74C9A.3")
-    ('ENSG00000100266', 'Y74C9A.3')
-    """
-    found = _VERSION.match(gene_id)
-    return found[1] + (found[2] or "") if found else gene_id
 
 
 def id_system(gene_ids: Iterable[str]) -> str:
@@ -80,18 +66,6 @@ def combined_hash(hashes: Sequence[str]) -> str:
 def same_system(stated: str, found: str) -> bool:
     """Tell whether two names of id systems agree; ``ensembl`` alone stands for every species."""
     return stated == found or (stated == "ensembl" and found.startswith("ensembl/"))
-
-
-def same_assembly(first: str, second: str) -> bool:
-    """Tell whether two assembly names mean one assembly: hg38 = GRCh38, sacCer3 = R64."""
-    return _canonical_assembly(first) == _canonical_assembly(second)
-
-
-def _canonical_assembly(name: str) -> str:
-    for known in ASSEMBLIES:
-        if name.lower() in (known.lower(), *known.lower().split("/")):
-            return known
-    return name
 
 
 @dataclass(frozen=True)

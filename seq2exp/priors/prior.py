@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.genes import strip_version
 from seq2exp.priors.algebra import fit_whitening, joint_embedding
 from seq2exp.priors.checks import (
     SPLITS,
@@ -32,7 +33,6 @@ from seq2exp.priors.identity import (
     combined_hash,
     id_system,
     match_genes,
-    strip_version,
 )
 from seq2exp.priors.storage import read_slots, write_slots
 

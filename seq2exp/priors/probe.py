@@ -71,9 +71,11 @@ def probe(
             values_GK[held],
             predicted,
             metric=metric,
+            split=split,
+            target=target,
             num_resamples=num_resamples,
         )
-    return [{**row, "split": split, "target": target} for row in rows]
+    return rows
 
 
 def _ridge(
@@ -102,6 +104,8 @@ def _score(
     predicted_MGK: NDArray[np.float64],
     *,
     metric: str,
+    split: str,
+    target: str,
     num_resamples: int,
 ) -> list[dict[str, Any]]:
     draws = bootstrap_draws(observed_GK, predicted_MGK, ("r2",), num_resamples=num_resamples)
@@ -120,9 +124,7 @@ def _score(
             )
         for label, (value, draw) in found.items():
             one = interval(value, draw, n=len(observed_GK))
-            numbers = {"value": one.value, "low": one.low, "high": one.high}
-            finite = {k: float(v) if np.isfinite(v) else None for k, v in numbers.items()}
-            rows.append({"name": name, "metric": label, **finite, "n": one.n})
+            rows.append(one.row(name, label, split=split, target=target))
     return rows
 
 

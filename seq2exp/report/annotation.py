@@ -10,12 +10,15 @@ from pathlib import Path
 
 from seq2exp.core.contigs import canonical
 from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.genes import strip_version
+from seq2exp.core.intervals import merge
 from seq2exp.dataset.store import Dataset
 
 __all__ = ["read_exons"]
 
+_KINDS = ("exon", "transcript", "gene")
+"""Features that show where a gene is, the finest first."""
 _ID = re.compile(r"gene_id[ =]\"?([^\";]+)")
-_VERSION = re.compile(r"^(ENS[A-Z]*[GTP]\d{11})\.\d+(_PAR_[XY])?$")
 
 
 def read_exons(
@@ -23,10 +26,12 @@ def read_exons(
 ) -> dict[str, list[tuple[int, int]]]:
     """Return, for each gene, the union of its exons over transcripts.
 
+    An annotation without exons gives its transcripts, or its genes, as one block each.
+
     Parameters
     ----------
     path : Path
-        Plain or gzip GTF; of each exon line the gene id is read.
+        Plain or gzip GTF; the gene id of each line is read.
     dataset : Dataset
         Exons that lie on another contig than their gene, or beyond it, are refused.
     genes : collection of str
@@ -53,32 +58,33 @@ def read_exons(
     home = dict(
         zip(dataset.genes["gene_id"].astype(str), dataset.genes["contig"].astype(str), strict=True)
     )
-    found: dict[str, list[tuple[int, int]]] = {}
+    blocks: dict[str, dict[str, list[tuple[int, int]]]] = {kind: {} for kind in _KINDS}
     wrong: list[str] = []
-    for number, contig, start, end, gene in _exon_lines(path):
+    for number, kind, contig, start, end, gene in _block_lines(path):
         if gene not in wanted:
             continue
         own = home[gene]
         if canonical(contig) != canonical(own) or end > dataset.manifest.contigs[own]:
             wrong.append(f"line {number} {contig}:{start + 1:,}-{end:,} of {gene} on {own}")
             continue
-        found.setdefault(gene, []).append((start, end))
+        blocks[kind].setdefault(gene, []).append((start, end))
     if wrong:
         raise FormatError(
             facts(
                 str(path),
-                found="exons that do not lie on the contig of their gene",
+                found="lines that do not lie on the contig of their gene",
                 expected=f"an annotation of {dataset.manifest.assembly}",
                 fix="give the GTF that the dataset was prepared from",
                 count=len(wrong),
                 examples=wrong,
             )
         )
-    if not found:
+    found = next((blocks[kind] for kind in _KINDS if blocks[kind]), None)
+    if found is None:
         raise InputError(
             facts(
                 str(path),
-                found="no exon of the shown genes",
+                found="no exon, transcript or gene line of the shown genes",
                 expected=f"gene ids such as {min(wanted, default='')}",
                 fix="give the GTF that the dataset was prepared from",
             )
@@ -86,20 +92,20 @@ def read_exons(
     return {gene: _union(exons) for gene, exons in found.items()}
 
 
-def _exon_lines(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
+def _block_lines(path: Path) -> Iterator[tuple[int, str, str, int, int, str]]:
     try:
         with path.open("rb") as handle:
             packed = handle.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rt") if packed else path.open() as lines:
             for number, line in enumerate(lines, start=1):
                 fields = line.rstrip("\n").split("\t")
-                if len(fields) != 9 or fields[2] != "exon":
+                if len(fields) != 9 or fields[2] not in _KINDS:
                     continue
                 name = _ID.search(fields[8])
                 if name is None or not (fields[3].isdigit() and fields[4].isdigit()):
                     continue
-                gene = _VERSION.sub(r"\1", name.group(1))
-                yield number, fields[0], int(fields[3]) - 1, int(fields[4]), gene
+                gene = strip_version(name.group(1))
+                yield number, fields[2], fields[0], int(fields[3]) - 1, int(fields[4]), gene
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise FormatError(
             facts(str(path), found=str(error), expected="GTF text", fix="restore the file")
@@ -107,10 +113,5 @@ def _exon_lines(path: Path) -> Iterator[tuple[int, str, int, int, str]]:
 
 
 def _union(exons: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(exons):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
+    starts, ends = merge(*zip(*exons, strict=True))
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))

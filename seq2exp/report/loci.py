@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.core.errors import InputError, facts
 from seq2exp.core.intervals import Window
 from seq2exp.core.progress import track
 from seq2exp.dataset.samples import CONTACT, gene_window
@@ -27,7 +26,7 @@ from seq2exp.report.locus import LocusData, bare_locus, locus_data
 from seq2exp.report.material import Material
 from seq2exp.report.variants import MAX_VARIANTS, Variant, read_variants
 
-__all__ = ["Chosen", "LocusPages", "choose_pages", "find_genes", "locus_pages", "locus_view"]
+__all__ = ["Chosen", "LocusPages", "choose_pages", "locus_pages", "locus_view"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,39 +66,6 @@ class LocusPages:
         return {entry["id"]: number for number, entry in enumerate(self.order)}
 
 
-def find_genes(dataset: Dataset, names: Sequence[str]) -> list[int]:
-    """Return the rows of genes given by id or symbol.
-
-    Raises
-    ------
-    InputError
-        A gene is not in the dataset, or a symbol is that of several.
-    """
-    rows: list[int] = []
-    unknown: list[str] = []
-    ids = dataset.genes["gene_id"].astype(str).to_numpy()
-    symbols = dataset.genes["symbol"].astype(str).to_numpy()
-    for name in dict.fromkeys(names):
-        hits = np.flatnonzero(ids == name)
-        hits = hits if hits.size else np.flatnonzero(symbols == name)
-        if hits.size == 1:
-            rows.append(int(hits[0]))
-        else:
-            unknown.append(f"{name} ({hits.size} genes)" if hits.size else name)
-    if unknown:
-        raise InputError(
-            facts(
-                "--genes",
-                found="names that are no gene, or several, of the dataset",
-                expected=f"ids or unique symbols of the {len(ids):,} genes of {dataset.root.name}",
-                fix="take ids of genes.parquet",
-                count=len(unknown),
-                examples=unknown,
-            )
-        )
-    return list(dict.fromkeys(rows))
-
-
 def choose_pages(m: Material, extremes: pd.DataFrame) -> list[Chosen]:
     """Choose the genes with a locus page; the rule is stated in the report.
 
@@ -116,7 +82,9 @@ def choose_pages(m: Material, extremes: pd.DataFrame) -> list[Chosen]:
         return []
     ids = m.dataset.genes["gene_id"].astype(str).tolist()
     row_of = {gene: row for row, gene in enumerate(ids)}
-    reasons = {ids[row]: ["Asked for."] for row in find_genes(m.dataset, m.loci.genes)}
+    reasons = {
+        ids[row]: ["Asked for."] for row in m.dataset.find_genes(m.loci.genes, what="--genes")
+    }
     each = m.loci.number // 6
     for kind, words in (("worst", "largest"), ("best", "smallest")):
         for rank, gene in enumerate(extremes[extremes["kind"] == kind]["gene_id"], 1):
@@ -212,7 +180,7 @@ def _gather(m: Material, dataset: Dataset, one: Chosen) -> LocusData:
             dataset,
             one.gene_id,
             elements=m.elements,
-            threshold=float(m.summary["threshold"]),
+            threshold=m.summary["threshold"],
             truth=m.truth,
         )
     return bare_locus(dataset, one.row, m.run.card.data)

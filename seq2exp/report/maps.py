@@ -14,7 +14,7 @@ from seq2exp.report import page, plots
 from seq2exp.report.choose import Locus, choose_loci
 from seq2exp.report.genes import gene_address
 from seq2exp.report.igv import MISSING
-from seq2exp.report.loci import LocusPages, find_genes
+from seq2exp.report.loci import LocusPages
 from seq2exp.report.locus import locus_data, plot_locus
 from seq2exp.report.material import Material
 from seq2exp.report.rows import MASK, cell, facts_table, find_row, rivals
@@ -76,9 +76,7 @@ def elements_section(m: Material) -> str:
         page.pair(page.table(["distance from the TSS", "elements"], bands), _classes(m)),
     ]
     if m.elements is not None and m.masks is not None:
-        picture = plots.plot_elements(
-            m.elements, learned_values(m.masks), threshold=float(s["threshold"])
-        )
+        picture = plots.plot_elements(m.elements, learned_values(m.masks), threshold=s["threshold"])
         caption = (
             "Distal elements: lengths, distances from the TSS along transcription, and the mask of "
             "all learned bins with the threshold of the calls."
@@ -242,7 +240,7 @@ def _drawn(m: Material) -> list[Locus]:
     if m.loci.igv is not None or m.dataset is None:
         return chosen
     ids = m.dataset.genes["gene_id"].astype(str)
-    asked = [ids.iloc[row] for row in find_genes(m.dataset, m.loci.genes)]
+    asked = [ids.iloc[row] for row in m.dataset.find_genes(m.loci.genes, what="--genes")]
     known = [gene for gene in asked if gene in m.mapped]
     return [Locus(gene, gene, "Asked for.") for gene in known[:MAX_PICTURES]] + chosen
 
@@ -255,7 +253,7 @@ def _locus(m: Material, locus: Locus) -> str:
         m.dataset,
         locus.gene_id,
         elements=m.elements,
-        threshold=float(m.summary["threshold"]),
+        threshold=m.summary["threshold"],
         truth=m.truth,
     )
     return page.figure(plot_locus(data), locus.reason)

@@ -14,7 +14,7 @@ from seq2exp.core.errors import ConfigError, FormatError, facts
 from seq2exp.core.files import read_json
 from seq2exp.dataset.format import read_table
 from seq2exp.dataset.store import Dataset
-from seq2exp.elements.folder import open_elements
+from seq2exp.elements.folder import open_elements, other_origin
 from seq2exp.elements.masks import GeneMasks
 from seq2exp.elements.truth import Truth
 from seq2exp.report.igv import IgvScript
@@ -111,7 +111,7 @@ def gather(
     if dataset is not None:
         run.check_dataset(dataset)
     if mapped is not None:
-        _check_origin(mapped.summary, folder, run, dataset)
+        _refuse_others(mapped.summary, folder, run, dataset)
     manifest = run_folder / "manifest.json"
     return Material(
         run=run,
@@ -147,19 +147,11 @@ def _read_predictions(path: Path, run: TrainedRun) -> pd.DataFrame:
     return table
 
 
-def _check_origin(
-    summary: Mapping[str, Any], folder: Path, run: TrainedRun, dataset: Dataset | None
+def _refuse_others(
+    summary: dict[str, Any], folder: Path, run: TrainedRun, dataset: Dataset | None
 ) -> None:
     """Refuse a map of another model or dataset: its elements would stand beside wrong tracks."""
-    pairs = [("model", summary.get("model_sha256"), run.card.weights_sha256)]
-    if dataset is not None:
-        pairs.append(("dataset", summary.get("dataset_checksum"), dataset.manifest.checksum))
-    wrong = [
-        f"{what} {found[:12]} instead of {wanted[:12]}"
-        for what, found, wanted in pairs
-        if found and wanted and found != wanted
-    ]
-    if wrong:
+    if wrong := other_origin(summary, run=run, dataset=dataset):
         raise ConfigError(
             facts(
                 str(folder),

@@ -196,7 +196,7 @@ def plot_bands(
     )
 
 
-def plot_elements(elements: pd.DataFrame, mask: ArrayLike, *, threshold: float) -> Figure:
+def plot_elements(elements: pd.DataFrame, mask: ArrayLike, *, threshold: float | None) -> Figure:
     """Draw lengths and distances of distal elements, and the distribution of the mask.
 
     Parameters
@@ -205,8 +205,8 @@ def plot_elements(elements: pd.DataFrame, mask: ArrayLike, *, threshold: float) 
         Called elements; classes other than distal are left out of the first two.
     mask : float array
         Mask of the learned bins.
-    threshold : float
-        Of the calls, marked.
+    threshold : float, optional
+        Of the calls, marked; None where nothing is called.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -221,7 +221,9 @@ def plot_elements(elements: pd.DataFrame, mask: ArrayLike, *, threshold: float) 
         distances.axvline(0, color=GREY, linewidth=0.8)
         distances.set(title="Distance from the TSS", xlabel="kb, downstream positive")
         values.hist(np.asarray(mask), bins=50, range=(0, 1), color=GREY)
-        values.axvline(threshold, color=COLOURS["vermilion"], linewidth=1, linestyle=(0, (4, 3)))
+        if threshold is not None:
+            dashes = (0, (4, 3))
+            values.axvline(threshold, color=COLOURS["vermilion"], linewidth=1, linestyle=dashes)
         values.set(title="Mask", xlabel="mask of learned bins", ylabel="bins", xlim=(0, 1))
         values.set_yscale("log")
         for axis in (lengths, distances):

@@ -9,7 +9,6 @@ Shapes: B batch, N bins.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import cast
 
 import numpy as np
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from seq2exp.dataset.datamodule import GeneDataModule
-from seq2exp.dataset.samples import Batch, collate
+from seq2exp.dataset.datamodule import GeneDataModule, predict_loader
+from seq2exp.dataset.samples import Batch
 from seq2exp.models.seq2exp import Seq2Exp
 from seq2exp.training.module import ExpressionModule
 
@@ -69,16 +68,18 @@ class FrozenMasks(Callback):
         model = cast("Seq2Exp", module.model)
         stored = StoredMasks(model.config.num_bins)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in self._batches():
-                stored.put(batch.index_B, _choose(model, batch.to(module.device)))
+            for samples in (self.data.train, self.data.valid):
+                loader = predict_loader(
+                    samples.dataset,
+                    samples.config,
+                    samples.rows,
+                    batch_size=self.data.batch_size,
+                    workers=self.data.workers,
+                )
+                for batch in loader:
+                    stored.put(batch.index_B, _choose(model, batch.to(module.device)))
         module.given_masks = stored.get
         logger.info("masks of the frozen model are made, once for all epochs")
-
-    def _batches(self) -> Iterable[Batch]:
-        for samples in (self.data.train, self.data.valid):
-            for first in range(0, len(samples), self.data.batch_size):
-                last = min(first + self.data.batch_size, len(samples))
-                yield collate([samples[place] for place in range(first, last)])
 
 
 def _choose(model: Seq2Exp, batch: Batch) -> Tensor:

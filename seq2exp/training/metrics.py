@@ -6,8 +6,10 @@ as counts per gene, so that every metric of every model comes from a few matrix 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +22,7 @@ __all__ = [
     "METRICS",
     "Estimate",
     "Resamples",
+    "Row",
     "bootstrap",
     "bootstrap_draws",
     "interval",
@@ -32,6 +35,7 @@ __all__ = [
     "spearman",
 ]
 
+Row = dict[str, Any]
 Metric = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
 
 
@@ -42,15 +46,37 @@ class Estimate:
     Attributes
     ----------
     value, low, high : float
-        Point estimate and the bounds of the percentile interval.
+        Point estimate and the bounds of the percentile interval; NaN where there is none.
     n : int
-        Number of genes it rests on.
+        Number of genes, or of other things, that it rests on.
     """
 
     value: float
-    low: float
-    high: float
-    n: int
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+
+    def row(self, name: str, metric: str, *, split: str | None, **more: object) -> Row:
+        """Return the number as commands print and write it.
+
+        Parameters
+        ----------
+        name : str
+            What was measured.
+        metric : str
+        split : str, optional
+        **more
+            Further entries.
+
+        Returns
+        -------
+        dict
+            ``name, metric, split``, what was given, ``value, low, high, n``; NaN, which JSON lacks,
+            is None.
+        """
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        finite = {key: float(x) if math.isfinite(x) else None for key, x in numbers.items()}
+        return {"name": name, "metric": metric, "split": split, **more, **finite, "n": int(self.n)}
 
 
 def mse(observed: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:

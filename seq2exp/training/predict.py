@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -111,22 +110,12 @@ def iterate(
         Applied to each member and batch; replace it to look at something else than predictions.
     """
     run.check_dataset(dataset)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # A dataset to predict on needs no labels.
-    labels = [name for name in run.card.samples if name in dataset.manifest.expression.samples]
-    config = dataclasses.replace(run.card.data, samples=labels)
+    config = run.sample_config(dataset)
     loader = predict_loader(dataset, config, rows, batch_size=batch_size, workers=workers)
-    modes = [model.training for model in run.models]
-    try:
-        for model in run.models:
-            model.eval().to(device)
-        with torch.no_grad():
-            for batch in track(loader, total=len(loader), label="predict", enabled=progress):
-                moved = batch.to(device)
-                yield moved, [forward(model, moved) for model in run.models]
-    finally:
-        for model, mode in zip(run.models, modes, strict=True):
-            model.train(mode).to("cpu")
+    with run.evaluating() as device, torch.no_grad():
+        for batch in track(loader, total=len(loader), label="predict", enabled=progress):
+            moved = batch.to(device)
+            yield moved, [forward(model, moved) for model in run.models]
 
 
 def gene_table(run: TrainedRun, dataset: Dataset, prediction: Prediction) -> pd.DataFrame:

@@ -16,6 +16,9 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ import seq2exp
 from seq2exp.core.config import load_yaml
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import read_json
-from seq2exp.dataset.samples import CONTACT
+from seq2exp.dataset.samples import CONTACT, SampleConfig
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.checkpoint import ModelCard, load_model
 
@@ -53,6 +56,62 @@ class TrainedRun:
     def dataset_path(self) -> Path:
         """Return the dataset the run was trained on, as recorded in its manifest."""
         return Path(read_json(self.folder / "manifest.json")["dataset"]["path"])
+
+    def open_dataset(self, data: Path | None = None) -> Dataset:
+        """Open a dataset, that of the training when none is given; it must fit the models.
+
+        Raises
+        ------
+        InputError
+            The dataset of the training is no longer where it was.
+        FormatError
+            The folder is no dataset, or is damaged.
+        ConfigError
+            As :meth:`check_dataset`.
+        """
+        root = Path(data) if data else self.dataset_path()
+        if data is None and not root.exists():
+            raise InputError(
+                facts(
+                    f"run {self.folder}",
+                    found=f"no dataset at {root}, where it was in training",
+                    expected="the dataset of the training, or one that fits the run",
+                    fix="name it with --data",
+                )
+            )
+        dataset = Dataset(root)
+        self.check_dataset(dataset)
+        return dataset
+
+    def sample_config(self, dataset: Dataset) -> SampleConfig:
+        """Return what to read of a gene: a dataset to predict on or to explain needs no labels."""
+        known = dataset.manifest.expression.samples
+        labels = [name for name in self.card.samples if name in known]
+        return replace(self.card.data, samples=labels)
+
+    @contextmanager
+    def evaluating(self, device: str | None = None) -> Iterator[str]:
+        """Put all members on a device, in evaluation mode; mode and place are put back.
+
+        Parameters
+        ----------
+        device : str, optional
+            The GPU where there is one, when not given.
+
+        Yields
+        ------
+        str
+            The device.
+        """
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        modes = [model.training for model in self.models]
+        try:
+            for model in self.models:
+                model.eval().to(place)
+            yield place
+        finally:
+            for model, mode in zip(self.models, modes, strict=True):
+                model.train(mode).to("cpu")
 
     def check_dataset(self, dataset: Dataset) -> None:
         """Raise unless the models can read this dataset.

@@ -34,13 +34,12 @@ from seq2exp.training.module import ExpressionModule
 from seq2exp.training.plan import Plan, make_plan, needs_plan, require_room, with_recompute
 from seq2exp.training.run import describe_machine
 
-__all__ = ["RESUME_MODES", "control_config", "dry_run", "train"]
+__all__ = ["control_config", "dry_run", "train"]
 
 logger = logging.getLogger(__name__)
 # Lightning reports its devices and tips at every start; our own lines say what matters.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
-RESUME_MODES = ("auto", "never")
 # Model settings that only make sense with tracks.
 _ABOUT_TRACKS = ("track_betas", "track_weights", "track_loss_weight")
 _GIVEN_MASKS = ("retrain", "peaks", "abc")

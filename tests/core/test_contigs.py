@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from seq2exp.core.contigs import assembly_of, canonical, compare_sizes, match_contigs
+from seq2exp.core.contigs import (
+    assembly_of,
+    canonical,
+    compare_sizes,
+    match_contigs,
+    same_assembly,
+)
 from seq2exp.core.errors import AssemblyError, InputError, Seq2ExpWarning
 
 HG19 = {"chr1": 249_250_621, "chr22": 51_304_566}
@@ -55,3 +61,20 @@ def test_positions_may_stay_below_the_length_but_not_exceed_it():
 
 def test_contigs_that_only_one_file_has_do_not_disagree():
     compare_sizes(HG38, {"chrQ": 5}, what="x")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("GRCh38", "hg38", True),
+        ("GRCh38.p14", "hg38/GRCh38", True),
+        ("R64", "sacCer3", True),
+        ("R64-1-1", "R64", True),
+        ("toy1", "toy1", True),
+        ("hg19", "hg38", False),
+        ("toy1", "toy2", False),
+        ("toy1-1-1", "toy1", False),
+    ],
+)
+def test_names_of_assemblies(first, second, same):
+    assert same_assembly(first, second) == same_assembly(second, first) == same

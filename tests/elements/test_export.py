@@ -122,6 +122,16 @@ def test_splits_choose_the_genes(run, dataset, tmp_path, monkeypatch):
         export_elements(tmp_path, tmp_path / "no", data=dataset.root, splits=("excluded",))
 
 
+def test_a_wrong_name_of_a_gene_costs_no_pass(run, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "open_run", lambda _: run)
+    monkeypatch.setattr(export, "gene_masks", lambda *_, **__: 1 / 0)
+    for name in ("chr3_g99", "chr1_g0"):
+        with pytest.raises(InputError, match=rf"--gene: .*first: {name} \(nearest: CHR3G"):
+            export_elements(
+                tmp_path, tmp_path / "no", data=dataset.root, splits=("test",), genes=[name]
+            )
+
+
 def test_a_failure_leaves_no_folder_and_an_old_map_is_kept(
     run, dataset, element_map, tmp_path, monkeypatch
 ):

@@ -5,14 +5,17 @@ import pandas as pd
 import pytest
 
 from seq2exp.elements.calling import CallConfig, call_elements
-from seq2exp.elements.overlap import overlap_table
-from seq2exp.elements.truth import Truth
+from seq2exp.elements.overlap import LearnedSpace, _shifted, overlap_rows
 from tests.elements.test_calling import F, P, hand_masks
 
 
 def intervals(*spans, contig="chr1"):
-    frame = pd.DataFrame(spans, columns=["start", "end"])
-    return Truth(frame.assign(chrom=contig, gene_id=None, causal=True, kind="element"), "peaks.bed")
+    return pd.DataFrame(spans, columns=["start", "end"]).assign(chrom=contig)
+
+
+def overlap(masks, elements, true, **more):
+    distal = elements[elements["element_class"] == "distal"]
+    return overlap_rows(LearnedSpace(masks), distal, true, name="called", **more)
 
 
 def values(rows):
@@ -29,26 +32,24 @@ def hand():
 
 def test_ratios_of_bases(hand):
     """True learned bases: 1250-1300 and 1590-1650, 110; called among them: 50 + 10 = 60 of 300."""
-    found = values(overlap_table(*hand, intervals((1250, 1450), (1590, 1650), (5000, 6000))))
+    found = values(overlap(*hand, intervals((1250, 1450), (1590, 1650), (5000, 6000))))
     assert found["base_precision"] == pytest.approx(60 / 300)
     assert found["base_recall"] == pytest.approx(60 / 110)
     assert found["enrichment"] == pytest.approx((60 / 300) / (110 / 600))
-    assert found["elements_overlapping"] == 1.0
 
 
 def test_touching_is_not_overlapping(hand):
-    found = values(overlap_table(*hand, intervals((1300, 1310), (1600, 1650))))
-    assert found["elements_overlapping"] == 0.0
+    found = values(overlap(*hand, intervals((1300, 1310), (1600, 1650))))
     assert found["base_precision"] == 0.0
 
 
 def test_everything_true_is_enriched_by_nothing(hand):
-    found = values(overlap_table(*hand, intervals((0, 9000))))
+    found = values(overlap(*hand, intervals((0, 9000))))
     assert found["base_precision"] == found["enrichment"] == 1.0
 
 
 def test_nothing_true_is_undefined_not_zero(hand):
-    rows = overlap_table(*hand, intervals((1, 2), contig="chr9"))
+    rows = overlap(*hand, intervals((1, 2), contig="chr9"))
     assert values(rows)["base_recall"] is None
     assert all(row["low"] is None for row in rows)
 
@@ -62,7 +63,7 @@ def test_random_calls_are_not_enriched(masks):
     for _ in range(30):
         start = random.integers(0, lengths["chr1"] - 200, 40)
         truth = intervals(*zip(start, start + 150, strict=True))
-        found.append(values(overlap_table(masks, elements, truth, num_resamples=1))["enrichment"])
+        found.append(values(overlap(masks, elements, truth, num_resamples=1))["enrichment"])
     assert 0.8 < np.mean(found) < 1.2
 
 
@@ -72,7 +73,7 @@ def test_jaccard_and_the_null_of_shifts(hand):
     Shifting two runs of 200 and 100 bases round a circle of 600 keeps every base once, so the mean
     of the null is 1 whatever the runs.
     """
-    rows = overlap_table(*hand, intervals((1100, 1300), (1500, 1600)), num_resamples=4000)
+    rows = overlap(*hand, intervals((1100, 1300), (1500, 1600)), num_resamples=4000)
     found = {row["metric"]: row for row in rows}
     assert found["jaccard"]["value"] == 1.0
     assert found["enrichment"]["value"] == 2.0
@@ -84,12 +85,10 @@ def test_jaccard_and_the_null_of_shifts(hand):
 
 
 def test_shifted_bases_are_those_of_brute_force():
-    from seq2exp.elements.overlap import LearnedSpace, _shifted
-
     random = np.random.default_rng(3)
     masks = hand_masks(random.random((1, 9)), [F, F, P, F, F, F, P, F, F])
     space = LearnedSpace(masks)
-    called, true = (space.place(intervals(*spans).elements) for spans in (
+    called, true = (space.place(intervals(*spans)) for spans in (
         ((1010, 1130), (1290, 1350), (1640, 1720)), ((1050, 1070), (1320, 1500), (1880, 1900)),
     ))  # fmt: skip
     size = space.contigs["chr1"].size

@@ -189,7 +189,7 @@ def test_order_of_pairs_does_not_matter(masks, dataset):
 
 def test_a_table_out_of_reach_says_where_its_pairs_lie(masks, dataset, tmp_path):
     reference = pairs_beside(masks, offsets=(-3000, 3000))
-    elements = ElementMap(tmp_path, masks, pd.DataFrame(), {})
+    elements = ElementMap(tmp_path, pd.DataFrame(), {}, masks)
     with pytest.raises(
         InputError, match=r"toy\.tsv.*split test \(\d+ outside the window, 0 in forced"
     ):

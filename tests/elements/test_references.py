@@ -4,7 +4,6 @@ import gzip
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from seq2exp.core.errors import (
@@ -14,7 +13,6 @@ from seq2exp.core.errors import (
     InputError,
     Seq2ExpWarning,
 )
-from seq2exp.elements.genes import AMBIGUOUS, UNKNOWN, GeneNames
 from seq2exp.elements.references import ReadConfig, kind_of, read_reference
 
 CRISPR = "chrom\tchromStart\tchromEnd\tmeasuredGeneSymbol\tEffectSize\tSignificant\tpValueAdjusted"
@@ -36,26 +34,6 @@ def write(tmp_path, name, *lines):
 def acting(reference):
     frame = reference.truth.elements
     return dict(zip(frame["start"].tolist(), frame["causal"].tolist(), strict=True))
-
-
-# Genes ----------------------------------------------------------------------------------------
-
-
-def test_genes_are_found_by_id_without_version_and_then_by_symbol():
-    genes = pd.DataFrame(
-        {
-            "gene_id": ["ENSG01.4", "ENSG02", "YDL247W.1", "ENSG04"],
-            "symbol": ["A", "B", "C", "B"],
-        }
-    )
-    names = GeneNames(genes)
-    assert names.find("ENSG01.9", "B") == 0
-    assert names.find("ENSG02", None) == 1
-    assert names.find("YDL247W", float("nan")) == UNKNOWN
-    assert names.find("ENSG99", "C") == 2
-    assert names.find(None, "B") == AMBIGUOUS
-    assert names.find("A", None) == 0  # a symbol in a column of ids
-    assert names.rows(["ENSG04", None], [None, "b"]).tolist() == [3, UNKNOWN]
 
 
 # Intervals ------------------------------------------------------------------------------------
@@ -99,10 +77,21 @@ def test_narrow_peaks_have_ten_columns(dataset, tmp_path):
         read(short, dataset)
 
 
+def test_peaks_that_overhang_their_contig_are_cut(dataset, tmp_path):
+    """Peak callers extend reads by a fragment; contig chr1 has 36,007 bases."""
+    path = write(tmp_path, "over.bed", "chr1\t5\t9", "chr1\t35900\t36300")
+    with pytest.warns(Seq2ExpWarning, match="1 cut at the end of their contig"):
+        found = read_reference(path, dataset)
+    assert found.truth.elements["end"].tolist() == [9, 36_007]
+
+
 def test_other_assemblies_are_refused(dataset, tmp_path):
-    far = write(tmp_path, "far.bed", "chr1\t5\t9", "chr1\t1000\t99000000", "chr3\t5\t18500")
+    far = write(tmp_path, "far.bed", "chr1\t5\t9", "chr1\t1000\t99000000", "chr3\t20000\t20500")
     with pytest.raises(AssemblyError, match=r"far\.bed.*end of chr1.*36,007.*toy1.*2 in all"):
         read(far, dataset)
+    beyond = write(tmp_path, "beyond.bed", "chr1\t36007\t36010")
+    with pytest.raises(AssemblyError, match="end of chr1"):
+        read(beyond, dataset)
     said = write(tmp_path, "said.bed", "##genome=hg19", "chr1\t5\t9")
     with pytest.raises(AssemblyError, match=r"said\.bed.*hg19.*toy1"):
         read(said, dataset)
@@ -204,7 +193,8 @@ def test_invalid_pairs_other_cells_and_repeats_are_counted(dataset, tmp_path):
     assert acting(found) == {100: True}
     assert found.notes == {
         "rows": 6, "of another cell": 1, "marked as invalid": 1, "without a test": 0,
-        "on contigs the dataset lacks": 0, "of genes the dataset lacks": 1,
+        "on contigs the dataset lacks": 0, "cut at the end of their contig": 0,
+        "of genes the dataset lacks": 1,
         "of symbols that several genes have": 0, "on another contig than their gene": 1,
         "the same pair again": 1, "used": 1,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from seq2exp.core.intervals import coverage_mask
 from seq2exp.core.sequence import decode, one_hot
 from seq2exp.elements.calling import CallConfig
 from seq2exp.elements.export import export_elements
-from seq2exp.interpret.attribute import read_elements
+from seq2exp.elements.folder import called_elements
 from seq2exp.interpret.attribution import AttributionConfig, attributions
 from seq2exp.interpret.attribution_files import load_gene, load_genes, write_attributions
 from seq2exp.interpret.logo import draw_logo, information, save_logo
@@ -146,7 +146,7 @@ def test_the_command_writes_what_the_page_names(finished, toy, elements, tmp_pat
     assert "relative_error" in capsys.readouterr().out
     columns = json.loads((out / "seqlets.json").read_text())["columns"]
     seqlets = pd.read_csv(out / "seqlets.bed.gz", sep="\t", names=columns)
-    called = read_elements(elements)
+    called = called_elements(elements).elements
     for one in seqlets.itertuples():
         arrays = load_gene(out, one.gene_id)
         here = slice(one.start - int(arrays["start"]), one.end - int(arrays["start"]))

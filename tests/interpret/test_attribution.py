@@ -10,7 +10,7 @@ from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.core.sequence import decode, one_hot
 from seq2exp.interpret.attribution import AttributionConfig, Completeness, attributions
 from seq2exp.interpret.gradients import base_baselines
-from seq2exp.interpret.target import gene_rows_of, make_target, output_of
+from seq2exp.interpret.target import make_target, output_of
 from seq2exp.training.run import open_run
 from tests.interpret.explained import WINDOW, Additive, Word, run_of
 
@@ -198,10 +198,7 @@ def test_settings_that_make_no_sense_are_refused(dataset):
         explain(run_of(dataset, Additive()), dataset, [1], mask="fixed")
 
 
-def test_unknown_genes_and_labels_are_named(dataset):
-    with pytest.raises(InputError, match=r"--gene.*2 in all; first: nope, neither"):
-        gene_rows_of(dataset, ["chr1_g0", "nope", "neither"])
-    assert gene_rows_of(dataset, ["CHR1G1", "chr1_g0", "CHR1G1"]).tolist() == [1, 0]
+def test_unknown_labels_are_named(dataset):
     run = run_of(dataset, Additive())
     assert output_of(run, None) is None
     assert output_of(run, "cell_b") == 1

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.dataset.samples import GeneSamples, gene_window
@@ -178,7 +179,7 @@ def test_runs_without_tracks_and_masks_are_checked(tmp_path):
     from seq2exp.dataset.store import Dataset
     from seq2exp.interpret.deletion import Destroyer, background
     from seq2exp.interpret.edits import open_window
-    from seq2exp.interpret.rerun import GeneRunner, evaluating
+    from seq2exp.interpret.rerun import GeneRunner
     from seq2exp.models.baseline import Baseline, BaselineConfig
     from tests.elements.fakes import fake_run
     from tests.toys import ToyPlan, toy_dataset
@@ -210,7 +211,7 @@ def test_runs_without_tracks_and_masks_are_checked(tmp_path):
         gene, samples, DeletionConfig(num_shuffles=3), background_T=background(gene, none)
     )
     edits = maker.destroy([(64, 128)]) + maker.destroy([(400, 440)])
-    with evaluating(run):
+    with run.evaluating(), torch.no_grad():
         shared = GeneRunner(run.models, gene, batch_size=4).predict(edits)
         whole = GeneRunner(run.models, gene, share=False, batch_size=1).predict(edits)
     np.testing.assert_allclose(shared, whole, atol=1e-12)

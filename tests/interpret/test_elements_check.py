@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from seq2exp.cli.main import main
-from seq2exp.core.bed import read_bed, write_bed
-from seq2exp.core.errors import AssemblyError, FormatError, InputError, Seq2ExpWarning
-from seq2exp.core.files import read_json, write_json
+from seq2exp.core.errors import InputError
+from seq2exp.core.files import read_json
 from seq2exp.dataset.format import read_table
 from seq2exp.elements.calling import CallConfig
 from seq2exp.elements.export import export_elements
-from seq2exp.interpret.sites import choose_genes, read_elements
+from seq2exp.elements.folder import called_elements
+from seq2exp.interpret.sites import choose_genes
 from tests.elements.test_real_model import write_run
 
 
@@ -33,25 +33,6 @@ def mapped(run_folder, dataset, tmp_path_factory):
         run_folder, out, data=dataset.root, config=CallConfig(budget=0.2, min_length_bp=32)
     )
     return out
-
-
-@pytest.fixture
-def broken(mapped, tmp_path):
-    """A copy of the elements that a test may spoil."""
-    folder = tmp_path / "elements"
-    folder.mkdir()
-    for name in ("elements.bed.gz", "summary.json"):
-        (folder / name).write_bytes((mapped / name).read_bytes())
-    return folder
-
-
-def spoil(folder, **changes):
-    write_json({**read_json(folder / "summary.json"), **changes}, folder / "summary.json")
-
-
-def rewrite(folder, change):
-    frame = read_bed(folder / "elements.bed.gz")
-    write_bed(change(frame), folder / "elements.bed.gz", overwrite=True)
 
 
 def command(run_folder, mapped, out, *more):
@@ -88,51 +69,15 @@ def test_equal_seeds_give_equal_bytes(run_folder, mapped, tmp_path):
     assert first == second
 
 
-def test_elements_of_another_assembly_are_refused(broken, dataset):
-    spoil(broken, assembly="hg19")
-    with pytest.raises(AssemblyError, match="found elements of assembly hg19, expected toy1"):
-        read_elements(broken, dataset)
-
-
-def test_elements_beyond_their_contig_are_refused(broken, dataset):
-    rewrite(broken, lambda frame: frame.assign(end=frame["end"] + 10_000_000))
-    with pytest.raises(AssemblyError, match="outside of the contigs"):
-        read_elements(broken, dataset)
-
-
-def test_elements_of_another_dataset_are_noted(broken, dataset):
-    spoil(broken, dataset_checksum="0" * 64)
-    with pytest.warns(Seq2ExpWarning, match="another dataset"):
-        read_elements(broken, dataset)
-
-
-def test_unknown_genes_are_counted_or_refused(broken, dataset):
-    column = read_json(broken / "summary.json")["columns"]["elements.bed.gz"].index("gene_id")
-    rewrite(broken, lambda f: f.assign(**{f.columns[column]: ["x", *f.iloc[1:, column]]}))
-    with pytest.warns(Seq2ExpWarning, match=r"1 in all; first: x\. Fix: they are left out"):
-        read_elements(broken, dataset)
-    rewrite(broken, lambda f: f.assign(**{f.columns[column]: "x"}))
-    with pytest.raises(InputError, match="genes that the dataset lacks"):
-        read_elements(broken, dataset)
-
-
-def test_missing_and_damaged_folders_are_named(broken, dataset, tmp_path):
-    with pytest.raises(InputError, match=r"no elements\.bed\.gz"):
-        read_elements(tmp_path, dataset)
-    spoil(broken, columns={"elements.bed.gz": ["chrom", "start", "end"]})
-    with pytest.raises(FormatError, match="gene_id"):
-        read_elements(broken, dataset)
-
-
 def test_genes_are_chosen_by_name_split_and_number(mapped, dataset):
-    elements, _ = read_elements(mapped, dataset)
+    elements = called_elements(mapped).elements
     some = choose_genes(elements, dataset, split="test", max_genes=3)
     assert some.size == 3
     assert (dataset.genes["split"].iloc[some] == "test").all()
     assert (some == choose_genes(elements, dataset, split="test", max_genes=3)).all()
     by_symbol = choose_genes(elements, dataset, split="test", genes=["CHR1G2", "chr1_g2"])
     assert dataset.genes["gene_id"].iloc[by_symbol].tolist() == ["chr1_g2"]
-    with pytest.raises(InputError, match="such as chr1_g2"):
+    with pytest.raises(InputError, match=r"--genes: .*chr1-g2 \(nearest: CHR1G2, chr1_g2\)"):
         choose_genes(elements, dataset, split="test", genes=["chr1-g2"])
     with pytest.raises(InputError, match="without a called distal element"):
         choose_genes(elements.iloc[:0], dataset, split="test")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seq2exp.core.errors import InputError
-from seq2exp.priors.identity import id_system, same_assembly, strip_version
+from seq2exp.priors.identity import id_system
 from tests.priors.makers import make_prior, names
 
 
@@ -147,15 +147,6 @@ def test_lists_of_other_lengths_are_refused():
 )
 def test_systems_of_ids(ids, system):
     assert id_system(ids) == system
-
-
-def test_versions_and_assemblies():
-    assert strip_version("ENSG00000002586.20_PAR_Y") == "ENSG00000002586_PAR_Y"
-    assert strip_version("Y74C9A.3") == "Y74C9A.3"
-    assert same_assembly("GRCh38", "hg38")
-    assert same_assembly("R64", "sacCer3")
-    assert not same_assembly("hg19", "hg38")
-    assert not same_assembly("toy1", "toy2")
 
 
 def test_numbers_as_names_are_text():

@@ -16,7 +16,7 @@ from seq2exp.report.browser import locus_document
 from seq2exp.report.choose import spread_loci
 from seq2exp.report.genes import extreme_genes, gene_frame
 from seq2exp.report.html import write_report
-from seq2exp.report.loci import choose_pages, find_genes, locus_pages
+from seq2exp.report.loci import choose_pages, locus_pages
 from seq2exp.report.locus import locus_data
 from seq2exp.report.material import LociConfig, gather
 from tests.elements.fakes import fake_run
@@ -230,14 +230,6 @@ def test_held_out_genes_are_used_up_before_others(masks):
 def test_unknown_genes_are_named(dataset, folder):
     with pytest.raises(InputError, match=r"--genes: .* 2 in all; first: NOPE, x"):
         pages_of(folder, genes=("NOPE", "chr3_g4", "x"))
-    assert find_genes(dataset, ["CHR3G4", "chr3_g4"]) == [36]
-
-
-def test_a_symbol_of_two_genes_is_refused(tmp_path):
-    data = hostile_dataset(tmp_path / "data")
-    data.genes["symbol"] = "TWICE"
-    with pytest.raises(InputError, match=r"TWICE \(44 genes\)"):
-        find_genes(data, ["TWICE"])
 
 
 # Size -------------------------------------------------------------------------------------------

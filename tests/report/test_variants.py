@@ -6,6 +6,7 @@ import pytest
 from seq2exp.core.errors import AssemblyError, FormatError, InputError
 from seq2exp.core.intervals import Window
 from seq2exp.core.sequence import decode
+from seq2exp.dataset.store import Dataset
 from seq2exp.report import variants
 from seq2exp.report.annotation import read_exons
 from seq2exp.report.variants import read_variants
@@ -132,12 +133,33 @@ def test_exons_are_joined_over_transcripts(tmp_path, dataset):
     assert found == {"chr3_g0": [(10, 30), (40, 50)]}
 
 
+def test_an_annotation_without_exons_shows_transcripts(tmp_path, dataset):
+    rows = [("chr3", "gene", 5, 90, "chr3_g0"), ("chr3", "transcript", 11, 80, "chr3_g0")]
+    found = read_exons(write_gtf(tmp_path / "a.gtf", rows), dataset, ["chr3_g0"])
+    assert found == {"chr3_g0": [(10, 80)]}
+    # Genes that have exons are shown with them alone.
+    rows += [("chr3", "exon", 21, 30, "chr3_g0")]
+    found = read_exons(write_gtf(tmp_path / "b.gtf", rows), dataset, ["chr3_g0"])
+    assert found == {"chr3_g0": [(20, 30)]}
+
+
+def test_the_two_copies_of_a_pseudoautosomal_gene_are_kept_apart(tmp_path, dataset):
+    gene, dataset = "ENSG00000182378", Dataset(dataset.root)
+    copies = {"chr1": gene, "chr3": f"{gene}_PAR_Y"}
+    for contig, name in copies.items():
+        first = dataset.genes.index[dataset.genes["contig"] == contig][0]
+        dataset.genes.loc[first, "gene_id"] = name
+    rows = [("chr1", "exon", 11, 20, f"{gene}.15"), ("chr3", "exon", 31, 40, f"{gene}.15_PAR_Y")]
+    found = read_exons(write_gtf(tmp_path / "a.gtf", rows), dataset, list(copies.values()))
+    assert found == {gene: [(10, 20)], f"{gene}_PAR_Y": [(30, 40)]}
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         (("chr1", "exon", 1, 5, "chr3_g0"), "chr1:1-5 of chr3_g0 on chr3"),
         (("chr3", "exon", 1, 99_999, "chr3_g0"), "1-99,999 of chr3_g0"),
-        (("chr3", "exon", 1, 5, "other"), "no exon of the shown genes"),
+        (("chr3", "exon", 1, 5, "other"), "no exon, transcript or gene line"),
     ],
 )
 def test_an_annotation_of_something_else_is_refused(tmp_path, dataset, row, message):

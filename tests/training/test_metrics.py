@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 from seq2exp.core.errors import InputError
 from seq2exp.training.metrics import (
     METRICS,
+    Estimate,
     bootstrap,
     bootstrap_draws,
     interval,
@@ -173,3 +175,15 @@ def test_bad_input():
         bootstrap(OBSERVED, PREDICTED[:3], "mse")
     with pytest.raises(InputError, match="no known label"):
         bootstrap(np.full(3, np.nan), np.zeros(3), "mse")
+
+
+def test_a_row_holds_what_json_can():
+    row = Estimate(0.5, float("nan"), float("inf"), 7).row(
+        "model", "mse", split="test", sample=None
+    )
+    assert row == {
+        "name": "model", "metric": "mse", "split": "test", "sample": None, "value": 0.5,
+        "low": None, "high": None, "n": 7,
+    }  # fmt: skip
+    assert Estimate(np.float32(2), n=np.int64(3)).row("a", "b", split=None)["low"] is None
+    json.dumps(Estimate(np.float32(2), n=np.int64(3)).row("a", "b", split=None), allow_nan=False)

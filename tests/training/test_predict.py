@@ -113,3 +113,20 @@ def test_training_fits_the_genes_it_saw(toy, tmp_path, dataset):
     rows = dataset.gene_rows(("train",))
     predicted = predict(open_run(tmp_path / "run"), dataset, rows).expression[:, 0]
     assert pearson(dataset.expression[rows, 0].astype(float), predicted.astype(float)) > 0.7
+
+
+def test_a_dataset_that_is_gone_is_asked_for(finished, run, toy, tmp_path, monkeypatch):
+    assert run.open_dataset(toy).root == toy
+    assert run.open_dataset().root == run.dataset_path()
+    monkeypatch.setattr(type(run), "dataset_path", lambda _: tmp_path / "gone")
+    with pytest.raises(InputError, match=r"no dataset at .*gone.*name it with --data"):
+        run.open_dataset()
+
+
+def test_mode_and_place_are_put_back_after_an_error(run):
+    run.models[0].train()
+    with pytest.raises(ZeroDivisionError), run.evaluating("cpu"):
+        assert not run.models[0].training
+        raise ZeroDivisionError
+    assert run.models[0].training
+    run.models[0].eval()
