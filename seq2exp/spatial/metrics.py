@@ -51,7 +51,8 @@ def columns_pearson(first_NG: Floats, second_NG: Floats) -> Floats:
     scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
     found = np.full(first.shape[1], np.nan)
     found[defined] = (first * second).sum(axis=0)[defined] / scale[defined]
-    return found.clip(-1, 1)
+    correlation: Floats = found.clip(-1, 1)
+    return correlation
 
 
 def varies(values_NG: Floats) -> NDArray[np.bool_]:

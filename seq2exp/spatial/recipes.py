@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,8 @@ __all__ = [
     "named_recipe",
 ]
 
-Counts = NDArray[Any] | sparse.spmatrix
+Counts: TypeAlias = Any
+"""numpy array or scipy sparse matrix, shape (num_spots, num_all_genes)."""
 Floats = NDArray[np.float64]
 _LOGS = {"ln": np.log, "log10": np.log10, "log2": np.log2}
 
