@@ -75,7 +75,7 @@ def depth_residual(values_NG: Floats, total_N: Floats) -> Floats:
     centred = values_NG - values_NG.mean(axis=0)
     power = float(depth @ depth)
     if power == 0:
-        return centred
+        return np.asarray(centred)
     left: Floats = centred - np.outer(depth, depth @ centred / power)
     # Rounding noise of a column that depth explains wholly is no pattern.
     noise = np.abs(left).max(axis=0) <= 1e-10 * np.maximum(np.abs(centred).max(axis=0), 1e-300)
