@@ -14,6 +14,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import scanpy as sc
+from matplotlib.colors import ListedColormap
 from PIL import Image
 from scipy.stats import rankdata
 
@@ -41,7 +42,7 @@ def colours(prior: GenePrior) -> dict[str, tuple[np.ndarray, str]]:
     return {
         "predicted expression": (prior.expr[:, 0], str(prior.meta["expr_unit"])),
         "called elements": (column("num_elements"), "distal elements"),
-        "CpG island at the TSS": (column("cpg_island"), "0 no, 1 yes"),
+        "CpG island at the TSS": (column("cpg_island"), ""),
         "gene length": (rankdata(column("gene_length_bp")) / len(prior), "rank, 0 to 1"),
     }
 
@@ -61,16 +62,24 @@ def main() -> None:
         "UMAP": places["UMAP"],
         "shuffled": places["UMAP"][moved],
     }
-    figure, axes = plt.subplots(3, len(values), figsize=(13, 9), constrained_layout=True)
+    plt.rcParams.update({"font.size": 10, "font.family": "DejaVu Sans"})
+    figure, axes = plt.subplots(3, len(values), figsize=(13, 9.4), constrained_layout=True)
+    figure.get_layout_engine().set(h_pad=0.08, hspace=0.04)
     order = np.random.default_rng(SEED).permutation(int(prior.present.sum()))
     for line, (title, xy) in zip(axes, rows.items(), strict=True):
         for axis, (name, (value, unit)) in zip(line, values.items(), strict=True):
             shown = value[prior.present][order]
-            drawn = axis.scatter(*xy[order].T, c=shown, s=5, cmap="viridis", linewidths=0)
+            levels = np.unique(shown).size
+            # Two colours for yes and no; the palest yellow would be lost on white.
+            ramp = plt.get_cmap("viridis")(np.linspace(0, 0.93, 64))
+            palette = ListedColormap(["#440154", "#E69F00"] if levels == 2 else ramp)
+            drawn = axis.scatter(*xy[order].T, c=shown, s=6, cmap=palette, linewidths=0)
             axis.set(xticks=[], yticks=[], title=f"{title}: {name}")
-            axis.title.set_fontsize(9)
-            figure.colorbar(drawn, ax=axis, shrink=0.8, label=unit)
-    figure.savefig(HERE / "priors.png", dpi=80)
+            axis.title.set_fontsize(10)
+            bar = figure.colorbar(drawn, ax=axis, shrink=0.8, label=unit)
+            if levels == 2:
+                bar.set_ticks([0.25, 0.75], labels=["no", "yes"])
+    figure.savefig(HERE / "priors.png", dpi=95)
     # A palette halves the file; nothing can be seen of it.
     with Image.open(HERE / "priors.png") as image:
         image.convert("RGB").quantize(96).save(HERE / "priors.png", optimize=True)

@@ -33,8 +33,10 @@ def main(page: Path) -> None:
         tab.run(f"location.hash = '{address}'")
         tab.wait(DONE)
         tab.wait("new Promise((done) => setTimeout(() => done(true), 2000))")
-        tab.size(1100, 1180)
         tab.run("scrollTo(0, 0)")
+        # Down to the key of the colours, so that no line of text is cut.
+        end = tab.run("document.querySelector('#locus .key').getBoundingClientRect().bottom")
+        tab.size(1100, round(end) + 12)
         save(tab, "report_locus.png")
 
 
@@ -42,7 +44,7 @@ def save(tab: Tab, name: str) -> None:
     """Save what is seen with a palette, which takes a third of the space."""
     picture = tab.picture(FOLDER / name)
     image = Image.open(io.BytesIO(picture.read_bytes())).convert("RGB")
-    image.quantize(128, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+    image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
         picture, optimize=True
     )
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from seq2exp.cli import options
 
+# TF-MoDISco leaves out a sign with 100 seqlets or fewer.
+_FEWEST_SEQLETS = 101
 METHODS = ("gradient_x_input", "integrated_gradients", "saturation", "deeplift_shap")
 
 
@@ -65,6 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tfmodisco", action="store_true",
         help="run TF-MoDISco on them (needs the extra modisco)",
     )  # fmt: skip
+    parser.add_argument(
+        "--max-seqlets", type=int, default=5000, metavar="N",
+        help="seqlets per sign that TF-MoDISco clusters (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--known-motifs", type=Path, metavar="FILE",
+        help="MEME, JASPAR or TRANSFAC file to compare its patterns with",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="draws shuffles (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="windows per pass (%(default)s)")
     options.add_overwrite(parser)
@@ -88,6 +98,24 @@ def run(args: argparse.Namespace) -> None:
                 fix="add one of them, such as --split test",
             )
         )
+    if args.known_motifs is not None and not args.tfmodisco:
+        raise ConfigError(
+            facts(
+                "--known-motifs",
+                found="no --tfmodisco",
+                expected="patterns to compare with the file",
+                fix="add --tfmodisco, or use `seq2exp motifs` for the elements",
+            )
+        )
+    if args.max_seqlets < _FEWEST_SEQLETS:
+        raise ConfigError(
+            facts(
+                "--max-seqlets",
+                found=args.max_seqlets,
+                expected=f"{_FEWEST_SEQLETS} or more",
+                fix="leave it out",
+            )
+        )
     config = AttributionConfig(
         method=args.method,
         baseline=args.baseline,
@@ -105,6 +133,8 @@ def run(args: argparse.Namespace) -> None:
         seqlets=SeqletConfig(fdr=args.seqlet_fdr) if args.seqlets else None,
         modisco_bp=args.modisco_bp or (400 if args.tfmodisco else 0),
         tfmodisco=args.tfmodisco,
+        max_seqlets=args.max_seqlets,
+        known_motifs=args.known_motifs,
     )
     table = attribute_run(
         args.run_folder,
@@ -123,7 +153,19 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(table):,} genes in {args.out}")
     for row in rows:
         print(f"{row['name']:<7}{row['metric']:<16}{_number(row)}")
+    if args.tfmodisco:
+        print(_patterns(args.out / "modisco" / "patterns.tsv"))
     options.write_rows(args, {"run": str(args.run_folder), "method": args.method}, rows)
+
+
+def _patterns(path: Path) -> str:
+    """Return the table of patterns for people."""
+    import pandas as pd
+
+    table = pd.read_csv(path, sep="\t", keep_default_na=False)
+    if table.empty:
+        return "TF-MoDISco found no pattern"
+    return f"\n{table.to_string(index=False)}"
 
 
 def _number(row: dict[str, float | None]) -> str:

@@ -180,8 +180,8 @@ def compare_bins(
                 truth.name,
                 found=f"no true distal element in the windows of split {config.split}",
                 expected="at least one",
-                fix="check that truth and dataset share assembly and gene ids",
-                count=0,
+                fix="check that truth and dataset share assembly and gene ids, and that windows "
+                f"reach farther than {config.distal_bp:,} bp from the TSS",
             )
         )
     judge = Judge(

@@ -27,12 +27,14 @@ from seq2exp.interpret.attribution import AttributionConfig, Regions, attributio
 from seq2exp.interpret.attribution_files import load_gene, write_attributions
 from seq2exp.interpret.logo import save_logo
 from seq2exp.interpret.modisco import (
+    MAX_SEQLETS,
     RegionArrays,
     region_arrays,
     require_modisco,
     run_modisco,
     write_modisco_inputs,
 )
+from seq2exp.interpret.motif_files import read_motifs
 from seq2exp.interpret.seqlets import SeqletConfig, call_seqlets, write_seqlets
 from seq2exp.interpret.target import output_of
 from seq2exp.training.run import TrainedRun, open_run
@@ -57,6 +59,10 @@ class Extras:
     """Width of the regions written for TF-MoDISco; 0 writes none."""
     tfmodisco: bool = False
     """Run TF-MoDISco on them."""
+    max_seqlets: int = MAX_SEQLETS
+    """Most seqlets per sign that TF-MoDISco clusters."""
+    known_motifs: Path | None = None
+    """Motif file that its patterns are compared with."""
 
 
 def attribute_run(
@@ -116,6 +122,7 @@ def attribute_run(
     refuse_existing(Path(out), overwrite=overwrite)
     if extras.tfmodisco:
         require_modisco()
+    known = [] if extras.known_motifs is None else read_motifs(extras.known_motifs)
     run = open_run(run_folder)
     dataset = run.open_dataset(data)
     output = output_of(run, sample)
@@ -147,7 +154,9 @@ def attribute_run(
             arrays = _modisco_arrays(table, partial, called, width=extras.modisco_bp)
             write_modisco_inputs(arrays, partial / "modisco")
             if extras.tfmodisco:
-                run_modisco(arrays, partial / "modisco")
+                run_modisco(
+                    arrays, partial / "modisco", max_seqlets=extras.max_seqlets, known=known
+                )
         if extras.seqlets is not None:
             found = call_seqlets(
                 run, dataset, rows, partial, config,

@@ -9,6 +9,8 @@ Shapes: R regions, C the four bases A C G T, L base pairs of a region.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,24 @@ from numpy.typing import NDArray
 from seq2exp.core.errors import InputError, facts
 from seq2exp.core.sequence import one_hot
 from seq2exp.interpret.attribution_files import load_gene
+from seq2exp.interpret.motif_files import MotifMatrix, read_motifs
+from seq2exp.interpret.patterns import pattern_table
 
 __all__ = [
+    "MAX_SEQLETS",
     "RegionArrays",
     "region_arrays",
     "require_modisco",
     "run_modisco",
     "write_modisco_inputs",
 ]
+
+logger = logging.getLogger(__name__)
+MAX_SEQLETS = 5000
+"""Seqlets per sign that are clustered when nothing else is said."""
+# Clusterings from different seeds, of which the best counts: what the library's command does. Its
+# function does 50: 14 times the processor time in all, and the same motifs (docs/attribute.md).
+_CLUSTERINGS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +116,17 @@ def write_modisco_inputs(arrays: RegionArrays, folder: Path) -> None:
     (folder / "regions.bed").write_text(text, encoding="utf-8")
 
 
-def run_modisco(arrays: RegionArrays, folder: Path, *, max_seqlets: int = 2000) -> int:
-    """Find motifs with TF-MoDISco; write modisco.h5 and its patterns as modisco.meme.
+def run_modisco(
+    arrays: RegionArrays,
+    folder: Path,
+    *,
+    max_seqlets: int = MAX_SEQLETS,
+    known: Sequence[MotifMatrix] = (),
+) -> pd.DataFrame:
+    """Find motifs with TF-MoDISco; write modisco.h5, its patterns as modisco.meme and patterns.tsv.
+
+    The library's function with its own settings, but for the number of clusterings: see the
+    times in docs/attribute.md.
 
     Parameters
     ----------
@@ -113,12 +134,15 @@ def run_modisco(arrays: RegionArrays, folder: Path, *, max_seqlets: int = 2000) 
     folder : Path
         Existing folder.
     max_seqlets : int
-        Most seqlets per sign; time grows with its square.
+        Most seqlets per sign, those of the first regions; memory and time grow with it.
+    known : sequence of MotifMatrix
+        Motifs that the patterns are compared with.
 
     Returns
     -------
-    int
-        Patterns found; with none, modisco.meme is not written.
+    DataFrame
+        Columns `seq2exp.interpret.patterns.PATTERN_COLUMNS`, one row per pattern; without any,
+        modisco.meme is not written.
 
     Raises
     ------
@@ -126,11 +150,18 @@ def run_modisco(arrays: RegionArrays, folder: Path, *, max_seqlets: int = 2000) 
         The library is not installed, or finds too few seqlets to work on.
     """
     library, files, kinds = _modiscolite()
+    logger.info(
+        "TF-MoDISco: %s regions, at most %s seqlets per sign; it shows no progress; 5,000 take "
+        "about a minute on one free core",
+        f"{len(arrays.regions):,}",
+        f"{max_seqlets:,}",
+    )
     try:
         positive, negative = library.TFMoDISco(
             one_hot=np.ascontiguousarray(arrays.one_hot.transpose(0, 2, 1)),
             hypothetical_contribs=np.ascontiguousarray(arrays.hypothetical.transpose(0, 2, 1)),
             max_seqlets_per_metacluster=max_seqlets,
+            n_leiden_runs=_CLUSTERINGS,
         )
     except (ValueError, IndexError) as error:
         raise InputError(
@@ -141,12 +172,23 @@ def run_modisco(arrays: RegionArrays, folder: Path, *, max_seqlets: int = 2000) 
                 fix="give more genes, or wider regions with --modisco-bp",
             )
         ) from error
-    found = len(positive or ()) + len(negative or ())
     path = folder / "modisco.h5"
     files.save_hdf5(str(path), positive, negative, arrays.one_hot.shape[2])
-    if found:
+    # The names are those that the library gives them in its files.
+    seqlets = {
+        f"{sign}_patterns.pattern_{place}": len(pattern.seqlets)
+        for sign, patterns in (("pos", positive), ("neg", negative))
+        for place, pattern in enumerate(patterns or ())
+    }
+    found = []
+    if seqlets:
         files.write_meme_from_h5(str(path), kinds.PFM, str(folder / "modisco.meme"), True)  # noqa: FBT003
-    return found
+        place = {name: number for number, name in enumerate(seqlets)}
+        # The library sorts them as text, 10 before 2.
+        found = sorted(read_motifs(folder / "modisco.meme"), key=lambda one: place[one.name])
+    table = pattern_table(found, seqlets, known)
+    table.to_csv(folder / "patterns.tsv", sep="\t", index=False, float_format="%.4g")
+    return table
 
 
 def require_modisco() -> None:

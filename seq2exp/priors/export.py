@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from seq2exp.core.errors import InputError, facts
+from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import refuse_existing, sha256
 from seq2exp.dataset.samples import Batch
 from seq2exp.dataset.store import Dataset
@@ -82,8 +82,18 @@ def export_priors(
     InputError
         The output exists, the run is unfinished, or no gene has a usable window.
     ConfigError
-        The dataset does not fit the run.
+        The dataset does not fit the run, or the name of the output ends in something else than
+        .h5ad, by which scanpy knows the format.
     """
+    if Path(out).suffix != ".h5ad":
+        raise ConfigError(
+            facts(
+                f"--out {out}",
+                found=f"a name that ends in {Path(out).suffix or 'nothing'}",
+                expected="a name that ends in .h5ad",
+                fix=f"use {Path(out).with_suffix('.h5ad')}",
+            )
+        )
     refuse_existing(Path(out), overwrite=overwrite)
     run = open_run(Path(run_folder))
     dataset = run.open_dataset(data)

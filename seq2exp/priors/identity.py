@@ -15,9 +15,11 @@ __all__ = [
     "AlignReport",
     "GeneMatch",
     "combined_hash",
+    "gene_names",
     "id_system",
     "match_genes",
     "same_system",
+    "text_of",
 ]
 
 RULES = ("gene_id", "symbol", "synonym")
@@ -30,6 +32,54 @@ _SYSTEMS = (
     (re.compile(r"^AT[1-5CM]G\d{5}$"), "tair"),
     (re.compile(r"^\d+$"), "entrez"),
 )
+
+
+def gene_names(genes: Iterable[object]) -> list[str]:
+    """Return the names of genes as text; numbers are ids too.
+
+    Parameters
+    ----------
+    genes : iterable of str
+        A list, an array, a column of a table.
+
+    Raises
+    ------
+    InputError
+        One text in place of a list, or missing values, which would become genes called nan.
+    """
+    if isinstance(genes, (str, bytes)):
+        raise InputError(
+            facts(
+                "genes to align",
+                found=f"one text, {genes!r}",
+                expected="a list of names",
+                fix="put it into brackets",
+            )
+        )
+    listed = list(genes)
+    blank = [place for place, gene in enumerate(listed) if _missing(gene)]
+    if blank:
+        raise InputError(
+            facts(
+                "genes to align",
+                found="missing values",
+                expected="an id or symbol for every gene",
+                fix="drop these genes, or name them",
+                count=len(blank),
+                examples=[f"place {place} of {len(listed)}" for place in blank],
+            )
+        )
+    return [str(gene) for gene in listed]
+
+
+def text_of(names: Iterable[object]) -> list[str]:
+    """Return names as text, missing values as empty ones."""
+    return ["" if _missing(name) else str(name) for name in names]
+
+
+def _missing(name: object) -> bool:
+    """Whether a cell of a table is empty: None, or a float that differs from itself."""
+    return name is None or name != name
 
 
 def id_system(gene_ids: Iterable[str]) -> str:
@@ -152,7 +202,8 @@ def match_genes(
     """
     names = [strip_version(str(name)) for name in wanted]
     _refuse_repeats(names)
-    labels = names if wanted_symbols is None else [str(label) for label in wanted_symbols]
+    given = names if wanted_symbols is None else wanted_symbols
+    labels = text_of(given)
     if len(labels) != len(names):
         raise InputError(
             facts(

@@ -31,8 +31,10 @@ from seq2exp.priors.identity import (
     AlignReport,
     GeneMatch,
     combined_hash,
+    gene_names,
     id_system,
     match_genes,
+    text_of,
 )
 from seq2exp.priors.storage import read_slots, write_slots
 
@@ -219,9 +221,9 @@ class GenePrior:
         ------
         InputError
             No gene has a prior, fewer than ``min_coverage``, a gene named twice, two names of one
-            gene, or several rows for one.
+            gene, several rows for one, missing values, or one text in place of a list.
         """
-        names = [str(gene) for gene in genes]
+        names = gene_names(genes)
         match = match_genes(
             names,
             self.gene_id.tolist(),
@@ -238,7 +240,7 @@ class GenePrior:
         unmatched = np.array(match.row, dtype=np.int64) < 0
         if symbols is not None:
             symbol = aligned.symbol.copy()
-            symbol[unmatched] = np.array([str(s) for s in symbols], dtype=object)[unmatched]
+            symbol[unmatched] = np.array(text_of(symbols), dtype=object)[unmatched]
             aligned = replace(aligned, symbol=symbol)
         coverage = float(aligned.present.mean())
         absent = tuple(aligned.gene_id[~unmatched & ~aligned.present].tolist())

@@ -68,7 +68,7 @@ def read_slots(path: Path) -> dict[str, Any]:
         raise InputError(
             facts(
                 str(path),
-                found="no such file",
+                found="a folder" if path.is_dir() else "no such file",
                 expected="a gene prior",
                 fix="check the path, or write one with `seq2exp priors RUN --out priors.h5ad`",
             )

@@ -127,8 +127,13 @@ def training_section(m: Material) -> str:
     """Loss and metrics by epoch."""
     if m.metrics is None or m.metrics.empty:
         return page.section("training", "Training", page.note("There is no metrics.csv."))
-    last = len(m.metrics)
-    caption = f"{last} epochs; the vertical line marks the epoch that was kept."
+    caption = f"{len(m.metrics)} epochs"
+    kept = plots.kept_epoch(m.metrics)
+    if kept is not None:
+        caption += f"; the dashed line marks epoch {kept}, which was kept"
+    if len(m.run.models) > 1:
+        caption += f". The first of {len(m.run.models)} members"
+    caption += "."
     return page.section(
         "training", "Training", page.figure(plots.plot_training(m.metrics), caption)
     )

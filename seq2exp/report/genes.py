@@ -202,6 +202,8 @@ def genes_section(m: Material, frame: pd.DataFrame) -> str:
         title,
         '<div id="gene-table"><noscript><p class="note">The table needs JavaScript, which is '
         "part of this page.</p></noscript></div>",
+        f'<p class="note print">The table of {len(frame):,} genes is not printed: the page on the '
+        "screen searches it and saves it as CSV.</p>",
         *(page.note(text) for text in notes),
     )
 

@@ -263,6 +263,8 @@ def locus_view(m: Material) -> str:
         '<h2 id="locus-title" tabindex="-1"></h2>\n<p class="sub" id="locus-sub"></p>\n'
         '<div id="locus-body">\n<dl class="facts" id="locus-facts"></dl>\n'
         '<p class="note" id="locus-state" role="status"></p>\n<div id="igv"></div>\n'
-        f'<ul class="key">{items}</ul>\n<p class="note">{page.escape(note)}</p>\n'
+        '<div class="print" id="igv-print"><p class="note">The genome browser is drawn on the '
+        "screen only.</p></div>\n"
+        f'<ul class="key">{items}</ul>\n<p class="note screen">{page.escape(note)}</p>\n'
         '<h3>Called elements</h3>\n<div id="locus-elements"></div>\n</div>\n</main>'
     )

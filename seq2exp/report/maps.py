@@ -220,7 +220,11 @@ def _how_chosen(m: Material, pages: LocusPages) -> list[str]:
         f'<select id="locus-choice">{links}</select>'
         '<button type="button" id="locus-open">Open</button></div>'
     )
-    return [f"<p>{page.escape(text)}</p>", choice if first else ""]
+    printed = (
+        '<p class="note print">These pages are not part of this print; each prints by itself when '
+        "it is open, with the browser as it then stands.</p>"
+    )
+    return [f"<p>{page.escape(text)}</p>", choice + printed if first else ""]
 
 
 def locus_pictures(m: Material) -> list[tuple[Locus, str]]:

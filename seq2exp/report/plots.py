@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "kept_epoch",
     "plot_bands",
     "plot_elements",
     "plot_metric",
@@ -104,10 +105,9 @@ def plot_training(metrics: pd.DataFrame) -> Figure:
                 loss.plot(epoch, metrics[name], color=COLOURS[colour], label=label)
         loss.set(title="Loss", xlabel="epoch", ylabel="loss")
         loss.legend()
-        if "valid_loss" in metrics and metrics["valid_loss"].notna().any():
-            best = int(np.nanargmin(metrics["valid_loss"].to_numpy(dtype=np.float64)))
-            score.axvline(epoch[best], color=LIGHT, linewidth=1)
-            loss.axvline(epoch[best], color=LIGHT, linewidth=1, zorder=0)
+        if (kept := kept_epoch(metrics)) is not None:
+            for axis in (loss, score, ratio):
+                axis.axvline(kept, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         _line(score, epoch, metrics, "valid_pearson", "blue")
         score.set(title="Validation genes", xlabel="epoch", ylabel="Pearson across genes")
         _line(ratio, epoch, metrics, "mask_ratio", "green")
@@ -115,6 +115,20 @@ def plot_training(metrics: pd.DataFrame) -> Figure:
         for axis in (loss, score, ratio):
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     return figure
+
+
+def kept_epoch(metrics: pd.DataFrame) -> int | None:
+    """Return the epoch of the smallest validation loss, from 1; None where there is no such loss.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        metrics.csv of a run.
+    """
+    if "valid_loss" not in metrics or not metrics["valid_loss"].notna().any():
+        return None
+    place = int(np.nanargmin(metrics["valid_loss"].to_numpy(dtype=np.float64)))
+    return int(metrics["epoch"].iloc[place]) + 1
 
 
 def _line(axis: Axes, epoch: ArrayLike, metrics: pd.DataFrame, name: str, colour: str) -> None:

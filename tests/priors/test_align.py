@@ -125,6 +125,29 @@ def test_an_empty_list_is_refused():
         make_prior().align([])
 
 
+@pytest.mark.parametrize("hole", [None, float("nan"), np.float32("nan")])
+def test_a_gene_without_a_name_is_refused_with_its_place(hole):
+    """A missing value of a table would be a gene called nan."""
+    with pytest.raises(InputError, match="missing values") as error:
+        make_prior().align(["G1", "G2", hole])
+    assert "1 in all; first: place 2 of 3" in str(error.value)
+
+
+def test_a_missing_symbol_beside_an_id_matches_nothing():
+    symbol = make_prior().symbol.copy()
+    symbol[3] = "nan"
+    genes = ["ENSG00000000001", "NEW"]
+    aligned, report = make_prior(symbol=symbol).align(genes, symbols=[None, float("nan")])
+    assert report.match.row == (1, -1)
+    assert aligned.symbol.tolist() == ["G1", ""]
+
+
+def test_one_text_is_no_list_of_genes():
+    """Its letters would be taken for genes."""
+    with pytest.raises(InputError, match=r"one text, 'G1', expected a list"):
+        make_prior().align("G1")
+
+
 def test_lists_of_other_lengths_are_refused():
     with pytest.raises(InputError, match="2 genes and 1 symbols"):
         make_prior().align(["G1", "G2"], symbols=["G1"])

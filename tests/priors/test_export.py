@@ -231,6 +231,12 @@ def test_nothing_is_written_when_it_fails(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_scanpy_would_read_as_something_else_is_refused(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"ends in \.csv.*use .*p\.h5ad"):
+        export_priors(run.folder, tmp_path / "p.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
 # The split of the model -------------------------------------------------------------------------
 
 

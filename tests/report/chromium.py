@@ -212,6 +212,16 @@ class Tab:
             features=[{"name": "prefers-color-scheme", "value": value}],
         )
 
+    def paper(self, width: int | None) -> None:
+        """Lay the page out for paper of so many CSS pixels; None goes back to the screen."""
+        self.call("Emulation.setEmulatedMedia", media="print" if width else "")
+        self.size(width or 1400, 1000)
+
+    def print(self) -> bytes:
+        """Return the page as PDF, A4; the page hears of it as when a person prints."""
+        found = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
+        return base64.b64decode(found["data"])
+
     def picture(self, path: Path, *, whole: bool = False) -> Path:
         """Write what is seen, or the whole page, as PNG."""
         found = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)

@@ -256,6 +256,97 @@ def test_a_narrow_screen_does_not_scroll_sideways(tab, made, dark):
         tab.dark(False)
 
 
+def test_a_narrow_screen_shows_the_whole_toolbar_of_the_browser(tab, made):
+    """igv.js has a row of fixed height: on a phone its buttons were cut off."""
+    tab.size(400, 800, mobile=True)
+    try:
+        tab.open(made.page)
+        tab.run("location.hash = '#gene=chr3_g4'")
+        tab.wait(f"{DRAWN}.painted > 5")
+        tab.wait("document.getElementById('locus-state').textContent === ''")
+        boxes = tab.run("""(() => {
+          const root = document.querySelector('#igv > div').shadowRoot;
+          const box = (e) => { const r = e.getBoundingClientRect();
+            return [r.left, r.top, r.right, r.bottom]; };
+          const shown = [...root.querySelectorAll('.igv-navbar input.igv-search-input,'
+            + '.igv-navbar-icon-button, .igv-zoom-widget-900 svg')].map(box);
+          return { bar: box(root.querySelector('.igv-navbar')), shown }; })()""")
+        shown = np.array([box for box in boxes["shown"] if box[2] > box[0]])
+        left, top, right, bottom = boxes["bar"]
+        # The place, four buttons, and two to zoom.
+        assert len(shown) == 7
+        assert (shown[:, 0] >= left).all()
+        assert (shown[:, 1] >= top).all()
+        assert (shown[:, 2] <= right).all()
+        assert (shown[:, 3] <= bottom).all()
+        # None lies on another.
+        for number, one in enumerate(shown):
+            for other in shown[number + 1 :]:
+                apart = one[2] <= other[0] or other[2] <= one[0]
+                assert apart or one[3] <= other[1] or other[3] <= one[1]
+    finally:
+        tab.size(1400, 1000)
+
+
+# A4 without its margins of 14 mm, in CSS pixels.
+PAPER_PX = 688
+
+
+def test_the_overview_fits_on_paper_and_says_what_is_not_printed(tab, made):
+    tab.dark(True)
+    try:
+        tab.open(made.page)
+        tab.wait(f"{ROWS} === 25")
+        tab.paper(PAPER_PX)
+        assert tab.run("document.documentElement.scrollWidth") <= PAPER_PX
+        wide = tab.run("[...document.querySelectorAll('#overview table, #overview img')].filter("
+                       f"(e) => e.getBoundingClientRect().right > {PAPER_PX}).length")  # fmt: skip
+        assert wide == 0
+        heads = tab.run("[...document.querySelectorAll('#overview h2, #overview h3')].map("
+                        "(e) => getComputedStyle(e).breakAfter)")  # fmt: skip
+        assert set(heads) == {"avoid"}
+        text = tab.run("document.getElementById('overview').innerText")
+        assert "The table of 44 genes is not printed" in text
+        assert "Download CSV" not in text
+        assert "prints by itself" in text
+        # Ink on paper, whatever the screen likes.
+        assert tab.run("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+        assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    finally:
+        tab.paper(None)
+        tab.dark(False)
+    assert "not printed" not in tab.run("document.getElementById('overview').innerText")
+
+
+def test_a_locus_prints_the_drawing_of_the_browser(tab, made):
+    tab.open(made.page)
+    tab.run("location.hash = '#gene=chr3_g4'")
+    tab.wait(f"{DRAWN}.painted > 5")
+    tab.wait("document.getElementById('locus-state').textContent === ''")
+    # What stands on paper is noted at the moment of printing.
+    tab.run("addEventListener('beforeprint', () => { window.paper ="
+            "document.getElementById('igv-print').cloneNode(true); })")  # fmt: skip
+    assert tab.print().startswith(b"%PDF")
+    drawn = tab.run("window.paper.querySelector('svg').textContent")
+    for name in ("genes", "DNase", "mask", "called elements", "variants"):
+        assert name in drawn
+    tab.run("dispatchEvent(new Event('beforeprint'))")
+    tab.paper(PAPER_PX)
+    try:
+        assert tab.run("getComputedStyle(document.getElementById('igv')).display") == "none"
+        box = tab.run("(() => { const r = document.querySelector('#igv-print svg')"
+                      ".getBoundingClientRect(); return [r.right, r.height]; })()")  # fmt: skip
+        assert 0.8 * PAPER_PX < box[0] <= PAPER_PX
+        assert box[1] > 100
+        assert tab.run("document.documentElement.scrollWidth") <= PAPER_PX
+    finally:
+        tab.run("dispatchEvent(new Event('afterprint'))")
+        tab.paper(None)
+    assert tab.run("document.querySelectorAll('#igv-print svg').length") == 0
+    assert "on the screen only" in tab.run("document.getElementById('igv-print').textContent")
+    assert_offline(tab, made.page)
+
+
 @pytest.mark.slow
 def test_three_hundred_genes_with_long_windows_stay_below_15_mb(tab, tmp_path, monkeypatch):
     """Windows of 131,072 bp in bins of 128, two tracks and contacts: the size of real use."""

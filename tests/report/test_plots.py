@@ -46,9 +46,16 @@ def test_training_marks_the_best_epoch():
             "mask_ratio": [0.5, 0.4, 0.3],
         }
     )
-    loss, score, _ = plots.plot_training(metrics).axes
-    assert [line.get_xdata()[0] for line in loss.lines][-1] == 2
-    assert score.lines[-1].get_ydata().tolist() == [0.1, 0.5, 0.4]
+    assert plots.kept_epoch(metrics) == 2
+    for axis, drawn in zip(plots.plot_training(metrics).axes, (2, 1, 1), strict=True):
+        upright = [line for line in axis.lines if list(line.get_xdata()) == [2, 2]]
+        assert len(upright) == 1
+        assert upright[0].get_linestyle() == "--"
+        assert len(axis.lines) == drawn + 1
+    score = plots.plot_training(metrics).axes[1]
+    assert [0.1, 0.5, 0.4] in [list(line.get_ydata()) for line in score.lines]
+    assert plots.kept_epoch(metrics.drop(columns="valid_loss")) is None
+    assert plots.kept_epoch(metrics.assign(valid_loss=np.nan)) is None
 
 
 def test_metric_points_are_sorted_and_rows_without_value_left_out():

@@ -271,11 +271,37 @@
       const made = await igv.createBrowser(host, browserConfig(locus, entry));
       if (mine !== turnNumber) { igv.removeBrowser(made); return; }
       browser = made;
+      fitToolbar(host);
       byId("locus-state").textContent = "";
     } catch (error) {
       byId("locus-state").textContent = `The locus cannot be shown: ${error.message}`;
       console.error(error);
     }
+  }
+
+  /** igv.js has one row of fixed height for its toolbar, which a narrow page cuts off. */
+  function fitToolbar(host) {
+    if (!host.shadowRoot) return;
+    // Its own sheet is adopted, which comes after this one: the root's class outweighs it.
+    const bar = ".igv-navbar.igv-navbar";
+    host.shadowRoot.append(make("style", {}, `
+      ${bar} { height: auto; min-height: 32px; flex-wrap: wrap; }
+      ${bar} .igv-navbar-right-container { height: 32px; margin-left: auto; }
+      ${bar} .igv-current-genome, ${bar} .igv-windowsize-panel-container { white-space: nowrap; }
+      @media (max-width: 40rem) { ${bar} .igv-current-genome { display: none; } }`));
+  }
+
+  // Paper: the browser's canvases have the width of the screen, so its drawing takes their place.
+  const onScreenOnly = byId("igv-print") && [...byId("igv-print").childNodes];
+
+  function drawForPaper() {
+    if (!browser || !onScreenOnly) return;
+    const parsed = new DOMParser().parseFromString(browser.toSVG(), "image/svg+xml");
+    const drawing = document.importNode(parsed.documentElement, true);
+    if (drawing.localName !== "svg") return;
+    drawing.setAttribute("role", "img");
+    drawing.setAttribute("aria-label", `The browser at ${byId("locus-title").textContent}`);
+    byId("igv-print").replaceChildren(drawing);
   }
 
   function neighbours(place) {
@@ -447,6 +473,8 @@
   // Start --------------------------------------------------------------------------------------
 
   addEventListener("hashchange", route);
+  addEventListener("beforeprint", drawForPaper);
+  addEventListener("afterprint", () => onScreenOnly && byId("igv-print").replaceChildren(...onScreenOnly));
   if (byId("locus-open")) {
     byId("locus-open").addEventListener("click", () => {
       location.hash = address(byId("locus-choice").value);
