@@ -11,7 +11,6 @@ import pytest
 
 from seq2exp.cli.main import main
 from seq2exp.interpret.attribution_files import load_gene, load_genes
-from seq2exp.interpret.motif_files import MotifMatrix, write_meme
 from seq2exp.training.trainer import train
 from tests.runs import tiny_config
 from tests.toys import ToyPlan, toy_dataset
@@ -96,10 +95,10 @@ def test_bases_alone_are_explained(place, method):
 
 
 def test_motifs_read_the_sequence_of_elements(place):
-    gata = np.eye(4)[[2, 0, 3, 0, 2, 0]] * 0.97 + 0.0075
-    motif = MotifMatrix("GATA", "", gata / gata.sum(1, keepdims=True))
-    write_meme([motif], place / "m.meme", overwrite=True)
-    line = ["motifs", str(place / "map"), "--motifs", str(place / "m.meme"), "--data",
+    counts = 97 * np.eye(4, dtype=int)[[2, 0, 3, 0, 2, 0]] + 1
+    rows = [f"{base} [ {' '.join(map(str, counts[:, i]))} ]" for i, base in enumerate("ACGT")]
+    (place / "m.jaspar").write_text("\n".join([">M1\tGATA", *rows]) + "\n")
+    line = ["motifs", str(place / "map"), "--motifs", str(place / "m.jaspar"), "--data",
             str(place / "data"), "--p-value", "0.001", "--background", "shuffled"]  # fmt: skip
     assert main([*line, "--out", str(place / "motifs")]) == 0
     assert (place / "motifs" / "enrichment.tsv").is_file()

@@ -96,6 +96,18 @@ def test_there_is_an_overlay_for_every_mode():
     assert {path.stem for path in MASKS} == set(typing.get_args(MaskMode))
 
 
+def test_the_map_overlay_of_yeast_learns_the_whole_window():
+    """All but the bins at the TSS: half of the window is forced in the configuration below it."""
+    yeast = next(path for path in SHIPPED if path.stem == "yeast")
+    overlay = yeast.parent / "maps" / "yeast.yaml"
+    config, model = load_model(yeast, overlay, tracks=["ATAC"])
+    plain, forced = load_model(yeast, tracks=["ATAC"])
+    assert (config.data, config.optim) == (plain.data, plain.optim)
+    bins = config.data.bin_size
+    assert model.config.promoter_bp == 2 * bins
+    assert forced.config.promoter_bp * 2 == config.data.window_bp
+
+
 def test_yeast_reads_codons():
     """Windows are never shifted or mirrored, and the stem starts its threes at the TSS."""
     path = next(path for path in SHIPPED if path.stem == "yeast")
