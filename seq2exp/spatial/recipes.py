@@ -122,6 +122,24 @@ class FittedRecipe:
     shift_G: Floats | None = None
     width_G: Floats | None = None
 
+    def sizes(self, counts_NA: Counts, columns_G: NDArray[np.int64]) -> Floats:
+        """Return what counts are divided by before the logarithm; 1 without a size factor.
+
+        Parameters
+        ----------
+        counts_NA, columns_G
+            As in :meth:`labels`.
+
+        Returns
+        -------
+        float64 array, shape (num_spots,)
+        """
+        if self.recipe.size_factor is None:
+            return np.ones(counts_NA.shape[0])
+        total_N = self.recipe._totals(counts_NA, columns_G)
+        # A spot without counts stays at zero counts.
+        return np.where(total_N > 0, total_N, 1.0) / self.target
+
     def labels(
         self,
         counts_NA: Counts,
@@ -148,10 +166,7 @@ class FittedRecipe:
         found = columns_G >= 0
         chosen = counts_NA[:, columns_G[found]]
         values = np.asarray(chosen.todense() if sparse.issparse(chosen) else chosen, np.float64)
-        if recipe.size_factor is not None:
-            total_N = recipe._totals(counts_NA, columns_G)
-            # A spot without counts stays at zero counts.
-            values = values * (self.target / np.where(total_N > 0, total_N, 1.0))[:, None]
+        values = values / self.sizes(counts_NA, columns_G)[:, None]
         if recipe.log is not None:
             values = _LOGS[recipe.log](values + recipe.pseudocount)
         labels_NG = np.full((values.shape[0], columns_G.size), np.nan)
