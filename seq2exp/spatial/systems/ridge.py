@@ -38,17 +38,21 @@ class RidgeConfig:
     """Principal components of the features; 0 uses the features themselves."""
     neighbours: bool = True
     """Add the mean features of the spots within 1.6 pitches."""
+    clip: float = 3.0
+    """Largest size of a standardised feature: colours that training sections hardly show would
+    otherwise rule a section that has them; 0 for no limit."""
     center_sections: bool = True
     """Centre features, and training labels, per section."""
 
     def __post_init__(self) -> None:
-        if self.alpha < 0 or not self.alphas or min(self.alphas) <= 0 or self.num_components < 0:
+        sizes = (self.alpha, self.num_components, self.clip)
+        if min(sizes) < 0 or not self.alphas or min(self.alphas) <= 0:
             raise ConfigError(
                 facts(
                     "ridge",
                     found=f"alpha {self.alpha}, alphas {self.alphas}, "
-                    f"num_components {self.num_components}",
-                    expected="strengths above 0 and a number of components of 0 or more",
+                    f"num_components {self.num_components}, clip {self.clip}",
+                    expected="strengths above 0, the others 0 or more",
                     fix="change it",
                 )
             )
@@ -124,6 +128,8 @@ class Ridge:
         state["scale_x"] = np.where(state["scale_x"] > 1e-9, state["scale_x"], np.inf)
         if self.config.num_components:
             scaled = (raw_ND - state["mean_x"]) / state["scale_x"]
+            if self.config.clip:
+                scaled = scaled.clip(-self.config.clip, self.config.clip)
             _, _, axes = np.linalg.svd(scaled, full_matrices=False)
             state["axes"] = axes[: self.config.num_components].T
         x_ND = self._inputs(table, state)
@@ -138,6 +144,8 @@ class Ridge:
 
     def _inputs(self, table: SpotTable, state: dict[str, Floats]) -> Floats:
         x_ND = (self._features(table) - state["mean_x"]) / state["scale_x"]
+        if self.config.clip:
+            x_ND = x_ND.clip(-self.config.clip, self.config.clip)
         if "axes" in state:
             x_ND = x_ND @ state["axes"]
         if self.config.center_sections:
