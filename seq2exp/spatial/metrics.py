@@ -296,9 +296,15 @@ def _draws(values_UG: Floats, num_resamples: int, seed: int) -> Floats:
 
 
 def summary_rows(
-    table: pd.DataFrame, name: str, *, split: str, genes: dict[str, Sequence[str]], seed: int = 0
+    table: pd.DataFrame,
+    name: str,
+    *,
+    split: str,
+    lists: Sequence[str] = (),
+    num_resamples: int = 1000,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return rows of name, metric, split, value, low, high and n for several gene lists.
+    """Return rows of name, metric, split, value, low, high and n for all genes and gene lists.
 
     Parameters
     ----------
@@ -306,19 +312,19 @@ def summary_rows(
     name : str
         Of the model or control.
     split : str
-    genes : dict
-        Lists by name; the list ``ALL`` has no suffix in the metric's name.
-    seed : int
+    lists : sequence of str
+        Boolean columns of the table, such as HEG: the genes of a list, fixed on training data.
+    num_resamples, seed : int
     """
     rows = []
-    for label, members in genes.items():
-        suffix = "" if label == "ALL" else f" {label}"
+    for label in ("", *lists):
+        part = table[table[label].astype(bool)] if label else table
         for metric in SPOT_METRICS:
-            found = aggregate(table, metric, genes=members, seed=seed)
+            found = aggregate(part, metric, num_resamples=num_resamples, seed=seed)
             rows.append(
                 {
                     "name": name,
-                    "metric": metric + suffix,
+                    "metric": f"{metric} {label}".strip(),
                     "split": split,
                     "value": found.value,
                     "low": found.low,

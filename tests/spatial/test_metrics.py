@@ -159,8 +159,9 @@ def test_paired_differences():
 def test_rows_by_gene_list():
     truth, guess, total = drawn()
     table = table_of(truth, guess, total)
-    lists = {"ALL": GENES, "HEG": ["b"]}
-    rows = {row["metric"]: row for row in summary_rows(table, "m", split="test", genes=lists)}
+    listed = table.assign(HEG=[False, True, False])
+    found = summary_rows(listed, "m", split="test", lists=["HEG"])
+    rows = {row["metric"]: row for row in found}
     assert rows["pearson HEG"]["value"] == pytest.approx(table["pearson"][1])
     assert rows["pearson HEG"]["n"] == 1
     assert rows["pearson"]["n"] == 3
