@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from seq2exp.spatial.data import SpotTable, shuffled_patches
 from seq2exp.spatial.metrics import (
+    CORRELATIONS,
     gene_table,
     paired_difference,
     relative_variance,
@@ -162,16 +163,18 @@ def evaluation_rows(
     split = "test (leaky)" if leaky else "test"
     rows: list[dict[str, Any]] = []
     for key, table in joined.items():
-        rows += summary_rows(
+        summary = summary_rows(
             table, key, split=split, lists=LISTS, num_resamples=num_resamples, seed=seed
         )
+        rows += [row for row in summary if key != "depth" or _is_correlation(row["metric"])]
         constant = table[["const_truth", "const_predicted"]].sum()
         extra = {
-            "rvd": relative_variance(table),
             "pearson_defined": float(table.loc[~table["const_truth"], "pearson"].fillna(0).mean()),
             "n_const_truth": float(constant["const_truth"]),
             "n_const_predicted": float(constant["const_predicted"]),
         }
+        if key != "depth":
+            extra["rvd"] = relative_variance(table)
         rows += [_row(key, metric, split, value, len(table)) for metric, value in extra.items()]
     for control in CONTROLS:
         # The error of depth has another unit; a constant has no correlation to compare with.
@@ -183,6 +186,10 @@ def evaluation_rows(
             row = _row(control, f"{metric}_difference", split, found.value, found.n)
             rows.append(row | {"low": found.low, "high": found.high})
     return rows
+
+
+def _is_correlation(metric: str) -> bool:
+    return metric.split(" ")[0] in CORRELATIONS
 
 
 def _row(name: str, metric: str, split: str, value: float, n: int) -> dict[str, Any]:

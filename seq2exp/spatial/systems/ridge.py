@@ -98,7 +98,7 @@ class Ridge:
     def from_state(cls, config: RidgeConfig, state: dict[str, Any]) -> Ridge:
         """Return the ridge that :meth:`state` described."""
         made = cls(config)
-        made.alpha = float(state["alpha"])
+        made.alpha = float(np.ravel(state["alpha"])[0])
         made._state = {key: np.asarray(value) for key, value in state.items() if key != "alpha"}
         return made
 
@@ -117,7 +117,7 @@ class Ridge:
                     self._inputs(held, state) @ state["weight"] + state["mean_y"]
                 )
                 if self.config.center_sections:
-                    difference = difference - np.nanmean(difference, axis=0)
+                    difference = difference - _known_mean(difference)
                 errors[alpha] += float(np.nansum(difference**2))
         return min(errors, key=errors.__getitem__)
 
@@ -134,11 +134,11 @@ class Ridge:
             state["axes"] = axes[: self.config.num_components].T
         x_ND = self._inputs(table, state)
         y_NG = table.y_NG.astype(np.float64)
-        state["mean_y"] = np.nanmean(y_NG, axis=0)
+        state["mean_y"] = _known_mean(y_NG)
         target_NG = y_NG - state["mean_y"]
         if self.config.center_sections:
             for _, places in table.by_section():
-                target_NG[places] -= np.nanmean(target_NG[places], axis=0)
+                target_NG[places] -= _known_mean(target_NG[places])
         state["weight"] = _solve(x_ND, target_NG, alpha)
         return state
 
@@ -200,6 +200,13 @@ def _solve(x_ND: Floats, y_NG: Floats, alpha: float) -> Floats:
             gram = x.T @ x + alpha * np.eye(x.shape[1])
             weight[:, genes] = np.linalg.solve(gram, x.T @ y)
     return weight
+
+
+def _known_mean(values_NG: Floats) -> Floats:
+    """Return the mean of each column over what is known; 0 where nothing is."""
+    known = np.isfinite(values_NG)
+    mean: Floats = np.where(known, values_NG, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return mean
 
 
 def _take(table: SpotTable, places: NDArray[np.int64]) -> SpotTable:
