@@ -69,10 +69,11 @@ def test_the_arrows_have_no_cycle():
         todo = {room: names for room, names in todo.items() if room not in free}
 
 
-def test_data_prep_knows_only_the_format_of_datasets():
-    modules = {name for name in imports_of("data_prep") if name.startswith("seq2exp.dataset")}
+@pytest.mark.parametrize("room", ["dataset", "spatial"])
+def test_data_prep_knows_only_the_format(room):
+    modules = {name for name in imports_of("data_prep") if name.startswith(f"seq2exp.{room}")}
     assert modules
-    assert all(name.startswith("seq2exp.dataset.format") for name in modules)
+    assert all(name.startswith(f"seq2exp.{room}.format") for name in modules)
 
 
 @pytest.mark.parametrize("room", ["nn", "encoders", "models"])

@@ -23,6 +23,9 @@ PAGE_OF_COMMAND = {
     "simulate": "simulator",
     "elements compare": "elements_compare",
     "elements check": "elements_check",
+    "spatial prepare": "spatial_cohort",
+    "spatial train": "spatial",
+    "spatial evaluate": "spatial",
 }
 
 
@@ -93,7 +96,8 @@ def test_commands_in_pages_are_understood(page):
             continue
         parser = build_parser(words[0])
         args, rest = parser.parse_known_args(words)
-        assert not rest or words[0] in ("prepare", "train", "simulate"), words
+        free = ("prepare", "train", "simulate", "spatial prepare", "spatial train")
+        assert not rest or words[0] in free, words
         for path in getattr(args, "config", None) or []:
             if str(path).startswith("configs/"):
                 assert (ROOT / path).is_file(), words

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import DataConfig
+from data_prep.histology.config import CohortConfig
 from seq2exp.core.config import load_config, load_yaml
+from seq2exp.spatial.config import SpatialConfig
 from seq2exp.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -176,9 +178,10 @@ def test_code_is_plain_ascii_and_files_are_short():
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_configuration_is_bound_to_its_dataclass(path):
     """The models of configs/train are built in tests/training/test_configs.py."""
-    kinds = {"data": DataConfig, "train": TrainConfig}
-    folder = path.relative_to(ROOT / "configs").parts[0]
-    config = load_config(kinds[folder], [path])
+    kinds = {"data": DataConfig, "train": TrainConfig, "spatial": SpatialConfig}
+    folders = path.relative_to(ROOT / "configs").parts
+    kind = CohortConfig if folders[:2] == ("spatial", "data") else kinds[folders[0]]
+    config = load_config(kind, [path])
     assert load_yaml(path)
     assert config
 

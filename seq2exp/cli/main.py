@@ -39,6 +39,9 @@ COMMANDS = {
     "attribute": "what each base and track bin contributes to a prediction",
     "motifs": "enrichment of a motif file in elements, with matched background and FDR",
     "report": "one HTML page about a run",
+    "spatial prepare": "tissue images, spots and counts -> cohort folder",
+    "spatial train": "cohort -> a system fitted on every fold; continues a killed run",
+    "spatial evaluate": "accuracy on held-out tissue beside controls, with intervals",
 }
 
 logger = logging.getLogger("seq2exp")

@@ -1,0 +1,1 @@
+"""Tissue images, spots and counts to a cohort folder."""

@@ -1,0 +1,215 @@
+"""Raw sections to one cohort folder: check everything, cut patches, write once.
+
+The folder appears whole or not at all. All sections are read and checked before the first patch is
+cut, so a mistake in the last one costs no time.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep.histology.checks import alignment, keep_spots, physical_scale, require_on_image
+from data_prep.histology.config import CohortConfig, SectionConfig
+from data_prep.histology.genes import GeneTable, read_gene_table
+from data_prep.histology.image import TissueImage, open_image
+from data_prep.histology.section import RawSection, read_section
+from data_prep.histology.stain import Macenko
+from seq2exp import __version__
+from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
+from seq2exp.core.files import atomic_directory, refuse_existing, require_space, safe_name, sha256
+from seq2exp.core.progress import track
+from seq2exp.spatial import format as layout
+from seq2exp.spatial.format import CohortManifest, PatchInfo, SectionInfo
+
+__all__ = ["prepare_cohort"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """A section that passed every check, without its image."""
+
+    section: RawSection
+    um_per_px: float
+    left_out: dict[str, int]
+    notes: dict[str, float]
+    size: tuple[int, int]
+
+
+def prepare_cohort(
+    config: CohortConfig,
+    source: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> CohortManifest:
+    """Write a cohort folder.
+
+    Parameters
+    ----------
+    config : CohortConfig
+    source : Path
+        Folder that relative paths of the configuration start from.
+    out : Path
+        Folder to write.
+    overwrite : bool
+        Replace an existing folder.
+    progress : bool
+        Report progress.
+
+    Raises
+    ------
+    InputError, FormatError, ConfigError
+        Inputs cannot be used; the message names file, finding and remedy.
+    """
+    source, out = Path(source), Path(out)
+    refuse_existing(out, overwrite=overwrite)
+    table = read_gene_table(config.genes, source)
+    checked = [_check(section, config, source) for section in config.sections]
+    num_spots = sum(len(one.section.x) for one in checked)
+    require_space(out.parent, num_spots * config.patch.px**2 * 3)
+    with atomic_directory(out, overwrite=overwrite) as partial:
+        for name in ("sections", "patches", "images"):
+            (partial / name).mkdir()
+        reference: Macenko | None = None
+        infos = []
+        for one in track(checked, total=len(checked), label="sections", enabled=progress):
+            image = open_image(one.section.image, max_megapixels=config.max_megapixels)
+            if config.patch.stain == "macenko":
+                fitted = Macenko.fit(image.pixels_HW3)
+                reference = reference or fitted
+                image = TissueImage(image.path, fitted.transform(image.pixels_HW3, reference))
+            infos.append(_write_section(one, image, config, table, partial))
+        files = {
+            str(path.relative_to(partial)): sha256(path)
+            for path in sorted(partial.rglob("*"))
+            if path.is_file()
+        }
+        manifest = CohortManifest(
+            config.name,
+            infos,
+            PatchInfo(config.patch.px, config.patch.um, config.patch.stain),
+            gene_ids="ensembl" if table.ids else "symbol",
+            package_version=__version__,
+            files=files,
+        )
+        layout.write_manifest(manifest, partial)
+    return manifest
+
+
+def _check(config: SectionConfig, cohort: CohortConfig, source: Path) -> _Checked:
+    section = read_section(config, cohort, source)
+    image = open_image(section.image, max_megapixels=cohort.max_megapixels)
+    require_on_image(section, image)
+    section, left_out = keep_spots(section, min_umi=cohort.min_umi)
+    um_per_px = physical_scale(section)
+    notes = alignment(section, image)
+    on, off = notes["saturation_on_spots"], notes["saturation_off_spots"]
+    if cohort.check_alignment and on <= off:
+        raise InputError(
+            facts(
+                f"section {section.name}",
+                found=f"colour saturation {on:.1f} on the spots and {off:.1f} off them",
+                expected="spots on stained tissue",
+                fix="check x and y, and the resolution of the image; "
+                "check_alignment: false takes it as it is",
+            )
+        )
+    side = cohort.patch.um / um_per_px
+    if side < cohort.patch.px / 8:
+        warnings.warn(
+            facts(
+                f"section {section.name}",
+                found=f"{side:.0f} pixels in {cohort.patch.um:g} micrometres",
+                expected=f"about {cohort.patch.px}, the side of a patch",
+                fix="use a smaller patch.px, or an image of higher resolution",
+            ),
+            Seq2ExpWarning,
+            stacklevel=3,
+        )
+    return _Checked(section, um_per_px, left_out, notes, (image.width, image.height))
+
+
+def _write_section(
+    one: _Checked, image: TissueImage, config: CohortConfig, table: GeneTable, folder: Path
+) -> SectionInfo:
+    section, px = one.section, config.patch.px
+    side = config.patch.um / one.um_per_px
+    patches = np.lib.format.open_memmap(
+        layout.patches_path(folder, section.name),
+        mode="w+",
+        dtype=np.uint8,
+        shape=(len(section.x), px, px, 3),
+    )
+    for spot, (x, y) in enumerate(zip(section.x, section.y, strict=True)):
+        patches[spot] = image.patch(x, y, side=side, px=px)
+    patches.flush()
+    del patches
+    place = str(section.image.absolute())
+    if config.images == "copy":
+        place = f"images/{safe_name(section.name)}{section.image.suffix}"
+        shutil.copyfile(section.image, folder / place)
+    pitch, diameter = section.spot_pitch_um, section.spot_diameter_um
+    info = SectionInfo(
+        section.name,
+        section.patient,
+        num_spots=len(section.x),
+        num_genes=len(section.genes),
+        um_per_px=one.um_per_px,
+        image=place,
+        width=one.size[0],
+        height=one.size[1],
+        image_sha256=sha256(section.image),
+        spot_pitch_um=float(pitch) if pitch else float("nan"),
+        spot_diameter_um=float(diameter) if diameter else float("nan"),
+        grid=section.grid,
+        left_out=one.left_out,
+        notes=one.notes,
+    )
+    _write_table(section, info, table, layout.section_path(folder, section.name))
+    return info
+
+
+def _write_table(section: RawSection, info: SectionInfo, table: GeneTable, path: Path) -> None:
+    import anndata
+
+    total = np.asarray(section.counts.sum(axis=1)).ravel()
+    obs = pd.DataFrame(
+        {
+            "section": section.name,
+            "patient": section.patient,
+            "array_row": section.array_row,
+            "array_col": section.array_col,
+            "total_counts": total.astype(np.int64),
+        }
+    )
+    for column in section.labels:
+        obs[str(column)] = section.labels[column].to_numpy()
+    obs.index = pd.Index(
+        [
+            f"{section.name}_{column}x{row}"
+            for row, column in zip(section.array_row, section.array_col, strict=True)
+        ]
+    )
+    var = table.describe(section.genes, section.gene_ids)
+    data = anndata.AnnData(X=section.counts, obs=obs, var=var)
+    data.obsm["spatial"] = np.column_stack([section.x, section.y])
+    data.uns["image"] = {
+        "file": info.image,
+        "width": info.width,
+        "height": info.height,
+        "um_per_px": info.um_per_px,
+        "spot_pitch_px": info.spot_pitch_um / info.um_per_px,
+        "spot_diameter_px": info.spot_diameter_um / info.um_per_px,
+        "grid": info.grid,
+    }
+    data.write_h5ad(path, compression="gzip")

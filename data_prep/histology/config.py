@@ -1,0 +1,136 @@
+"""The configuration of a cohort: what ``configs/spatial/*.yaml`` may say of its data.
+
+Every path is relative to the ``source`` folder that ``seq2exp spatial prepare`` is given, or
+absolute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from seq2exp.core.errors import ConfigError, facts
+
+__all__ = ["CohortConfig", "GeneTableConfig", "PatchConfig", "SectionConfig"]
+
+Layout = Literal["h5ad", "st"]
+
+
+@dataclass(frozen=True)
+class SectionConfig:
+    """One section of tissue."""
+
+    name: str
+    """Unique name."""
+    patient: str = ""
+    """Patient; required unless the table says it."""
+    layout: Layout = "h5ad"
+    """h5ad: an AnnData; st: a table of counts, a table of spots and an image, as Spatial
+    Transcriptomics data are published."""
+    table: str = ""
+    """The AnnData, or the table of counts (rows ``{x}x{y}``, columns symbols)."""
+    spots: str = ""
+    """Table of spots, for st: x, y and their pixels (pixel_x and pixel_y, or px and py)."""
+    image: str = ""
+    """Image; for h5ad the one it names when empty."""
+    um_per_px: float | None = None
+    """Micrometres per pixel; what the AnnData says when not given. For st it follows from the pitch
+    of the spots."""
+
+    def __post_init__(self) -> None:
+        needed = {"table": self.table}
+        if self.layout == "st":
+            needed |= {"spots": self.spots, "image": self.image, "patient": self.patient}
+        missing = [key for key, value in needed.items() if not value]
+        if missing:
+            raise ConfigError(
+                facts(
+                    f"section {self.name}, layout {self.layout}",
+                    found=f"no {', '.join(missing)}",
+                    expected="a value",
+                    fix=f"add it; layouts are {', '.join(get_args(Layout))}",
+                )
+            )
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """The square of tissue that stands for a spot."""
+
+    um: float = 165.0
+    """Side of the square in micrometres: images of any resolution give the same field of view."""
+    px: int = 224
+    """Side of the stored patch in pixels."""
+    stain: Literal["none", "macenko"] = "none"
+    """Normalise the colours of every section to one reference (Macenko et al. 2009)."""
+
+    def __post_init__(self) -> None:
+        if not (self.um > 0 and 8 <= self.px <= 1024):
+            raise ConfigError(
+                facts(
+                    "patch",
+                    found=f"um {self.um:g}, px {self.px}",
+                    expected="um > 0 and px between 8 and 1024",
+                    fix="change it",
+                )
+            )
+
+
+@dataclass(frozen=True)
+class GeneTableConfig:
+    """Ids for genes that sections know by symbol."""
+
+    gtf: str = ""
+    """GTF with gene_id and gene_name; without one genes are known by symbol."""
+    synonyms: str = ""
+    """Table with columns ``symbol`` and ``current``: old symbols and what they are called now."""
+
+
+@dataclass(frozen=True)
+class CohortConfig:
+    """A cohort of sections."""
+
+    name: str
+    """Name of the cohort."""
+    sections: list[SectionConfig]
+    """The sections."""
+    patch: PatchConfig = field(default_factory=PatchConfig)
+    """How patches are cut."""
+    genes: GeneTableConfig = field(default_factory=GeneTableConfig)
+    """Ids of genes."""
+    spot_pitch_um: float = 200.0
+    """Distance of neighbouring spots on the slide, for st: 200 for the first arrays, 150 for later
+    ones."""
+    spot_diameter_um: float = 100.0
+    """Diameter of a spot, for st."""
+    min_umi: int = 100
+    """Spots with fewer counts are left out and counted."""
+    images: Literal["copy", "reference"] = "copy"
+    """Copy images into the cohort, so that it is whole, or remember where they lie."""
+    max_megapixels: float = 1000.0
+    """Larger images are refused: a damaged header can claim any size."""
+    check_alignment: bool = True
+    """Refuse a section whose spots are no more coloured than the glass around them, as when x and y
+    were exchanged."""
+
+    def __post_init__(self) -> None:
+        names = [section.name for section in self.sections]
+        repeated = {name for name in names if names.count(name) > 1}
+        if not names or repeated:
+            raise ConfigError(
+                facts(
+                    "sections",
+                    found=f"{', '.join(sorted(repeated))} more than once" if repeated else "none",
+                    expected="one or more, each with a name of its own",
+                    fix="rename or add",
+                )
+            )
+        if self.min_umi < 1 or not self.max_megapixels > 0:
+            raise ConfigError(
+                facts(
+                    "min_umi, max_megapixels",
+                    found=f"{self.min_umi}, {self.max_megapixels:g}",
+                    expected="at least 1, and above 0",
+                    fix="change it",
+                )
+            )

@@ -1,0 +1,1 @@
+"""Expression in space from tissue images: cohorts, systems, one protocol."""

@@ -1,0 +1,87 @@
+"""The configuration of a spatial run: what ``configs/spatial/*.yaml`` may say of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from seq2exp.core.errors import ConfigError, facts
+from seq2exp.spatial.folds import FoldConfig
+from seq2exp.spatial.panels import PanelConfig
+from seq2exp.spatial.recipes import LabelRecipe, named_recipe
+
+__all__ = ["SpatialConfig", "SpatialFitConfig"]
+
+
+@dataclass(frozen=True)
+class SpatialFitConfig:
+    """How a system that learns by gradients is trained."""
+
+    max_epochs: int = 100
+    """Largest number of passes over the training spots."""
+    patience: int = 15
+    """Passes without a better validation score before training stops; 0 never stops early."""
+    batch_size: int = 64
+    """Spots per step."""
+    lr: float = 1.0e-3
+    """Learning rate (AdamW)."""
+    weight_decay: float = 1.0e-2
+    """Weight decay of matrices; biases, norms and temperatures have none."""
+    warmup_steps: int = 0
+    """Steps over which the rate rises from 0."""
+    clip_norm: float = 5.0
+    """Largest norm of the gradient; 0 for no limit."""
+    seed: int = 0
+    """Of weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        if min(self.max_epochs, self.batch_size) < 1 or not self.lr > 0 or self.patience < 0:
+            raise ConfigError(
+                facts(
+                    "fit",
+                    found=f"max_epochs {self.max_epochs}, batch_size {self.batch_size}, "
+                    f"lr {self.lr}, patience {self.patience}",
+                    expected="epochs and batch of 1 or more, lr above 0, patience of 0 or more",
+                    fix="change it",
+                )
+            )
+
+
+@dataclass(frozen=True)
+class SpatialConfig:
+    """A system and the protocol it is judged under."""
+
+    system: dict[str, Any] = field(default_factory=lambda: {"name": "ridge"})
+    """``name`` of the system and its settings (docs/spatial)."""
+    recipe: str = "default"
+    """Name of a label recipe, or ``custom`` with ``labels``."""
+    labels: LabelRecipe | None = None
+    """A recipe of your own."""
+    panel: PanelConfig = field(default_factory=PanelConfig)
+    """Which genes are predicted."""
+    folds: FoldConfig = field(default_factory=FoldConfig)
+    """Who is held out."""
+    encoder: str = "colour_stats"
+    """What makes features of patches."""
+    fit: SpatialFitConfig = field(default_factory=SpatialFitConfig)
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        if (self.recipe == "custom") != (self.labels is not None):
+            raise ConfigError(
+                facts(
+                    "recipe",
+                    found=f"{self.recipe} {'with' if self.labels else 'without'} labels",
+                    expected="a named recipe, or custom with labels",
+                    fix="use one of the two",
+                )
+            )
+        if "name" not in self.system:
+            raise ConfigError(
+                facts("system", found="no name", expected="name: ridge", fix="name a system")
+            )
+
+    @property
+    def label_recipe(self) -> LabelRecipe:
+        """The recipe, looked up."""
+        return self.labels if self.labels is not None else named_recipe(self.recipe)

@@ -1,0 +1,287 @@
+"""A spatial run: every fold of a protocol fitted, and one system on all spots for new tissue.
+
+::
+
+    RUN/config.yaml                 the resolved configuration
+    RUN/manifest.json               versions, cohort, checksums, state
+    RUN/folds/<name>/fold.json      rows of the spots by section, whether it leaks
+    RUN/folds/<name>/labels.json    panel and fitted recipe
+    RUN/folds/<name>/model.safetensors
+    RUN/final/                      the same, fitted on every spot
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+import seq2exp
+from seq2exp.core.config import bind, dump_yaml, load_config, to_dict
+from seq2exp.core.errors import ConfigError, FormatError, InputError, facts
+from seq2exp.core.files import atomic_directory, file_lock, read_json, safe_name, sha256, write_json
+from seq2exp.spatial.cohort import SpatialCohort
+from seq2exp.spatial.config import SpatialConfig
+from seq2exp.spatial.data import FoldLabels, fit_labels, spot_table
+from seq2exp.spatial.evaluation import FoldResult, judge_fold
+from seq2exp.spatial.folds import Fold, Spots, make_folds
+from seq2exp.spatial.format import manifest_path
+from seq2exp.spatial.panels import GenePanel
+from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
+from seq2exp.spatial.systems.registry import build_closed, system_config
+from seq2exp.spatial.systems.ridge import Ridge
+
+__all__ = ["FittedFold", "SpatialRun", "evaluate_run", "open_spatial_run", "train_run"]
+
+logger = logging.getLogger(__name__)
+Features = Mapping[str, NDArray[np.float32]]
+_FINAL = "final"
+
+
+@dataclass(frozen=True, eq=False)
+class FittedFold:
+    """A fold and what was fitted on it."""
+
+    fold: Fold
+    labels: FoldLabels
+    system: Ridge
+
+
+@dataclass(frozen=True, eq=False)
+class SpatialRun:
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+    config : SpatialConfig
+    manifest : dict
+    """
+
+    folder: Path
+    config: SpatialConfig
+    manifest: dict[str, Any]
+
+    @property
+    def fold_names(self) -> list[str]:
+        """Names of the folds, in their order."""
+        return list(self.manifest["folds"])
+
+    def fold(self, name: str) -> FittedFold:
+        """Return a fitted fold, or ``final``."""
+        place = self.folder / (_FINAL if name == _FINAL else f"folds/{safe_name(name)}")
+        return _load_fold(place, self.config)
+
+
+def train_run(
+    config: SpatialConfig,
+    data: Path,
+    out: Path,
+    *,
+    features: Features,
+    progress: bool = True,
+) -> SpatialRun:
+    """Fit every fold and the final system; folds that stand are kept.
+
+    Parameters
+    ----------
+    config : SpatialConfig
+    data : Path
+        Cohort folder.
+    out : Path
+        Run folder; a folder of another configuration or cohort is refused.
+    features : mapping of str to float32 array
+        Features of all spots by section.
+    progress : bool
+
+    Raises
+    ------
+    InputError, ConfigError, FormatError
+        What cannot be used, and why.
+    """
+    cohort, out = SpatialCohort(data), Path(out)
+    system_config(config.system)
+    folds = make_folds(cohort, config.folds)
+    everything = {info.name: np.arange(info.num_spots) for info in cohort.manifest.sections}
+    empty: Spots = {}
+    out.mkdir(parents=True, exist_ok=True)
+    with file_lock(out / ".lock", what=f"run {out}"):
+        manifest = _start(config, cohort, folds, out)
+        for fold in [*folds, Fold(_FINAL, everything, empty, empty)]:
+            place = out / (_FINAL if fold.name == _FINAL else f"folds/{safe_name(fold.name)}")
+            if place.exists():
+                continue
+            if progress:
+                logger.info("fold %s", fold.name)
+            labels = fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe)
+            table = spot_table(cohort, fold.fitting, labels, training=True, features=features)
+            system = build_closed(config.system).fit(table)
+            with atomic_directory(place) as partial:
+                _save_fold(FittedFold(fold, labels, system), partial)
+        manifest["state"] = "finished"
+        write_json(manifest, out / "manifest.json")
+    return SpatialRun(out, config, manifest)
+
+
+def _start(
+    config: SpatialConfig, cohort: SpatialCohort, folds: list[Fold], out: Path
+) -> dict[str, Any]:
+    manifest = {
+        "state": "running",
+        "version": seq2exp.__version__,
+        "cohort": str(cohort.root),
+        "cohort_sha256": sha256(manifest_path(cohort.root)),
+        "folds": [fold.name for fold in folds],
+        "leaky": any(fold.leaky for fold in folds),
+    }
+    known = out / "config.yaml"
+    if known.is_file():
+        old = read_json(out / "manifest.json")
+        same = to_dict(load_config(SpatialConfig, [known])) == to_dict(config)
+        if not same or old.get("cohort_sha256") != manifest["cohort_sha256"]:
+            raise ConfigError(
+                facts(
+                    f"run {out}",
+                    found=f"a run of another {'cohort' if same else 'configuration'}",
+                    expected="a new folder, or the same configuration and cohort",
+                    fix="give another --out",
+                )
+            )
+    dump_yaml(config, known)
+    write_json(manifest, out / "manifest.json")
+    return manifest
+
+
+def _save_fold(fitted: FittedFold, folder: Path) -> None:
+    fold, labels = fitted.fold, fitted.labels
+    parts = {"train": fold.train, "valid": fold.valid, "test": fold.test}
+    rows = {
+        name: {section: places.tolist() for section, places in spots.items()}
+        for name, spots in parts.items()
+    }
+    write_json({"name": fold.name, "leaky": fold.leaky, **rows}, folder / "fold.json")
+    recipe = labels.recipe
+    write_json(
+        {
+            "panel": labels.panel.to_dict(),
+            "recipe": to_dict(recipe.recipe),
+            "target": recipe.target,
+            "shift": None if recipe.shift_G is None else recipe.shift_G.tolist(),
+            "width": None if recipe.width_G is None else recipe.width_G.tolist(),
+        },
+        folder / "labels.json",
+    )
+    arrays = {key: np.ascontiguousarray(value) for key, value in fitted.system.state().items()}
+    save_file(arrays, str(folder / "model.safetensors"))
+
+
+def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
+    if not (folder / "model.safetensors").is_file():
+        raise FormatError(
+            facts(
+                str(folder),
+                found="no model.safetensors",
+                expected="a fitted fold",
+                fix="run `seq2exp spatial train` again; it continues",
+            )
+        )
+    about, kept = read_json(folder / "fold.json"), read_json(folder / "labels.json")
+    spots = {
+        part: {name: np.asarray(rows, np.int64) for name, rows in about[part].items()}
+        for part in ("train", "valid", "test")
+    }
+    fold = Fold(about["name"], **spots, leaky=bool(about["leaky"]))
+    scale = [None if kept[key] is None else np.asarray(kept[key]) for key in ("shift", "width")]
+    recipe = FittedRecipe(
+        bind(LabelRecipe, kept["recipe"], where=str(folder / "labels.json")),
+        float(kept["target"]),
+        *scale,
+    )
+    labels = FoldLabels(GenePanel.from_dict(kept["panel"]), recipe)
+    state = load_file(str(folder / "model.safetensors"))
+    return FittedFold(fold, labels, Ridge.from_state(system_config(config.system), state))
+
+
+def open_spatial_run(folder: Path) -> SpatialRun:
+    """Open a finished run.
+
+    Raises
+    ------
+    InputError
+        There is no run, or it is not finished.
+    """
+    folder = Path(folder)
+    if not (folder / "manifest.json").is_file() or not (folder / "config.yaml").is_file():
+        raise InputError(
+            facts(
+                str(folder),
+                found="no spatial run",
+                expected="a folder that `seq2exp spatial train` wrote",
+                fix="check the path",
+            )
+        )
+    manifest = read_json(folder / "manifest.json")
+    if manifest.get("state") != "finished":
+        raise InputError(
+            facts(
+                str(folder),
+                found=f"a run that is {manifest.get('state')}",
+                expected="a finished one",
+                fix="run `seq2exp spatial train` again; it continues",
+            )
+        )
+    return SpatialRun(folder, load_config(SpatialConfig, [folder / "config.yaml"]), manifest)
+
+
+def evaluate_run(
+    run: SpatialRun, *, features: Features, data: Path | None = None
+) -> list[FoldResult]:
+    """Judge every fold of a run on its held-out spots.
+
+    Parameters
+    ----------
+    run : SpatialRun
+    features : mapping of str to float32 array
+        Features of all spots by section.
+    data : Path, optional
+        The cohort, where it is not at the recorded place.
+
+    Raises
+    ------
+    ConfigError
+        The cohort is not the one of the training.
+    """
+    cohort = SpatialCohort(data or Path(run.manifest["cohort"]))
+    if sha256(manifest_path(cohort.root)) != run.manifest["cohort_sha256"]:
+        raise ConfigError(
+            facts(
+                f"cohort {cohort.root}",
+                found="another cohort than that of the training",
+                expected="the same: folds name spots by their row",
+                fix="give that cohort, or train again",
+            )
+        )
+    results = []
+    for name in run.fold_names:
+        fitted = run.fold(name)
+        tables = [
+            spot_table(cohort, spots, fitted.labels, training=training, features=features)
+            for spots, training in ((fitted.fold.fitting, True), (fitted.fold.test, False))
+        ]
+        results.append(
+            judge_fold(
+                fitted.system.predict,
+                fitting=tables[0],
+                test=tables[1],
+                genes=fitted.labels.panel.gene_id,
+                name=name,
+                leaky=fitted.fold.leaky,
+            )
+        )
+    return results

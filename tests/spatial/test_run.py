@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from seq2exp.core.errors import ConfigError, InputError
+from seq2exp.spatial.config import SpatialConfig
+from seq2exp.spatial.data import fit_labels, shuffled_patches, spot_table
+from seq2exp.spatial.evaluation import evaluation_rows
+from seq2exp.spatial.folds import FoldConfig, make_folds
+from seq2exp.spatial.panels import PanelConfig
+from seq2exp.spatial.recipes import RECIPES
+from seq2exp.spatial.run import evaluate_run, open_spatial_run, train_run
+from seq2exp.spatial.systems.ridge import Ridge, RidgeConfig, neighbour_mean
+
+CONFIG = SpatialConfig(
+    system={"name": "ridge", "alpha": 10.0, "neighbours": False},
+    panel=PanelConfig("heg", 20),
+    folds=FoldConfig(),
+)
+
+
+@pytest.fixture(scope="module")
+def run(cohort, features, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    return train_run(CONFIG, cohort.root, out, features=features, progress=False)
+
+
+def tables_of(cohort, features, *, kind="patient", panel=20):
+    fold = make_folds(cohort, FoldConfig(kind))[0]
+    labels = fit_labels(cohort, fold, panel=PanelConfig("heg", panel), recipe=RECIPES["default"])
+    fitting = spot_table(cohort, fold.fitting, labels, training=True, features=features)
+    test = spot_table(cohort, fold.test, labels, training=False, features=features)
+    return labels, fitting, test
+
+
+def test_planted_genes_are_predicted_and_shuffled_patches_give_nothing(run, features):
+    rows = {
+        (row["name"], row["metric"]): row
+        for row in evaluation_rows(evaluate_run(run, features=features), num_resamples=200)
+    }
+    # A third of the panel follows the colour of the patches.
+    assert rows["model", "pearson"]["low"] > 0.1
+    assert rows["model", "pearson"]["split"] == "test"
+    shuffled = rows["shuffled patches", "pearson"]
+    assert shuffled["low"] < 0 < shuffled["high"]
+    assert rows["shuffled patches", "pearson_difference"]["low"] > 0
+    assert rows["train mean", "mse_difference"]["high"] < 0
+    assert rows["train mean", "pearson"]["value"] == 0
+    assert ("depth", "mse") not in rows
+    assert rows["model", "n_const_truth"]["value"] == 0
+
+
+def test_panel_and_recipe_do_not_see_the_held_out_sections(cohort, features):
+    """The genes of a fold stay what they are when the test counts are made up."""
+    fold = make_folds(cohort)[0]
+    before = fit_labels(cohort, fold, panel=PanelConfig("var", 9), recipe=RECIPES["hescape_mlp"])
+    sections = {name: cohort.section(name).counts_NA for name in fold.test}
+    try:
+        for name in sections:
+            changed = cohort.section(name).counts_NA * 7
+            object.__setattr__(cohort.section(name), "counts_NA", changed)
+        after = fit_labels(cohort, fold, panel=PanelConfig("var", 9), recipe=RECIPES["hescape_mlp"])
+    finally:
+        for name, counts in sections.items():
+            object.__setattr__(cohort.section(name), "counts_NA", counts)
+    assert before.panel.gene_id == after.panel.gene_id
+    assert before.recipe.target == after.recipe.target
+
+
+def test_folds_load_as_they_were_saved(run, cohort, features):
+    fitted = open_spatial_run(run.folder).fold("A")
+    labels, fitting, test = tables_of(cohort, features)
+    again = Ridge(RidgeConfig(alpha=10.0, neighbours=False)).fit(fitting)
+    np.testing.assert_allclose(fitted.system.predict(test), again.predict(test), atol=1e-12)
+    assert fitted.labels.panel.gene_id == labels.panel.gene_id
+    assert (
+        open_spatial_run(run.folder).fold("final").labels.panel.rule.endswith("4 training sections")
+    )
+
+
+def test_a_run_goes_on_where_it_stopped(run, cohort, features, tmp_path):
+    """A fold that stands is kept; one that is missing is fitted to the same numbers."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run.folder, copy)
+    shutil.rmtree(copy / "folds" / "B")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"state": "running"}))
+    with pytest.raises(InputError, match="running"):
+        open_spatial_run(copy)
+    kept = (copy / "folds" / "A" / "model.safetensors").stat().st_mtime_ns
+    train_run(CONFIG, cohort.root, copy, features=features, progress=False)
+    assert (copy / "folds" / "A" / "model.safetensors").stat().st_mtime_ns == kept
+    for name in ("A", "B"):
+        place = f"folds/{name}/model.safetensors"
+        assert (copy / place).read_bytes() == (run.folder / place).read_bytes()
+    other = SpatialConfig(system={"name": "ridge", "alpha": 20.0})
+    with pytest.raises(ConfigError, match="another configuration"):
+        train_run(other, cohort.root, copy, features=features, progress=False)
+
+
+def test_ridge_against_the_closed_form(cohort, features):
+    """Without centring, clipping and neighbours it is the textbook solution on scaled features."""
+    _, fitting, test = tables_of(cohort, features)
+    config = RidgeConfig(alpha=3.0, neighbours=False, clip=0.0, center_sections=False)
+    found = Ridge(config).fit(fitting).predict(test)
+    x, y = fitting.feat_ND.astype(float), fitting.y_NG.astype(float)
+    scale = x.std(axis=0)
+    scale[scale < 1e-9] = np.inf
+    design = (x - x.mean(axis=0)) / scale
+    weight = np.linalg.lstsq(
+        np.vstack([design, np.sqrt(3.0) * np.eye(design.shape[1])]),
+        np.vstack([y - y.mean(axis=0), np.zeros((design.shape[1], y.shape[1]))]),
+        rcond=None,
+    )[0]
+    expected = (test.feat_ND - x.mean(axis=0)) / scale @ weight + y.mean(axis=0)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_genes_missing_in_a_section_are_fitted_on_the_others(cohort, features):
+    _, fitting, test = tables_of(cohort, features)
+    holes = fitting.y_NG.copy()
+    holes[fitting.section_N == fitting.section_N[0], 4] = np.nan
+    import dataclasses
+
+    config = RidgeConfig(alpha=3.0, neighbours=False)
+    partly = Ridge(config).fit(dataclasses.replace(fitting, y_NG=holes)).predict(test)
+    whole = Ridge(config).fit(fitting).predict(test)
+    assert np.isfinite(partly).all()
+    others = np.delete(np.arange(20), 4)
+    np.testing.assert_allclose(partly[:, others], whole[:, others], atol=1e-9)
+    assert not np.allclose(partly[:, 4], whole[:, 4])
+
+
+def test_the_order_of_spots_does_not_matter(cohort, features):
+    _, fitting, test = tables_of(cohort, features)
+    order = np.random.default_rng(0).permutation(len(test))
+    import dataclasses
+
+    fields = {
+        part.name: getattr(test, part.name)[order]
+        for part in dataclasses.fields(test)
+        if part.name.endswith(("_N", "_N2", "_NG", "_ND"))
+    }
+    fitted = Ridge(RidgeConfig(alpha=10.0)).fit(fitting)
+    moved = fitted.predict(dataclasses.replace(test, **fields))
+    np.testing.assert_allclose(moved, fitted.predict(test)[order], atol=1e-9)
+
+
+def test_neighbours_are_those_within_a_diagonal(cohort, features):
+    _, fitting, _ = tables_of(cohort, features)
+    mean = neighbour_mean(fitting)
+    name, places = next(fitting.by_section())
+    grid = fitting.grid_N2[places]
+    spot = 9
+    near = np.abs(grid - grid[spot]).max(axis=1) == 1
+    expected = fitting.feat_ND[places][near].mean(axis=0)
+    np.testing.assert_allclose(mean[places[spot]], expected, rtol=1e-5)
+    assert name in cohort.names
+
+
+def test_shuffling_keeps_sections_and_labels(cohort, features):
+    _, fitting, _ = tables_of(cohort, features)
+    moved = shuffled_patches(fitting, seed=1)
+    assert moved.y_NG is fitting.y_NG
+    for _, places in fitting.by_section():
+        before, after = (np.sort(t.feat_ND[places], axis=0) for t in (fitting, moved))
+        np.testing.assert_array_equal(before, after)
+        assert not np.array_equal(fitting.feat_ND[places], moved.feat_ND[places])
+
+
+def test_another_cohort_is_refused(run, features, tmp_path):
+    from tests.spatial.fakes import small_cohort
+
+    other = small_cohort(tmp_path, {"A1": "A", "B1": "B"})
+    with pytest.raises(ConfigError, match="another cohort"):
+        evaluate_run(run, features=features, data=other.root)
+    with pytest.raises(InputError, match="no spatial run"):
+        open_spatial_run(tmp_path)
+
+
+def test_settings_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match="recipe"):
+        SpatialConfig(recipe="custom")
+    with pytest.raises(ConfigError, match="no name"):
+        SpatialConfig(system={})
+    with pytest.raises(ConfigError, match="strengths above 0"):
+        RidgeConfig(alpha=-1)
