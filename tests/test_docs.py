@@ -25,6 +25,7 @@ PAGE_OF_COMMAND = {
     "elements check": "elements_check",
     "spatial prepare": "spatial_cohort",
     "spatial train": "spatial",
+    "spatial predict": "spatial",
     "spatial evaluate": "spatial",
 }
 

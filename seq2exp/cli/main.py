@@ -41,6 +41,7 @@ COMMANDS = {
     "report": "one HTML page about a run",
     "spatial prepare": "tissue images, spots and counts -> cohort folder",
     "spatial train": "cohort -> a system fitted on every fold; continues a killed run",
+    "spatial predict": "predicted expression of every spot, as AnnData",
     "spatial evaluate": "accuracy on held-out tissue beside controls, with intervals",
 }
 

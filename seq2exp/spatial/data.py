@@ -6,7 +6,8 @@ Axes: N spots of all sections together, G genes of the panel, D features.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,6 +96,24 @@ class SpotTable:
             places = np.flatnonzero(self.section_N == number)
             if places.size:
                 yield name, places
+
+    def joined(self, other: SpotTable) -> SpotTable:
+        """Return the spots of both, these first."""
+        both: dict[str, Any] = {
+            part.name: np.concatenate([getattr(self, part.name), getattr(other, part.name)])
+            for part in fields(self)
+            if isinstance(getattr(self, part.name), np.ndarray)
+        }
+        return replace(self, **both)
+
+    def take(self, places: NDArray[np.int64]) -> SpotTable:
+        """Return some of the spots, in the order given."""
+        chosen: dict[str, Any] = {
+            part.name: getattr(self, part.name)[places]
+            for part in fields(self)
+            if isinstance(getattr(self, part.name), np.ndarray)
+        }
+        return replace(self, **chosen)
 
     def batch(self, places: NDArray[np.int64]) -> SpotBatch:
         """Return some spots as tensors."""

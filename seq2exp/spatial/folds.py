@@ -23,6 +23,7 @@ __all__ = [
     "FoldConfig",
     "Spots",
     "gene_folds",
+    "inner_validation",
     "make_folds",
     "require_no_overlap",
     "spatial_blocks",
@@ -124,7 +125,7 @@ def make_folds(cohort: SpatialCohort, config: FoldConfig | None = None) -> list[
     folds = []
     for name, held_out in groups:
         fitting = {key: value for key, value in rows.items() if key not in held_out}
-        train, valid = _inner(cohort, fitting, config.seed)
+        train, valid = inner_validation(cohort, fitting, seed=config.seed)
         test = {key: rows[key] for key in held_out}
         leaky = bool({patients[key] for key in test} & {patients[key] for key in fitting})
         folds.append(Fold(name, train, valid, test, leaky))
@@ -155,8 +156,16 @@ def _patient_groups(patients: Mapping[str, str], config: FoldConfig) -> list[tup
     ]
 
 
-def _inner(cohort: SpatialCohort, fitting: Spots, seed: int) -> tuple[Spots, Spots]:
-    """Cut the inner validation from the training part: a patient, or a block of every section."""
+def inner_validation(
+    cohort: SpatialCohort, fitting: Spots, *, seed: int = 0
+) -> tuple[Spots, Spots]:
+    """Cut the inner validation from the training part: a patient, or a block of every section.
+
+    Returns
+    -------
+    train, valid : mapping of str to int64 array
+        Rows of the spots by section.
+    """
     patients = cohort.patients
     names = sorted({patients[section] for section in fitting})
     if len(names) > 1:

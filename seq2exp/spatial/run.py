@@ -20,22 +20,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 import seq2exp
 from seq2exp.core.config import bind, dump_yaml, load_config, to_dict
 from seq2exp.core.errors import ConfigError, FormatError, InputError, facts
 from seq2exp.core.files import atomic_directory, file_lock, read_json, safe_name, sha256, write_json
+from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
 from seq2exp.spatial.data import FoldLabels, fit_labels, spot_table
 from seq2exp.spatial.evaluation import FoldResult, judge_fold
-from seq2exp.spatial.folds import Fold, Spots, make_folds
+from seq2exp.spatial.fitting import FittedSystem, fit_system, load_system, save_system
+from seq2exp.spatial.folds import Fold, inner_validation, make_folds
 from seq2exp.spatial.format import manifest_path
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
-from seq2exp.spatial.systems.registry import build_closed, system_config
-from seq2exp.spatial.systems.ridge import Ridge
+from seq2exp.spatial.systems.registry import system_config
 
 __all__ = ["FittedFold", "SpatialRun", "evaluate_run", "open_spatial_run", "train_run"]
 
@@ -50,7 +50,7 @@ class FittedFold:
 
     fold: Fold
     labels: FoldLabels
-    system: Ridge
+    system: FittedSystem
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,24 +109,45 @@ def train_run(
     system_config(config.system)
     folds = make_folds(cohort, config.folds)
     everything = {info.name: np.arange(info.num_spots) for info in cohort.manifest.sections}
-    empty: Spots = {}
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / ".lock", what=f"run {out}"):
         manifest = _start(config, cohort, folds, out)
-        for fold in [*folds, Fold(_FINAL, everything, empty, empty)]:
+        last = Fold(_FINAL, *inner_validation(cohort, everything, seed=config.folds.seed), {})
+        for fold in [*folds, last]:
             place = out / (_FINAL if fold.name == _FINAL else f"folds/{safe_name(fold.name)}")
             if place.exists():
                 continue
             if progress:
                 logger.info("fold %s", fold.name)
-            labels = fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe)
-            table = spot_table(cohort, fold.fitting, labels, training=True, features=features)
-            system = build_closed(config.system).fit(table)
+            checkpoint = out / f".{safe_name(fold.name)}.checkpoint.pt"
+            fitted = _fit(config, cohort, fold, features, checkpoint)
             with atomic_directory(place) as partial:
-                _save_fold(FittedFold(fold, labels, system), partial)
+                _save_fold(fitted, partial)
+            checkpoint.unlink(missing_ok=True)
         manifest["state"] = "finished"
         write_json(manifest, out / "manifest.json")
     return SpatialRun(out, config, manifest)
+
+
+def _fit(
+    config: SpatialConfig, cohort: SpatialCohort, fold: Fold, features: Features, checkpoint: Path
+) -> FittedFold:
+    labels = fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe)
+    train, valid = (
+        spot_table(cohort, spots, labels, training=True, features=features)
+        for spots in (fold.train, fold.valid)
+    )
+    grids = [section.grid_N2.max(axis=0) + 1 for section in cohort.sections()]
+    rows, cols = np.max(grids, axis=0)
+    info = SystemInfo(
+        num_genes=len(labels.panel),
+        feat_dim=0 if train.feat_ND is None else int(train.feat_ND.shape[1]),
+        patch_px=cohort.manifest.patch.px,
+        grid_rows=int(rows),
+        grid_cols=int(cols),
+    )
+    system = fit_system(config.system, train, valid, config.fit, info=info, checkpoint=checkpoint)
+    return FittedFold(fold, labels, system)
 
 
 def _start(
@@ -177,8 +198,7 @@ def _save_fold(fitted: FittedFold, folder: Path) -> None:
         },
         folder / "labels.json",
     )
-    arrays = {key: np.ascontiguousarray(value) for key, value in fitted.system.state().items()}
-    save_file(arrays, str(folder / "model.safetensors"))
+    save_system(fitted.system, folder)
 
 
 def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
@@ -204,8 +224,7 @@ def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
         *scale,
     )
     labels = FoldLabels(GenePanel.from_dict(kept["panel"]), recipe)
-    state = load_file(str(folder / "model.safetensors"))
-    return FittedFold(fold, labels, Ridge.from_state(system_config(config.system), state))
+    return FittedFold(fold, labels, load_system(config.system, folder))
 
 
 def open_spatial_run(folder: Path) -> SpatialRun:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import nn
+
 from seq2exp.core.config import bind, require_known
-from seq2exp.spatial.systems.ridge import Ridge, RidgeConfig
+from seq2exp.spatial.batch import SystemInfo
+from seq2exp.spatial.systems.ridge import RidgeConfig
 
-__all__ = ["SYSTEMS", "build_closed", "system_config"]
+__all__ = ["CLOSED", "MODULES", "SYSTEMS", "build_module", "system_config"]
 
-SYSTEMS: dict[str, type] = {"ridge": RidgeConfig}
-"""Configuration of every system."""
+CLOSED = {"ridge": RidgeConfig}
+"""Configuration of systems that are solved, not trained."""
 
-CLOSED = {"ridge": Ridge}
-"""Systems that are solved, not trained."""
+MODULES: dict[str, tuple[type, Callable[[Any, SystemInfo], nn.Module]]] = {}
+"""Configuration and class of systems that learn by gradients."""
+
+SYSTEMS: dict[str, type] = {**CLOSED, **{name: pair[0] for name, pair in MODULES.items()}}
 
 
 def system_config(settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -31,6 +36,6 @@ def system_config(settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
     return bind(SYSTEMS[name], rest, where=f"system {name}")
 
 
-def build_closed(settings: Mapping[str, Any]) -> Ridge:
-    """Return a system that is solved, not yet fitted."""
-    return CLOSED[str(settings["name"])](system_config(settings))
+def build_module(settings: Mapping[str, Any], info: SystemInfo) -> nn.Module:
+    """Return a system that learns by gradients, with fresh weights."""
+    return MODULES[str(settings["name"])][1](system_config(settings), info)

@@ -111,8 +111,8 @@ class Ridge:
         for _, places in sections:
             rest = np.setdiff1d(np.arange(len(table)), places)
             for alpha in self.config.alphas:
-                state = self._fitted(_take(table, rest), alpha)
-                held = _take(table, places)
+                state = self._fitted(table.take(rest), alpha)
+                held = table.take(places)
                 difference = held.y_NG - (
                     self._inputs(held, state) @ state["weight"] + state["mean_y"]
                 )
@@ -207,14 +207,3 @@ def _known_mean(values_NG: Floats) -> Floats:
     known = np.isfinite(values_NG)
     mean: Floats = np.where(known, values_NG, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     return mean
-
-
-def _take(table: SpotTable, places: NDArray[np.int64]) -> SpotTable:
-    from dataclasses import fields, replace
-
-    chosen = {
-        part.name: getattr(table, part.name)[places]
-        for part in fields(table)
-        if part.name.endswith(("_N", "_N2", "_NG", "_ND")) and getattr(table, part.name) is not None
-    }
-    return replace(table, **chosen)

@@ -1,0 +1,110 @@
+"""`seq2exp spatial ...` from files to numbers, as a user types it."""
+
+from __future__ import annotations
+
+import json
+
+import anndata
+import numpy as np
+import pytest
+
+from seq2exp.cli.main import main
+from seq2exp.core.config import dump_yaml
+from tests.spatial.fakes import GENES, write_section
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spatial")
+    sections = {"A1": "A", "B1": "B", "C1": "C"}
+    for seed, (name, patient) in enumerate(sections.items()):
+        write_section(folder / "raw", name, patient, seed=seed)
+    config = {
+        "name": "small",
+        "sections": [{"name": name, "table": f"{name}.h5ad"} for name in sections],
+        "patch": {"um": 160.0, "px": 32},
+    }
+    dump_yaml(config, folder / "cohort.yaml")
+    settings = {
+        "system": {"name": "ridge", "alpha": 10.0},
+        "panel": {"kind": "heg", "num_genes": 20},
+    }
+    dump_yaml(settings, folder / "ridge.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(raw):
+    line = ["spatial", "prepare", "--quiet", "--config", raw / "cohort.yaml", "--source",
+            raw / "raw", "--out", raw / "cohort"]  # fmt: skip
+    assert main(list(map(str, line))) == 0
+    line = ["spatial", "train", "--quiet", "--config", raw / "ridge.yaml", "--data",
+            raw / "cohort", "--out", raw / "run"]  # fmt: skip
+    assert main(list(map(str, line))) == 0
+    return raw / "run"
+
+
+def test_numbers_are_printed_and_written(run, capsys):
+    out, table = run.parent / "rows.json", run.parent / "genes.tsv"
+    line = ["spatial", "evaluate", run, "--json", out, "--out", table, "--resamples", "100"]
+    assert main(list(map(str, line))) == 0
+    text = capsys.readouterr().out
+    assert "shuffled patches" in text
+    assert "folds by patient" in text
+    assert "leaky" not in text
+    rows = json.loads(out.read_text())["rows"]
+    keys = {"name", "metric", "split", "value", "low", "high", "n"}
+    assert all(set(row) == keys for row in rows)
+    found = next(row for row in rows if (row["name"], row["metric"]) == ("model", "pearson"))
+    assert f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]" in text
+    # Four tables of three sections and twenty genes, and the header.
+    assert len(table.read_text().splitlines()) == 1 + 4 * 3 * 20
+
+
+def test_predictions_open_as_anndata(run):
+    out = run.parent / "predicted"
+    line = ["spatial", "predict", run, "--data", run.parent / "cohort", "--out", out, "--quiet"]
+    assert main(list(map(str, line))) == 0
+    data = anndata.read_h5ad(out / "B1.h5ad")
+    assert data.shape == (42, 20)
+    assert data.obsm["spatial"].shape == (42, 2)
+    assert data.uns["seq2exp"]["system"] == "ridge"
+    assert data.layers["observed"].shape == data.X.shape
+    # Fitted on this section too, so the planted genes must be there.
+    planted = [gene for gene in data.var_names if int(gene[1:]) < 10]
+    part = data[:, planted]
+    r = [
+        np.corrcoef(part.X[:, i], part.layers["observed"][:, i])[0, 1] for i in range(len(planted))
+    ]
+    assert np.mean(r) > 0.5
+    assert GENES == 30
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["spatial", "train", "--config", "CONFIG", "--data", "NONE", "--out", "X"],
+         "expected a cohort folder"),
+        (["spatial", "evaluate", "NONE"], "no spatial run"),
+        (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
+          "--system.name", "rige"], "did you mean 'ridge'"),
+        (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
+          "--panel.num_genes", "99"], "ask for fewer genes"),
+        (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
+          "--encoder", "resnet19"], "an image encoder"),
+        (["spatial", "predict", "RUN", "--data", "COHORT", "--out", "COHORT"], "existing output"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(run, tmp_path, capsys, line, message):
+    places = {
+        "CONFIG": run.parent / "ridge.yaml",
+        "NONE": tmp_path / "none",
+        "X": tmp_path / "x",
+        "COHORT": run.parent / "cohort",
+        "RUN": run,
+    }
+    assert main([str(places.get(word, word)) for word in [*line, "--quiet"]]) == 2
+    text = capsys.readouterr().err.strip()
+    assert message in text
+    assert len(text.splitlines()) == 1
+    assert text.startswith("error: ")
