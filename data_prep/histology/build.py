@@ -18,13 +18,13 @@ import pandas as pd
 from data_prep.histology.checks import alignment, keep_spots, physical_scale, require_on_image
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.genes import GeneTable, read_gene_table
-from data_prep.histology.image import TissueImage, open_image
 from data_prep.histology.section import RawSection, read_section
-from data_prep.histology.stain import Macenko
 from seq2exp import __version__
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.files import atomic_directory, refuse_existing, require_space, safe_name, sha256
+from seq2exp.core.images import TissueImage, open_image
 from seq2exp.core.progress import track
+from seq2exp.core.stain import Macenko
 from seq2exp.spatial import format as layout
 from seq2exp.spatial.format import CohortManifest, PatchInfo, SectionInfo
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.histology.image import TissueImage
+from data_prep.histology.image import saturation
 from data_prep.histology.section import RawSection
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
+from seq2exp.core.images import TissueImage
 
 __all__ = ["alignment", "estimate_pitch", "keep_spots", "physical_scale", "require_on_image"]
 
@@ -171,6 +172,6 @@ def alignment(section: RawSection, image: TissueImage) -> dict[str, float]:
     )
     grid = np.column_stack([columns.ravel(), rows.ravel()])
     far = cKDTree(np.column_stack([section.x, section.y])).query(grid)[0] > 4 * side
-    on = image.saturation(section.x, section.y, side=side)
-    off = image.saturation(grid[far, 0], grid[far, 1], side=side) if far.any() else float("nan")
+    on = saturation(image, section.x, section.y, side=side)
+    off = saturation(image, grid[far, 0], grid[far, 1], side=side) if far.any() else float("nan")
     return {"saturation_on_spots": on, "saturation_off_spots": off}
