@@ -1,7 +1,7 @@
 """Symmetries of the square, applied to a patch and its maps together, and colour changes.
 
-Axes: B patches, C channels, H = W pixels. The eight symmetries are numbered k = 0 to 7: k % 4 quarter
-turns counterclockwise, after a mirror of left and right where k >= 4.
+Axes: B patches, C channels, H = W pixels. The eight symmetries are numbered k = 0 to 7: k % 4
+quarter turns counterclockwise, after a mirror of left and right where k >= 4.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ class ColourStats(Encoder):
         """Return no tokens, and the numbers of every patch."""
         bytes_BHW3 = (x_B3HW.detach() * 255).round().clamp(0, 255).to(torch.uint8)
         patches = bytes_BHW3.permute(0, 2, 3, 1).cpu().numpy()
-        found = np.stack([colour_stats(patch) for patch in patches]) if len(patches) else []
-        pooled_BD = torch.as_tensor(np.asarray(found, np.float32).reshape(-1, self.dim))
-        pooled_BD = pooled_BD.to(x_B3HW.device)
+        pooled = np.empty((len(patches), self.dim), np.float32)
+        for row, patch in enumerate(patches):
+            pooled[row] = colour_stats(patch)
+        pooled_BD = torch.from_numpy(pooled).to(x_B3HW.device)
         return pooled_BD.new_zeros(len(pooled_BD), 0, 0), pooled_BD

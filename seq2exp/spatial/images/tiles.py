@@ -1,7 +1,7 @@
 """The 5 x 5 tiles around every spot, cut from the image of its section.
 
-Tiles have the side of a patch and meet without gaps; the one in the middle is the patch of the spot.
-A tile whose centre lies outside the image is not there. Axes: N spots, K = 25 tiles row by row.
+Tiles have the side of a patch and meet without gaps; the one in the middle is that of the spot. A
+tile whose centre lies outside the image is not there. Axes: N spots, K = 25 tiles row by row.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class TimmEncoder(Encoder):
 def import_timm() -> ModuleType:
     """Import timm, also where torchvision was built for another kind of torch.
 
-    The torchvision of PyPI is built for CUDA. Beside a torch for CPUs it fails because two operators
-    are not known, which no encoder uses; declaring them lets it be imported.
+    The torchvision of PyPI is built for CUDA. Beside a torch for CPUs it fails because two
+    operators are not known, which no encoder uses; declaring them lets it be imported.
 
     Raises
     ------
@@ -91,13 +91,12 @@ def import_timm() -> ModuleType:
         except RuntimeError as error:
             if _NO_OPERATOR not in str(error) or _LIBRARY:
                 raise
-            for name in [
-                key for key in sys.modules if key.split(".")[0] in ("torchvision", "timm")
-            ]:
+            half_read = ("torchvision", "timm")
+            for name in [key for key in sys.modules if key.split(".")[0] in half_read]:
                 del sys.modules[name]
-            library = torch.library.Library("torchvision", "DEF")
+            library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
             for schema in _SCHEMAS:
-                library.define(schema)
+                library.define(schema)  # type: ignore[no-untyped-call]
             _LIBRARY.append(library)
             return importlib.import_module("timm")
     except (ImportError, RuntimeError) as error:
