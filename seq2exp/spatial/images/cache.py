@@ -5,9 +5,9 @@
     ROOT/<encoder>-<start of the weight hash>/<section>.<part>.safetensors
 
 One file per section and part: ``feat``, ``tokens`` or ``nbr``. Its header holds the key (a hash of
-all that the numbers follow from), the ids of the rows, and a checksum; a file that differs in any of
-them, or is cut off, is computed again. Files appear whole or not at all, so a stopped run goes on
-with the next section.
+all that the numbers follow from), the ids of the rows, and a checksum; a file that differs in any
+of them, or is cut off, is computed again. Files appear whole or not at all, so a stopped run goes
+on with the next section.
 
 Axes: N spots, T places of a patch, K = 25 tiles, D features.
 """
@@ -322,7 +322,6 @@ def _single(values: NDArray[Any]) -> NDArray[np.float32]:
 def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
     total = 0
     for name in sorted(arrays):
-        total = zlib.crc32(
-            np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), total)
-        )
+        total = zlib.crc32(name.encode(), total)
+        total = zlib.crc32(np.ascontiguousarray(arrays[name]).data, total)
     return f"{total:08x}"
