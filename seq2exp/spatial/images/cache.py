@@ -220,7 +220,7 @@ class FeatureCache:
             return None
         try:
             with safe_open(path, framework="numpy") as handle:
-                about = handle.metadata() or {}
+                about = json.loads((handle.metadata() or {}).get("about", "{}"))
                 expected = self._header(section, part)
                 changed = [key for key, value in expected.items() if about.get(key) != value]
                 if changed:
@@ -297,8 +297,10 @@ class FeatureCache:
                 )
             arrays = arrays | {part: arrays[part].astype(np.float16)}
         header = self._header(section, part) | {"checksum": _checksum(arrays)}
+        # One entry: safetensors writes several in any order, and equal features are equal files.
+        about = {"about": json.dumps(header, sort_keys=True)}
         with atomic_file(self.path(section.name, part), overwrite=True) as partial:
-            save_file(arrays, partial, metadata=header)
+            save_file(arrays, partial, metadata=about)
 
     def _warn_if_random(self) -> None:
         if self.encoder.pretrained or self.encoder.name in _NO_FILE:

@@ -24,7 +24,8 @@ __all__ = ["encode_patches", "patches_to_tensor"]
 
 def patches_to_tensor(patches_BHW3: NDArray[np.uint8]) -> Tensor:
     """Return patches as encoders take them: float32, shape (batch, 3, height, width), 0 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(patches_BHW3)).permute(0, 3, 1, 2).float() / 255
+    # A copy: patches may be a memory map that must not be written to.
+    return torch.from_numpy(np.array(patches_BHW3)).permute(0, 3, 1, 2).float() / 255
 
 
 def encode_patches(
