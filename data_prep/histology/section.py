@@ -174,7 +174,7 @@ def _read_h5ad(config: SectionConfig, cohort: CohortConfig, source: Path) -> Raw
             facts(str(path), found=str(error), expected="a whole AnnData", fix="restore the file")
         ) from error
     missing = [name for name in ("array_row", "array_col") if name not in data.obs]
-    spatial = np.asarray(data.obsm["spatial"]) if "spatial" in data.obsm else np.empty(0)
+    spatial = np.asarray(data.obsm["spatial"]) if "spatial" in data.obsm else np.empty((0, 0))
     if spatial.ndim != 2 or spatial.shape[1] < 2 or spatial.dtype.kind not in "fiu":
         missing.append('obsm["spatial"] with columns x and y')
     if data.X is None and "counts" not in data.layers:
