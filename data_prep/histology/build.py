@@ -15,16 +15,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.histology.checks import alignment, keep_spots, physical_scale, require_on_image
+from data_prep.histology.checks import (
+    alignment,
+    estimate_pitch,
+    keep_spots,
+    physical_scale,
+    require_on_image,
+)
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.genes import GeneTable, read_gene_table
-from data_prep.histology.image import TissueImage, open_image
 from data_prep.histology.section import RawSection, read_section
-from data_prep.histology.stain import Macenko
 from seq2exp import __version__
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.files import atomic_directory, refuse_existing, require_space, safe_name, sha256
+from seq2exp.core.images import TissueImage, open_image
 from seq2exp.core.progress import track
+from seq2exp.core.stain import Macenko
 from seq2exp.spatial import format as layout
 from seq2exp.spatial.format import CohortManifest, PatchInfo, SectionInfo
 
@@ -75,6 +81,8 @@ def prepare_cohort(
     refuse_existing(out, overwrite=overwrite)
     table = read_gene_table(config.genes, source)
     checked = [_check(section, config, source) for section in config.sections]
+    for one in checked:
+        _require_known_genes(one.section, table)
     num_spots = sum(len(one.section.x) for one in checked)
     require_space(out.parent, num_spots * config.patch.px**2 * 3)
     with atomic_directory(out, overwrite=overwrite) as partial:
@@ -113,8 +121,8 @@ def _check(config: SectionConfig, cohort: CohortConfig, source: Path) -> _Checke
     section, left_out = keep_spots(section, min_umi=cohort.min_umi)
     um_per_px = physical_scale(section)
     notes = alignment(section, image)
-    on, off = notes["saturation_on_spots"], notes["saturation_off_spots"]
-    if cohort.check_alignment and on <= off:
+    on, off = notes["saturation_on_spots"], notes.get("saturation_off_spots")
+    if cohort.check_alignment and off is not None and on <= off:
         raise InputError(
             facts(
                 f"section {section.name}",
@@ -139,6 +147,34 @@ def _check(config: SectionConfig, cohort: CohortConfig, source: Path) -> _Checke
     return _Checked(section, um_per_px, left_out, notes, (image.width, image.height))
 
 
+def _require_known_genes(section: RawSection, table: GeneTable) -> None:
+    """Refuse a section of which the gene table knows nothing; say so where it knows little.
+
+    Raises
+    ------
+    InputError
+        No gene got an id.
+    """
+    if not table.ids:
+        return
+    found = table.describe(section.genes, section.gene_ids)["gene_id"]
+    unknown = [symbol for symbol, gene in found.items() if symbol == gene]
+    share = 1 - len(unknown) / max(len(section.genes), 1)
+    if share >= 0.5:
+        return
+    message = facts(
+        f"section {section.name}",
+        found=f"{len(unknown)} of {len(section.genes)} genes without an id in the GTF",
+        expected="names of the genes of the GTF, old ones through the table of synonyms",
+        fix="give the GTF of this species, or a table of synonyms",
+        count=len(unknown),
+        examples=[str(name) for name in unknown[:3]],
+    )
+    if share == 0:
+        raise InputError(message)
+    warnings.warn(message, Seq2ExpWarning, stacklevel=3)
+
+
 def _write_section(
     one: _Checked, image: TissueImage, config: CohortConfig, table: GeneTable, folder: Path
 ) -> SectionInfo:
@@ -158,7 +194,7 @@ def _write_section(
     if config.images == "copy":
         place = f"images/{safe_name(section.name)}{section.image.suffix}"
         shutil.copyfile(section.image, folder / place)
-    pitch, diameter = section.spot_pitch_um, section.spot_diameter_um
+    pitch = section.spot_pitch_um or estimate_pitch(section) * one.um_per_px
     info = SectionInfo(
         section.name,
         section.patient,
@@ -169,8 +205,8 @@ def _write_section(
         width=one.size[0],
         height=one.size[1],
         image_sha256=sha256(section.image),
-        spot_pitch_um=float(pitch) if pitch else float("nan"),
-        spot_diameter_um=float(diameter) if diameter else float("nan"),
+        spot_pitch_um=float(pitch) if np.isfinite(pitch) else 0.0,
+        spot_diameter_um=float(section.spot_diameter_um or 0),
         grid=section.grid,
         left_out=one.left_out,
         notes=one.notes,
@@ -208,8 +244,9 @@ def _write_table(section: RawSection, info: SectionInfo, table: GeneTable, path:
         "width": info.width,
         "height": info.height,
         "um_per_px": info.um_per_px,
-        "spot_pitch_px": info.spot_pitch_um / info.um_per_px,
-        "spot_diameter_px": info.spot_diameter_um / info.um_per_px,
         "grid": info.grid,
     }
+    for name, um in (("pitch", info.spot_pitch_um), ("diameter", info.spot_diameter_um)):
+        if um:
+            data.uns["image"][f"spot_{name}_px"] = um / info.um_per_px
     data.write_h5ad(path, compression="gzip")

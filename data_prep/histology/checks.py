@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.histology.image import TissueImage
+from data_prep.histology.image import saturation
 from data_prep.histology.section import RawSection
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
+from seq2exp.core.images import TissueImage
 
 __all__ = ["alignment", "estimate_pitch", "keep_spots", "physical_scale", "require_on_image"]
 
@@ -127,8 +128,18 @@ def physical_scale(section: RawSection) -> float:
     Raises
     ------
     InputError
-        Neither is known, or they differ by more than a tenth.
+        Neither is known, the stated size is no positive number, or they differ by more than a
+        tenth.
     """
+    if section.um_per_px is not None and not 0 < section.um_per_px < float("inf"):
+        raise InputError(
+            facts(
+                f"section {section.name}",
+                found=f"{section.um_per_px:g} micrometres per pixel",
+                expected="a number above 0",
+                fix="correct um_per_px",
+            )
+        )
     pitch_px = estimate_pitch(section)
     derived = section.spot_pitch_um / pitch_px if section.spot_pitch_um else float("nan")
     if section.um_per_px is None:
@@ -159,8 +170,12 @@ def alignment(section: RawSection, image: TissueImage) -> dict[str, float]:
     """Return the mean colour saturation on the spots and off them.
 
     Off means around the corners and edges of the image, farther than two pitches from any spot.
-    Tissue is stained and glass is not, so exchanged axes show. ``off_spots`` is NaN where tissue
-    fills the image.
+    Tissue is stained and glass is not, so exchanged axes show.
+
+    Returns
+    -------
+    dict
+        ``saturation_on_spots`` and, unless spots are everywhere, ``saturation_off_spots``.
     """
     from scipy.spatial import cKDTree
 
@@ -171,6 +186,8 @@ def alignment(section: RawSection, image: TissueImage) -> dict[str, float]:
     )
     grid = np.column_stack([columns.ravel(), rows.ravel()])
     far = cKDTree(np.column_stack([section.x, section.y])).query(grid)[0] > 4 * side
-    on = image.saturation(section.x, section.y, side=side)
-    off = image.saturation(grid[far, 0], grid[far, 1], side=side) if far.any() else float("nan")
-    return {"saturation_on_spots": on, "saturation_off_spots": off}
+    on = saturation(image, section.x, section.y, side=side)
+    notes = {"saturation_on_spots": on}
+    if far.any():
+        notes["saturation_off_spots"] = saturation(image, grid[far, 0], grid[far, 1], side=side)
+    return notes

@@ -1,172 +1,39 @@
-"""Images of tissue: opened with checks, patches cut at a given size in micrometres.
-
-Positions are pixels of the image as stored, x along columns and y along rows. What lies beyond the
-border is filled with the colour of the glass: the brightest grey that the border shows.
-"""
+"""How stained an image is around given points."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from seq2exp.core.errors import FormatError, InputError, Seq2ExpError, facts
+from seq2exp.core.images import TissueImage
 
-__all__ = ["TissueImage", "open_image"]
-
-Pixels = NDArray[np.uint8]
-_ORIENTATION = 0x0112
+__all__ = ["saturation"]
 
 
-@dataclass(frozen=True, eq=False)
-class TissueImage:
-    """An image in memory.
-
-    Attributes
-    ----------
-    path : Path
-    pixels_HW3 : uint8 array, shape (height, width, 3)
-        RGB.
-    """
-
-    path: Path
-    pixels_HW3: Pixels
-
-    @property
-    def width(self) -> int:
-        """Pixels."""
-        return int(self.pixels_HW3.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Pixels."""
-        return int(self.pixels_HW3.shape[0])
-
-    def glass(self) -> Pixels:
-        """Return the colour of the glass: the 95 % quantile of each channel along the border."""
-        edge = np.concatenate(
-            [self.pixels_HW3[[0, -1]].reshape(-1, 3), self.pixels_HW3[:, [0, -1]].reshape(-1, 3)]
-        )
-        colour: Pixels = np.quantile(edge, 0.95, axis=0).round().astype(np.uint8)
-        return colour
-
-    def patch(self, x: float, y: float, *, side: float, px: int) -> Pixels:
-        """Return a square around a point.
-
-        Parameters
-        ----------
-        x, y : float
-            Centre, pixels of the image.
-        side : float
-            Side of the square in pixels of the image.
-        px : int
-            Side of the result.
-
-        Returns
-        -------
-        uint8 array, shape (px, px, 3)
-        """
-        whole = max(1, round(side))
-        left, top = int(np.floor(x - whole / 2)), int(np.floor(y - whole / 2))
-        inside = self.pixels_HW3[
-            max(top, 0) : max(top + whole, 0), max(left, 0) : max(left + whole, 0)
-        ]
-        if inside.shape[:2] != (whole, whole):
-            filled = np.broadcast_to(self.glass(), (whole, whole, 3)).copy()
-            first_row, first_column = max(-top, 0), max(-left, 0)
-            filled[
-                first_row : first_row + inside.shape[0],
-                first_column : first_column + inside.shape[1],
-            ] = inside
-            inside = filled
-        if whole == px:
-            return np.ascontiguousarray(inside)
-        method = Image.Resampling.BOX if whole > px else Image.Resampling.BICUBIC
-        scaled = Image.fromarray(np.ascontiguousarray(inside)).resize((px, px), method)
-        return np.asarray(scaled, dtype=np.uint8)
-
-    def saturation(self, x: NDArray[np.float64], y: NDArray[np.float64], *, side: float) -> float:
-        """Return the mean colour saturation of squares around points, 0 to 255."""
-        half = max(1, round(side / 2))
-        found = []
-        for column, row in zip(x.astype(int), y.astype(int), strict=True):
-            part = self.pixels_HW3[
-                max(row - half, 0) : max(row + half, 0),
-                max(column - half, 0) : max(column + half, 0),
-            ]
-            if part.size:
-                found.append(float(np.ptp(part.reshape(-1, 3), axis=1).mean()))
-        return float(np.mean(found)) if found else 0.0
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        # Our own errors are ValueErrors too, and say more.
-        if isinstance(error, Seq2ExpError):
-            raise
-        raise FormatError(
-            facts(
-                str(path),
-                found=str(error) or type(error).__name__,
-                expected="a whole JPEG, PNG or TIFF image",
-                fix="restore the file",
-            )
-        ) from error
-
-
-def open_image(path: Path, *, max_megapixels: float = 1000.0) -> TissueImage:
-    """Read an image whole, as RGB.
+def saturation(
+    image: TissueImage, x: NDArray[np.float64], y: NDArray[np.float64], *, side: float
+) -> float:
+    """Return the mean colour saturation of squares around points.
 
     Parameters
     ----------
-    path : Path
-        JPEG, PNG or TIFF.
-    max_megapixels : float
-        Larger images are refused before they are decoded.
+    image : TissueImage
+    x, y : float64 arrays, shape (num_points,)
+        Centres, pixels of the image.
+    side : float
+        Side of the squares, pixels; what lies beyond the image is left out.
 
-    Raises
-    ------
-    InputError
-        There is no such file, it is too large, or says that it is to be rotated: then it is not
-        known whether the spots were placed before or after.
-    FormatError
-        It is damaged or no image.
+    Returns
+    -------
+    float
+        Largest minus smallest channel, 0 to 255; NaN where no square meets the image.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            facts(str(path), found="no such file", expected="an image", fix="check the path")
-        )
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        with _readable(path), Image.open(path) as image:
-            size = image.width * image.height / 1e6
-            if size > max_megapixels:
-                raise InputError(
-                    facts(
-                        str(path),
-                        found=f"{image.width:,} x {image.height:,} pixels",
-                        expected=f"at most {max_megapixels:g} megapixels",
-                        fix="raise max_megapixels if the size is right, or scale the image down",
-                    )
-                )
-            if image.getexif().get(_ORIENTATION, 1) != 1:
-                raise InputError(
-                    facts(
-                        str(path),
-                        found=f"EXIF orientation {image.getexif()[_ORIENTATION]}",
-                        expected="1: pixels as they are stored",
-                        fix="save the image upright, and check that the spots fit it",
-                    )
-                )
-            return TissueImage(path, np.asarray(image.convert("RGB"), dtype=np.uint8))
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    half = max(1, round(side / 2))
+    found = []
+    for column, row in zip(x.astype(int), y.astype(int), strict=True):
+        part = image.pixels_HW3[
+            max(row - half, 0) : max(row + half, 0), max(column - half, 0) : max(column + half, 0)
+        ]
+        if part.size:
+            found.append(float(np.ptp(part.reshape(-1, 3), axis=1).mean()))
+    return float(np.mean(found)) if found else float("nan")

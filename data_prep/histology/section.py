@@ -5,8 +5,10 @@ Readers fill :class:`RawSection`; what they cannot know they leave to the checks
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +23,9 @@ __all__ = ["RawSection", "read_section", "section_files"]
 Floats = NDArray[np.float64]
 _SPOT_COLUMNS = (("pixel_x", "pixel_y"), ("px", "py"))
 _NOT_GENES = ("__total_umi",)
+# What anndata raises for files that are damaged, or HDF5 of something else.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError)
+_MOST = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +113,8 @@ def _read_st(config: SectionConfig, cohort: CohortConfig, source: Path) -> RawSe
                 fix="give the table of spots of this section",
             )
         )
-    spots = spots.assign(_name=[f"{x}x{y}" for x, y in zip(spots["x"], spots["y"], strict=True)])
+    grid = {name: _whole(spots[name], source / config.spots) for name in ("x", "y")}
+    spots = spots.assign(_name=[f"{x}x{y}" for x, y in zip(grid["x"], grid["y"], strict=True)])
     _require_unique(spots["_name"], source / config.spots)
     _require_unique(pd.Series(counts.index.astype(str)), source / config.table)
     placed = spots.set_index("_name").reindex(counts.index.astype(str))
@@ -124,10 +130,19 @@ def _read_st(config: SectionConfig, cohort: CohortConfig, source: Path) -> RawSe
                 examples=list(placed.index[missing][:3]),
             )
         )
-    genes = [name for name in map(str, counts.columns) if name not in _NOT_GENES]
+    header = _header(source / config.table)[-counts.shape[1] :]
+    genes = [name for name in header if name not in _NOT_GENES]
+    _require_unique_genes(genes, source / config.table)
+    places = {name: _numbers(placed[name], source / config.spots) for name in pixels}
     known = {"x", "y", "new_x", "new_y", "selected", "spot", *pixels}
     labels = placed[
-        [name for name in placed if str(name) not in known and placed[name].dtype == object]
+        [
+            name
+            for name in placed
+            if str(name) not in known
+            and not str(name).startswith("Unnamed:")
+            and not pd.api.types.is_numeric_dtype(placed[name])
+        ]
     ]
     return RawSection(
         config.name,
@@ -135,10 +150,10 @@ def _read_st(config: SectionConfig, cohort: CohortConfig, source: Path) -> RawSe
         _counts(counts[genes].to_numpy(), source / config.table),
         genes,
         [""] * len(genes),
-        placed["y"].to_numpy(np.int64),
-        placed["x"].to_numpy(np.int64),
-        placed[pixels[0]].to_numpy(np.float64),
-        placed[pixels[1]].to_numpy(np.float64),
+        _whole(placed["y"], source / config.spots),
+        _whole(placed["x"], source / config.spots),
+        places[pixels[0]],
+        places[pixels[1]],
         labels.reset_index(drop=True),
         source / config.image,
         config.um_per_px,
@@ -154,22 +169,28 @@ def _read_h5ad(config: SectionConfig, cohort: CohortConfig, source: Path) -> Raw
     path = source / config.table
     try:
         data = anndata.read_h5ad(path)
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         raise FormatError(
             facts(str(path), found=str(error), expected="a whole AnnData", fix="restore the file")
         ) from error
     missing = [name for name in ("array_row", "array_col") if name not in data.obs]
-    missing += [] if "spatial" in data.obsm else ['obsm["spatial"]']
+    spatial = np.asarray(data.obsm["spatial"]) if "spatial" in data.obsm else np.empty((0, 0))
+    if spatial.ndim != 2 or spatial.shape[1] < 2 or spatial.dtype.kind not in "fiu":
+        missing.append('obsm["spatial"] with columns x and y')
+    if data.X is None and "counts" not in data.layers:
+        missing.append("counts")
     if missing:
         raise FormatError(
             facts(
                 str(path),
                 found=f"no {', '.join(missing)}",
-                expected="array_row and array_col of the spots and their pixels (x, y)",
+                expected="counts, array_row and array_col of the spots, and their pixels (x, y)",
                 fix="add them; docs/spatial/cohort.md describes the layout",
                 count=len(missing),
             )
         )
+    _require_unique(pd.Series(data.obs_names), path)
+    _require_unique_genes([str(name) for name in data.var_names], path)
     about = dict(data.uns.get("image", {}))
     image = config.image or str(about.get("file", ""))
     patient = config.patient or _single(data.obs, "patient", path)
@@ -186,7 +207,7 @@ def _read_h5ad(config: SectionConfig, cohort: CohortConfig, source: Path) -> Raw
     um_per_px = config.um_per_px or _number(about, "um_per_px")
     counts = data.layers.get("counts", data.X)
     ids = data.var["gene_id"].astype(str) if "gene_id" in data.var else [""] * data.n_vars
-    own = {"section", "patient", "array_row", "array_col", "total_counts", "in_tissue"}
+    own = {"section", "patient", "array_row", "array_col", "total_counts", "in_tissue", "barcode"}
     kept = data.obs["in_tissue"].astype(bool) if "in_tissue" in data.obs else None
     if kept is not None and not kept.all():
         data, counts = data[kept.to_numpy()], counts[kept.to_numpy()]
@@ -198,11 +219,13 @@ def _read_h5ad(config: SectionConfig, cohort: CohortConfig, source: Path) -> Raw
         _counts(counts, path),
         [str(name) for name in data.var_names],
         list(ids),
-        data.obs["array_row"].to_numpy(np.int64),
-        data.obs["array_col"].to_numpy(np.int64),
+        _whole(data.obs["array_row"], path),
+        _whole(data.obs["array_col"], path),
         np.asarray(data.obsm["spatial"], np.float64)[:, 0],
         np.asarray(data.obsm["spatial"], np.float64)[:, 1],
-        data.obs[[name for name in data.obs if name not in own]].reset_index(drop=True),
+        data.obs[[name for name in data.obs if name not in own]]
+        .assign(barcode=data.obs_names.astype(str))
+        .reset_index(drop=True),
         place,
         um_per_px,
         pitch * scale if pitch else None,
@@ -237,7 +260,7 @@ def _single(obs: pd.DataFrame, column: str, path: Path) -> str:
 def _table(path: Path, *, index: bool) -> pd.DataFrame:
     try:
         return pd.read_csv(path, sep="\t", index_col=0 if index else None)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise FormatError(
             facts(str(path), found=str(error), expected="a table with tabs", fix="restore the file")
         ) from error
@@ -250,7 +273,7 @@ def _require_unique(names: pd.Series, path: Path) -> None:
             facts(
                 str(path),
                 found="spots listed twice",
-                expected="every x and y once",
+                expected="every spot once",
                 fix="drop the duplicates",
                 count=len(repeated),
                 examples=list(repeated[:3]),
@@ -258,7 +281,57 @@ def _require_unique(names: pd.Series, path: Path) -> None:
         )
 
 
-def _counts(values: object, path: Path) -> sparse.csr_matrix:
+def _require_unique_genes(genes: list[str], path: Path) -> None:
+    names = pd.Series(genes, dtype=object)
+    repeated = list(dict.fromkeys(names[names.duplicated()]))
+    if repeated:
+        raise InputError(
+            facts(
+                str(path),
+                found="genes with more than one column",
+                expected="one column per gene",
+                fix="add up the columns of a gene, or name them apart",
+                count=len(repeated),
+                examples=repeated,
+            )
+        )
+
+
+def _header(path: Path) -> list[str]:
+    """Return the names of the columns as the file has them; pandas numbers repeated ones."""
+    first = pd.read_csv(path, sep="\t", header=None, nrows=1, dtype=str, keep_default_na=False)
+    return [str(name) for name in first.iloc[0]]
+
+
+def _numbers(column: pd.Series, path: Path) -> Floats:
+    found = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    if not np.isfinite(found).all():
+        raise _no_place(column[~np.isfinite(found)], path, "numbers")
+    return found
+
+
+def _whole(column: pd.Series, path: Path) -> NDArray[np.int64]:
+    found = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    wrong = ~np.isfinite(found) | (found != np.floor(found))
+    if wrong.any():
+        raise _no_place(column[wrong], path, "whole numbers")
+    return found.astype(np.int64)
+
+
+def _no_place(values: pd.Series, path: Path, expected: str) -> FormatError:
+    return FormatError(
+        facts(
+            str(path),
+            found=f"values of {values.name} that are no {expected}",
+            expected=expected,
+            fix="correct the places of these spots, or drop them",
+            count=len(values),
+            examples=[repr(value) for value in values[:3]],
+        )
+    )
+
+
+def _counts(values: Any, path: Path) -> sparse.csr_matrix:  # noqa: ANN401
     """Return counts as a sparse matrix of integers.
 
     Raises
@@ -266,13 +339,13 @@ def _counts(values: object, path: Path) -> sparse.csr_matrix:
     FormatError
         Values that are no counts.
     """
-    matrix = sparse.csr_matrix(values)
-    data = matrix.data
-    if data.dtype == object:
+    if getattr(values, "dtype", None) is None or values.dtype.kind not in "fiub":
         raise FormatError(
             facts(str(path), found="texts", expected="counts", fix="give the raw counts")
         )
-    wrong = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
+    matrix = sparse.csr_matrix(values)
+    data = matrix.data
+    wrong = ~np.isfinite(data) | (data < 0) | (data != np.floor(data)) | (data > _MOST)
     if wrong.any():
         raise FormatError(
             facts(

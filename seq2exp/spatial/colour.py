@@ -22,8 +22,15 @@ NUM_FEATURES = 137
 _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _GREY = np.array([0.2125, 0.7154, 0.0721])
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-# Clockwise from the right, so that neighbours of the pattern are neighbours in this list.
-_AROUND = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
+# Eight points on the circle of radius 1, counterclockwise from the right; the diagonal ones lie
+# between pixels. Neighbours on the circle are neighbours in this list.
+_DIAGONAL = np.sqrt(0.5)
+_AROUND = (
+    (0, 1), (-_DIAGONAL, _DIAGONAL), (-1, 0), (-_DIAGONAL, -_DIAGONAL),
+    (0, -1), (_DIAGONAL, -_DIAGONAL), (1, 0), (_DIAGONAL, _DIAGONAL),
+)  # fmt: skip
+# Interpolation on a flat area must not look darker than the pixel.
+_ROUNDING = 1e-9
 
 
 def colour_stats(patch_HW3: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -91,22 +98,30 @@ def _block_means(grey: Floats, side: int) -> Floats:
 def _binary_patterns(grey: Floats) -> Floats:
     """Return the shares of the ten uniform patterns.
 
-    A pattern says which of the eight neighbours are at least as bright as the pixel. Uniform ones
-    change at most twice around the circle and are told apart by how many are bright; all others
-    are the tenth.
+    A pattern says which of eight points on the circle of radius 1, interpolated between pixels, are
+    at least as bright as the centre. Uniform ones change at most twice around the circle and are
+    told apart by how many points are bright; all others are the tenth. The border of the patch has
+    no pattern.
     """
-    height, width = grey.shape
-    centre = grey[1:-1, 1:-1]
-    bright = np.stack(
-        [
-            grey[1 + row : height - 1 + row, 1 + column : width - 1 + column] >= centre
-            for row, column in _AROUND
-        ]
-    )
+    centre = grey[1:-1, 1:-1] - _ROUNDING
+    bright = np.stack([_shifted(grey, row, column) >= centre for row, column in _AROUND])
     changes = (bright != np.roll(bright, 1, axis=0)).sum(axis=0)
     kind = np.where(changes <= 2, bright.sum(axis=0), 9)
     share: Floats = np.bincount(kind.ravel(), minlength=10) / kind.size
     return share
+
+
+def _shifted(grey: Floats, row: float, column: float) -> Floats:
+    """Return what lies at an offset of at most 1 from every pixel inside, bilinearly."""
+    height, width = grey.shape
+    found = np.zeros((height - 2, width - 2))
+    for step_row, weight_row in ((0, 1 - abs(row)), (int(np.sign(row)), abs(row))):
+        for step, weight in ((0, 1 - abs(column)), (int(np.sign(column)), abs(column))):
+            if weight_row * weight:
+                found += (weight_row * weight) * grey[
+                    1 + step_row : height - 1 + step_row, 1 + step : width - 1 + step
+                ]
+    return found
 
 
 def _histogram(pixels: NDArray[np.uint8]) -> Floats:

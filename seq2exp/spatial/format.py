@@ -74,9 +74,9 @@ class SectionInfo:
     image_sha256: str
     """Checksum of the image file."""
     spot_pitch_um: float
-    """Distance of neighbouring spots."""
+    """Distance of neighbouring spots; 0 where it is not known."""
     spot_diameter_um: float
-    """Diameter of a spot."""
+    """Diameter of a spot; 0 where it is not known."""
     grid: str = "square"
     """square, or hex, whose rows are shifted by half a step."""
     left_out: dict[str, int] = field(default_factory=dict)
