@@ -1,0 +1,1 @@
+"""Systems that predict expression in space, one module each."""
