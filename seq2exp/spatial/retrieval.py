@@ -378,10 +378,17 @@ class RetrievalBank:
 
     def save(self, folder: Path, *, overwrite: bool = False) -> None:
         """Write ``bank.safetensors`` and ``bank.json``; the folder appears whole or not at all."""
-        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _FIELDS}
+        # Cloned, because one tensor may stand for sections and patients, and the format allows none.
+        tensors = {
+            name: getattr(self, name).detach().cpu().clone().contiguous() for name in _FIELDS
+        }
         words = {name: list(getattr(self, name)) for name in _NAMES}
         with atomic_directory(folder, overwrite=overwrite) as partial:
-            save_file(tensors, partial / "bank.safetensors")
+            try:
+                save_file(tensors, partial / "bank.safetensors")
+            except SafetensorError as error:
+                # Its I/O errors are no OSError.
+                raise OSError(f"{folder}: the bank cannot be written: {error}") from error
             card = {"format_version": BANK_FORMAT, "num_spots": len(self), **words}
             write_json(card | {"recipe": self.recipe, "towers": self.towers}, partial / "bank.json")
 

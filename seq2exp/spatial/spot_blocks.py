@@ -84,7 +84,7 @@ class SpotBlock(nn.Module):
 def nearest_spots(
     grid_B2: Tensor, section_B: Tensor, spot_B: Tensor, *, num_neighbours: int
 ) -> tuple[Tensor, Tensor]:
-    """Find each spot and its nearest spots of the same section, in memory that does not grow as B^2.
+    """Find each spot and its nearest spots of the same section, by chunks of spots.
 
     Equal distances are told apart by the number of the spot, so that the order of the batch does
     not matter.
@@ -131,8 +131,7 @@ def grid_encoding(position_B2: Tensor, width: int, *, std: float = 0.02) -> Tens
     """
     per_axis = -(-width // 4)
     speed = 2 * torch.pi * 2.0 ** torch.linspace(0, 6, per_axis, device=position_B2.device)
-    angle_B2P = position_B2[..., None] * speed
-    waves_BP = torch.cat([angle_B2P.sin(), angle_B2P.cos()], dim=-1).flatten(1)
+    angle_BP2 = speed[None, :, None] * position_B2[:, None]
     # Columns alternate between the coordinates, so that cutting to the width keeps both.
-    mixed_BP = waves_BP.unflatten(-1, (2, -1)).transpose(1, 2).flatten(1)
-    return mixed_BP[:, :width] * (std * 2**0.5)
+    waves_BG = torch.cat([angle_BP2.sin(), angle_BP2.cos()], dim=-1).flatten(1)
+    return waves_BG[:, :width] * (std * 2**0.5)

@@ -120,16 +120,18 @@ class SpotTower(nn.Module):
     def __init__(self, config: MclSTExpConfig, info: SystemInfo) -> None:
         super().__init__()
         self.config = config
-        width, compat = info.num_genes, config.reference_compat
+        self.num_genes = width = info.num_genes
+        compat = config.reference_compat
         self.extent = (max(info.grid_rows, 1), max(info.grid_cols, 1))
         self.standard = nn.Identity() if compat else RunningStandard(width)
         if compat:
             self.rows = nn.Embedding(self.extent[0], width)
             self.columns = nn.Embedding(self.extent[1], width)
         elif config.position == "mlp":
-            self.place = nn.Sequential(nn.Linear(2, 64), nn.GELU(), nn.Linear(64, width))
-            nn.init.normal_(self.place[2].weight, std=0.02 / 8)
-            nn.init.normal_(self.place[2].bias, std=0.02)
+            last = nn.Linear(64, width)
+            nn.init.normal_(last.weight, std=0.02 / 8)
+            nn.init.normal_(last.bias, std=0.02)
+            self.place = nn.Sequential(nn.Linear(2, 64), nn.GELU(), last)
         heads = config.num_heads if compat or config.context == "neighbours" else 0
         self.blocks = nn.ModuleList(
             SpotBlock(width, num_heads=heads, dropout=config.dropout)
@@ -146,21 +148,23 @@ class SpotTower(nn.Module):
             )
         for block in self.blocks:
             s_BG = block(s_BG, near)
-        return s_BG
+        encoded_BG: Tensor = s_BG
+        return encoded_BG
 
     def _position(self, batch: SpotBatch) -> Tensor | float:
         if self.config.reference_compat:
             self._require_inside(batch.grid)
-            placed_BG: Tensor = self.rows(batch.grid[:, 0]) + self.columns(batch.grid[:, 1])
-            return placed_BG
+            row_BG: Tensor = self.rows(batch.grid[:, 0])
+            column_BG: Tensor = self.columns(batch.grid[:, 1])
+            return row_BG + column_BG
         if self.config.position == "none":
             return 0.0
         extent_2 = torch.tensor(self.extent, device=batch.grid.device)
         place_B2 = batch.grid / (extent_2 - 1).clamp(min=1)
         if self.config.position == "sinusoidal":
-            return grid_encoding(place_B2, self.standard.mean_F.shape[0])
-        placed_BG = self.place(2 * place_B2 - 1)
-        return placed_BG
+            return grid_encoding(place_B2, self.num_genes)
+        smooth_BG: Tensor = self.place(2 * place_B2 - 1)
+        return smooth_BG
 
     def _require_inside(self, grid_B2: Tensor) -> None:
         lowest, highest = grid_B2.amin(0).tolist(), grid_B2.amax(0).tolist()
@@ -218,13 +222,12 @@ class MclSTExp(TwoTowers):
         temperature = None if compat else config.temperature
         super().__init__("mclstexp", image=image, retrieval=retrieval, temperature=temperature)
         self.config = config
-        self.tokens: TokenPool | None = None
-        self.spots: SpotTower | None = None
+        self.spots: TokenPool | SpotTower
         if config.spot == "tokens":
-            self.tokens = TokenPool(self._tokens(genes, info.num_genes))
+            self.spots = TokenPool(self._tokens(genes, info.num_genes))
         else:
             self.spots = SpotTower(config, info)
-        encoded = config.width if self.tokens is not None else info.num_genes
+        encoded = config.width if config.spot == "tokens" else info.num_genes
         self.project = ProjectionHead(encoded, config.width, dropout=config.dropout)
 
     def _tokens(self, genes: GeneInputs | None, num_genes: int) -> GeneTokenEncoder:
@@ -243,14 +246,10 @@ class MclSTExp(TwoTowers):
     def encode_genes(self, batch: SpotBatch) -> Tensor:
         """Return the embedding of every spot's expression, shape (batch, width)."""
         y_BG = self.labels_of(batch)
-        tower = self.tokens
-        encoded = tower(y_BG) if tower is not None else self._dense(y_BG, batch)
+        spots = self.spots
+        encoded = spots(y_BG) if isinstance(spots, TokenPool) else spots(y_BG, batch)
         embedding_BD: Tensor = self.project(encoded)
         return embedding_BD
-
-    def _dense(self, y_BG: Tensor, batch: SpotBatch) -> Tensor:
-        encoded_BG: Tensor = self.get_submodule("spots")(y_BG, batch)
-        return encoded_BG
 
     def contrast(self, image_BD: Tensor, gene_BD: Tensor, batch: SpotBatch) -> Tensor:
         """Return the contrastive loss of the embeddings of a batch, a scalar."""
@@ -290,7 +289,8 @@ class MclSTExp(TwoTowers):
             return super()._reference_keys(batches)
         # Whole sections, so that every spot has all its neighbours.
         spots = join_spots(batches)
-        parts = [self._section(spots, code) for code in spots.section.unique_consecutive().tolist()]
+        codes = sorted(set(spots.section.tolist()))
+        parts = [self._section(spots, code) for code in codes]
         with evaluating(self):
             return torch.cat([self.encode_genes(part) for part in parts]), spots
 
@@ -314,7 +314,7 @@ class MclSTExp(TwoTowers):
         return SpotBatch(**parts)
 
     def _use_genes(self, genes: GeneInputs, y_SG: Tensor) -> None:
-        if self.tokens is None:
+        if not isinstance(self.spots, TokenPool):
             raise ConfigError(
                 facts(
                     "mclstexp",
@@ -323,4 +323,4 @@ class MclSTExp(TwoTowers):
                     fix="train with spot: tokens and a prior or text",
                 )
             )
-        self.tokens.use_genes(genes, y_SG)
+        self.spots.use_genes(genes, y_SG)
