@@ -155,8 +155,12 @@ class PcaGenes(GeneTower):
         self.fitted.fill_(value=True)
         self.standard.train(self.training)
 
+    def forward(self, y_BG: Tensor) -> Tensor:
+        """Return the components, shape (batch, width); training does not move them."""
+        return self.encode(self.standard.scaled(y_BG), torch.isfinite(y_BG))
+
     def encode(self, y_BG: Tensor, known_BG: Tensor) -> Tensor:
-        """Return the components."""
+        """Return the components of standardised labels."""
         del known_BG
         if not self.fitted:
             raise ConfigError(

@@ -215,12 +215,14 @@ class GeneTokenEncoder(nn.Module):
             self.norm = nn.LayerNorm(dim)
 
     def _buffers_of(self, genes: GeneInputs) -> dict[str, Tensor]:
-        lacking = [name for name in self.use if name not in genes.features]
-        if (self._reads_prior and lacking) or (self._reads_text and genes.text_GT is None):
+        lacking = [name for name in self.use if self._reads_prior and name not in genes.features]
+        if self._reads_text and genes.text_GT is None:
+            lacking.append("text")
+        if lacking:
             raise ConfigError(
                 facts(
                     f"gene tokens of mode {self.mode}",
-                    found=f"no {', '.join(lacking) or 'text'}",
+                    found=f"no {', '.join(lacking)}",
                     expected="a prior with what is read, and vectors of texts for text modes",
                     fix="give them, or use mode table",
                 )

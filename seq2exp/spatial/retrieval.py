@@ -378,7 +378,7 @@ class RetrievalBank:
 
     def save(self, folder: Path, *, overwrite: bool = False) -> None:
         """Write ``bank.safetensors`` and ``bank.json``; the folder appears whole or not at all."""
-        # Cloned, because one tensor may stand for sections and patients, and the format allows none.
+        # Cloned: one tensor may stand for sections and patients, which the format refuses.
         tensors = {
             name: getattr(self, name).detach().cpu().clone().contiguous() for name in _FIELDS
         }

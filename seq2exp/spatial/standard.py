@@ -40,18 +40,24 @@ class RunningStandard(nn.Module):
             self.register_buffer(name, torch.zeros(num_features))
 
     def forward(self, x_BF: Tensor) -> Tensor:
-        """Return standardised features, shape (batch, features)."""
-        known_BF = torch.isfinite(x_BF)
-        x_BF = torch.where(known_BF, x_BF, self.mean_F)
+        """Return standardised features, shape (batch, features); in training, learn from them."""
         if self.training:
-            self._update(x_BF.detach(), known_BF)
+            self._update(x_BF.detach())
+        return self.scaled(x_BF)
+
+    def scaled(self, x_BF: Tensor) -> Tensor:
+        """Return standardised features by the moments so far."""
+        known_BF = torch.isfinite(x_BF)
         variance_F = self.square_F / self.count_F.clamp(min=1)
         width_F = torch.where(variance_F > 1e-12, variance_F, 1.0).sqrt()
-        return ((x_BF - self.mean_F) / width_F).clamp(-_WIDEST, _WIDEST) * known_BF
+        scaled_BF = (torch.where(known_BF, x_BF, self.mean_F) - self.mean_F) / width_F
+        return scaled_BF.clamp(-_WIDEST, _WIDEST)
 
     @torch.no_grad()
-    def _update(self, x_BF: Tensor, known_BF: Tensor) -> None:
+    def _update(self, x_BF: Tensor) -> None:
         """Join the moments of the batch with those so far (Chan et al. 1979)."""
+        known_BF = torch.isfinite(x_BF)
+        x_BF = torch.where(known_BF, x_BF, 0.0)
         weight_BF = known_BF.to(x_BF.dtype)
         count_F = weight_BF.sum(0)
         mean_F = (x_BF * weight_BF).sum(0) / count_F.clamp(min=1)

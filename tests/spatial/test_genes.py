@@ -147,7 +147,7 @@ def test_inputs_that_do_not_fit_are_refused():
         GeneInputs(("a", "a"))
     with pytest.raises(InputError, match="a part of shape"):
         GeneInputs(("a",), {"z": np.zeros((2, 3), np.float32)})
-    with pytest.raises(InputError, match="never aligned.*nobody"):
+    with pytest.raises(InputError, match=r"never aligned.*nobody"):
         make_inputs().take(["nobody"])
     with pytest.raises(ConfigError, match="no text"):
         GeneTokenEncoder("text", 8, genes=GeneInputs(("a", "b")))
