@@ -93,7 +93,7 @@ def info_nce(
     *,
     scale: Tensor | float = 1.0,
     normalise: bool = True,
-    chunk: int | None = None,
+    chunk: int | None = 1024,
     ignore_BB: Tensor | None = None,
 ) -> Tensor:
     """Return the mean over both directions of the cross-entropy of finding one's own partner.
@@ -109,8 +109,8 @@ def info_nce(
     normalise : bool
         Divide the rows by their lengths.
     chunk : int, optional
-        Rows whose logits are held at a time; the backward pass computes them again. The values are
-        those of the dense form.
+        Rows whose logits are held at a time; the backward pass computes them again. Smaller
+        batches, and None, take the dense form, which gives the same values.
     ignore_BB : bool tensor, shape (batch, batch), optional
         Pairs that are no negatives, symmetric; what it says of a spot and itself is not read.
     """

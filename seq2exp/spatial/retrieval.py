@@ -30,7 +30,7 @@ __all__ = ["RetrievalBank", "RetrievalConfig", "Retrieved"]
 BANK_FORMAT = 1
 _FIELDS = ("keys_ND", "expression_NG", "spot_N", "section_N", "patient_N")
 _NAMES = ("sections", "patients", "genes")
-_MOST_NUMBERS = 1 << 24
+_MOST_NUMBERS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -212,11 +212,14 @@ class RetrievalBank:
         )
         left_B = len(self) - lost_B
         k = self._clipped(config.k, left_B, config.exclude)
+        unit_ND = F.normalize(self.keys_ND, dim=-1)
         # So many queries at a time that neither cosines nor expression outgrow the memory.
         widest = max(min(config.chunk, len(self)), k * self.expression_NG.shape[1])
         size = max(1, min(config.chunk, _MOST_NUMBERS // widest))
         parts = [
-            self._answer(query_BD[at : at + size], own_B[at : at + size], code_N, k, config)
+            self._answer(
+                query_BD[at : at + size], own_B[at : at + size], unit_ND, code_N, k, config
+            )
             for at in range(0, len(query_BD), size)
         ]
         mean, sd, ids, weights, cosines = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -267,43 +270,44 @@ class RetrievalBank:
         return min(k, most)
 
     def _answer(
-        self, query_BD: Tensor, own_B: Tensor, code_N: Tensor, k: int, config: RetrievalConfig
+        self,
+        query_BD: Tensor,
+        own_B: Tensor,
+        unit_ND: Tensor,
+        code_N: Tensor,
+        k: int,
+        config: RetrievalConfig,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        cosine_BK, ids_BK = self._nearest(query_BD, own_B, code_N, k, config.chunk)
+        parts: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(self), config.chunk):
+            part = slice(start, start + config.chunk)
+            cosine = F.normalize(query_BD, dim=-1) @ unit_ND[part].T
+            cosine = cosine.masked_fill(own_B[:, None] == code_N[part], -torch.inf)
+            found, place = cosine.topk(min(k, cosine.shape[1]))
+            parts.append((found, place + start))
+        cosine_BK, ids_BK = _best(parts, k)
         weights_BK = self._weights(query_BD, ids_BK, cosine_BK, config)
         ids_BK = torch.where(torch.isfinite(cosine_BK), ids_BK, -1)
-        values_BKG = self.expression_NG[ids_BK.clamp(min=0)]
-        known_BKG = torch.isfinite(values_BKG)
-        values_BKG = torch.where(known_BKG, values_BKG, 0.0)
-        share_BKG = weights_BK[..., None] * known_BKG
-        total_BG = share_BKG.sum(1)
-        # Where none of the spots found has measured a gene, its mean over the bank answers.
-        mean_BG = torch.where(
-            total_BG > 0,
-            (share_BKG * values_BKG).sum(1) / total_BG.clamp(min=1e-30),
-            self.expression_NG.nanmean(0),
-        )
-        square_BG = (share_BKG * (values_BKG - mean_BG[:, None]).square()).sum(1)
-        sd_BG = (square_BG / total_BG.clamp(min=1e-30)).sqrt()
+        mean_BG, sd_BG = self._average(ids_BK.clamp(min=0), weights_BK)
         return mean_BG, sd_BG, ids_BK, weights_BK, cosine_BK
 
-    def _nearest(
-        self, query_BD: Tensor, own_B: Tensor, code_N: Tensor, k: int, chunk: int
-    ) -> tuple[Tensor, Tensor]:
-        """Find the k most similar spots by chunks of the bank, in order of (-cosine, row)."""
-        unit_BD = F.normalize(query_BD, dim=-1)
-        best = unit_BD.new_empty((len(query_BD), 0))
-        ids = torch.empty((len(query_BD), 0), dtype=torch.int64, device=query_BD.device)
-        for start in range(0, len(self), chunk):
-            cosine = unit_BD @ F.normalize(self.keys_ND[start : start + chunk], dim=-1).T
-            cosine = cosine.masked_fill(own_B[:, None] == code_N[start : start + chunk], -torch.inf)
-            found, place = cosine.topk(min(k, cosine.shape[1]))
-            best, ids = torch.cat([best, found], 1), torch.cat([ids, place + start], 1)
-            by_row = ids.argsort(1)
-            best, ids = best.gather(1, by_row), ids.gather(1, by_row)
-            order = best.neg().argsort(stable=True, dim=1)[:, :k]
-            best, ids = best.gather(1, order), ids.gather(1, order)
-        return best, ids
+    def _average(self, ids_BK: Tensor, weights_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted mean and deviation of the expression, over the spots that measured a gene."""
+        values_BKG = self.expression_NG[ids_BK]
+        weights_B1K = weights_BK[:, None]
+        if torch.isfinite(values_BKG).all():
+            mean_BG = (weights_B1K @ values_BKG)[:, 0]
+            square_BKG = values_BKG.sub_(mean_BG[:, None]).square_()
+            return mean_BG, (weights_B1K @ square_BKG)[:, 0].sqrt()
+        known_BKG = torch.isfinite(values_BKG)
+        share_BKG = weights_BK[..., None] * known_BKG
+        total_BG = share_BKG.sum(1)
+        share_BKG = share_BKG / total_BG.clamp(min=1e-30)[:, None]
+        values_BKG = torch.where(known_BKG, values_BKG, 0.0)
+        mean_BG = (share_BKG * values_BKG).sum(1)
+        sd_BG = (share_BKG * (values_BKG - mean_BG[:, None]).square()).sum(1).sqrt()
+        # Where none of the spots found has measured a gene, its mean over the bank answers.
+        return torch.where(total_BG > 0, mean_BG, self.expression_NG.nanmean(0)), sd_BG
 
     def _weights(
         self, query_BD: Tensor, ids_BK: Tensor, cosine_BK: Tensor, config: RetrievalConfig
@@ -436,6 +440,15 @@ class RetrievalBank:
                 )
             )
         return cls(**tensors, **words, recipe=recipe, towers=towers)
+
+
+def _best(parts: list[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
+    """Join the best of the chunks, in the order of (-cosine, row)."""
+    cosine, ids = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
+    by_row = ids.argsort(dim=1)
+    cosine, ids = cosine.gather(1, by_row), ids.gather(1, by_row)
+    order = cosine.neg().argsort(stable=True, dim=1)[:, :k]
+    return cosine.gather(1, order), ids.gather(1, order)
 
 
 def _joined(

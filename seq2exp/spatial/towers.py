@@ -4,8 +4,8 @@ The image tower sees a patch (or its cached features), the gene tower the labels
 training, :meth:`TwoTowers.fit_reference` encodes reference spots with the gene tower; a new patch
 is answered with the expression of the reference spots most like it.
 
-Axes: B spots of a batch, F features, K tiles around a spot, D width of the embeddings, N spots of
-the bank, G genes.
+Axes: B spots of a batch, S spots of several, D width of the embeddings, N spots of the bank, G
+genes.
 """
 
 from __future__ import annotations
@@ -13,33 +13,43 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, InputError, facts
-from seq2exp.spatial.batch import SpotBatch, SystemInfo, require_fields
+from seq2exp.spatial.batch import SpotBatch, require_fields
 from seq2exp.spatial.contrastive_losses import ChanceWatch, LogitScale
 from seq2exp.spatial.genes import GeneInputs
+from seq2exp.spatial.image_tower import ImageTower
 from seq2exp.spatial.retrieval import RetrievalBank, RetrievalConfig, Retrieved
-from seq2exp.spatial.standard import HeadKind, RunningStandard, make_head
 
-__all__ = ["ImageTower", "PatchEncoder", "TwoTowers", "evaluating", "join_spots"]
+__all__ = ["Alignment", "TwoTowers", "evaluating", "join_spots", "spot_order"]
 
 _PER_SPOT = ("section", "patient", "spot", "grid", "xy_um", "total", "y", "gene_mask")
 
 
-class PatchEncoder(Protocol):
-    """What an image tower asks of an encoder that is trained with it; a ``torch.nn.Module``."""
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Both embeddings of some spots, in the order of (section, spot).
 
-    dim: int
-    """Features of a patch."""
+    Attributes
+    ----------
+    image_SD, gene_SD : float32 arrays, shape (num_spots, width)
+        Divided by their lengths.
+    section_S, patient_S, spot_S : int64 arrays, shape (num_spots,)
+    """
 
-    def pool(self, x: Tensor) -> Tensor:
-        """Return features (B, dim) of patches (B, 3, H, W) between 0 and 1."""
+    image_SD: NDArray[np.float32]
+    gene_SD: NDArray[np.float32]
+    section_S: NDArray[np.int64]
+    patient_S: NDArray[np.int64]
+    spot_S: NDArray[np.int64]
 
 
 @contextlib.contextmanager
@@ -55,6 +65,33 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def spot_order(batches: Sequence[SpotBatch]) -> Tensor:
+    """Return the order of (section, spot) of the spots of several batches, int64 rows.
+
+    Raises
+    ------
+    InputError
+        No batch, or a spot occurs twice.
+    """
+    pairs = [
+        pair
+        for batch in batches
+        for pair in zip(batch.section.tolist(), batch.spot.tolist(), strict=True)
+    ]
+    repeated = len(pairs) - len(set(pairs))
+    if repeated or not pairs:
+        raise InputError(
+            facts(
+                "spots with labels",
+                found="spots given twice" if repeated else "no batch",
+                expected="each spot once",
+                fix="go through the sections once",
+                count=repeated,
+            )
+        )
+    return torch.tensor(sorted(range(len(pairs)), key=pairs.__getitem__), dtype=torch.int64)
+
+
 def join_spots(batches: Sequence[SpotBatch]) -> SpotBatch:
     """Return one batch with the positions and labels of several, in the order of (section, spot).
 
@@ -63,99 +100,16 @@ def join_spots(batches: Sequence[SpotBatch]) -> SpotBatch:
     Raises
     ------
     InputError
-        A spot occurs twice.
+        No batch, or a spot occurs twice.
     """
+    order = spot_order(batches)
     columns: dict[str, Any] = {}
     for name in _PER_SPOT:
         parts = [getattr(batch, name) for batch in batches]
-        columns[name] = None if any(part is None for part in parts) else torch.cat(parts)
-    pairs = list(zip(columns["section"].tolist(), columns["spot"].tolist(), strict=True))
-    if len(set(pairs)) < len(pairs):
-        raise InputError(
-            facts(
-                "reference spots",
-                found="spots given twice",
-                expected="each spot once",
-                fix="go through the sections once",
-                count=len(pairs) - len(set(pairs)),
-            )
-        )
-    order = torch.tensor(sorted(range(len(pairs)), key=pairs.__getitem__), dtype=torch.int64)
-    order = order.to(columns["section"].device)
-    sorted_columns: dict[str, Any] = {
-        name: None if x is None else x[order] for name, x in columns.items()
-    }
-    return SpotBatch(**sorted_columns)
-
-
-class ImageTower(nn.Module):
-    """From a patch to an embedding.
-
-    Parameters
-    ----------
-    info : SystemInfo
-    width : int
-        Of the embedding.
-    head : str
-        projection, mlp or linear.
-    dropout : float
-    standardise : bool
-        Standardise features over the training spots.
-    neighbours : bool
-        Put the mean of the features of the tiles around beside those of the patch.
-    encoder : module, optional
-        Encodes patches and is trained with the tower; without one, features come from the cache.
-
-    Raises
-    ------
-    ConfigError
-        Neither an encoder nor cached features.
-    """
-
-    def __init__(
-        self,
-        info: SystemInfo,
-        *,
-        width: int,
-        head: HeadKind = "projection",
-        hidden: int = 256,
-        dropout: float = 0.0,
-        standardise: bool = True,
-        neighbours: bool = False,
-        encoder: Any = None,  # noqa: ANN401
-    ) -> None:
-        super().__init__()
-        num_features = info.feat_dim if encoder is None else int(encoder.dim)
-        if num_features < 1 or (neighbours and info.feat_dim < 1):
-            raise ConfigError(
-                facts(
-                    "image tower",
-                    found="neither cached features nor an encoder",
-                    expected="one of them, and cached features for the tiles around",
-                    fix="choose an image encoder",
-                )
-            )
-        self.encoder, self.neighbours = encoder, neighbours
-        num_features += info.feat_dim if neighbours else 0
-        self.standard = RunningStandard(num_features) if standardise else nn.Identity()
-        self.head = make_head(head, num_features, width, hidden=hidden, dropout=dropout)
-
-    @property
-    def requires(self) -> frozenset[str]:
-        """Fields of the batch that are read."""
-        own = {"feat" if self.encoder is None else "img"}
-        return frozenset(own | ({"nbr", "nbr_mask"} if self.neighbours else set()))
-
-    def forward(self, batch: SpotBatch) -> Tensor:
-        """Return embeddings, shape (batch, width)."""
-        x_BF = batch.feat if self.encoder is None else self.encoder.pool(batch.img)
-        if self.neighbours and batch.nbr is not None and batch.nbr_mask is not None:
-            seen_BK1 = batch.nbr_mask[..., None]
-            total_BF = (batch.nbr * seen_BK1).sum(1)
-            around_BF = total_BF / seen_BK1.sum(1).clamp(min=1)
-            x_BF = around_BF if x_BF is None else torch.cat([x_BF, around_BF], dim=-1)
-        embedding_BD: Tensor = self.head(self.standard(x_BF))
-        return embedding_BD
+        if all(part is not None for part in parts):
+            joined = torch.cat(parts)
+            columns[name] = joined[order.to(joined.device)]
+    return SpotBatch(**columns)
 
 
 class TwoTowers(nn.Module):
@@ -272,12 +226,7 @@ class TwoTowers(nn.Module):
         RetrievalBank
             Also kept as ``bank``.
         """
-        given = list(batches)
-        if not given:
-            raise InputError(
-                facts("reference", found="no batch", expected="training spots", fix="give some")
-            )
-        keys, spots = self._reference_keys(given)
+        keys, spots = self._reference_keys(list(batches))
         bank = RetrievalBank(
             keys_ND=keys.float(),
             expression_NG=self.labels_of(spots).float(),
@@ -301,6 +250,22 @@ class TwoTowers(nn.Module):
         with evaluating(self):
             keys = [self.encode_genes(part) for part in _cut(spots, 1024)]
         return torch.cat(keys), spots
+
+    def align(self, batches: Iterable[SpotBatch]) -> Alignment:
+        """Return both embeddings of spots with labels, for recall, probes and reports.
+
+        What :func:`seq2exp.spatial.recall.recall_table` and
+        :func:`seq2exp.spatial.batch_effects.batch_effect_rows` ask for.
+        """
+        given = list(batches)
+        genes, spots = self._reference_keys(given)
+        image = torch.cat([self.embed(batch) for batch in given])
+        codes = (spots.section, spots.patient, spots.spot)
+        return Alignment(
+            image.cpu().float()[spot_order(given)].numpy(),
+            F.normalize(genes, dim=-1).cpu().float().numpy(),
+            *(code.cpu().numpy() for code in codes),
+        )
 
     def set_bank(self, bank: RetrievalBank) -> None:
         """Answer from another bank from now on.

@@ -36,12 +36,17 @@ def test_ridge_finds_what_is_there_and_nothing_in_noise():
 
 
 def test_a_patient_is_never_on_both_sides():
-    """A feature that names the section, and labels that follow it: only leakage could use it."""
+    """Features of a patient mean nothing in another: only leakage could use them."""
+    random = np.random.default_rng(0)
+    u = random.normal(size=(len(PAIRS), 4))
+    own = (np.eye(3)[PATIENT][:, :, None] * u[:, None]).reshape(len(PAIRS), 12)
+    y = np.einsum("sd,sdg->sg", u, random.normal(size=(3, 4, 10))[PATIENT])
+    origin = {"section_S": PAIRS.section}
+    assert abs(ridge_probe(own, y, patient_S=PATIENT, **origin).value) < 0.05
+    # With sections held out instead, the other section of the patient gives it away.
+    one = np.zeros(len(PAIRS), np.int64)
+    assert ridge_probe(own, y, patient_S=one, **origin).value > 0.9
     naming = np.eye(6)[PAIRS.section]
-    noise = np.random.default_rng(0).normal(size=(len(PAIRS), 5))
-    probe = ridge_probe(naming, noise + naming @ np.arange(30).reshape(6, 5),
-                        patient_S=PATIENT, section_S=PAIRS.section)  # fmt: skip
-    assert probe.value == 0
     labels = np.array(["a", "b", "a", "b", "b", "a"])[PAIRS.section]
     groups = spot_groups(PATIENT, PAIRS.section)
     assert logistic_probe(naming, labels, groups=groups).value < 0.7

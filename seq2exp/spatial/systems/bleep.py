@@ -11,7 +11,6 @@ Axes: B spots of a batch, G genes, D width of the embeddings.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,10 +18,11 @@ from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.batch import SpotBatch, SystemInfo
 from seq2exp.spatial.contrastive_losses import soft_clip
 from seq2exp.spatial.genes import GeneInputs
+from seq2exp.spatial.image_tower import ImageTower, PatchEncoder
 from seq2exp.spatial.retrieval import RetrievalConfig
 from seq2exp.spatial.samplers import Negatives
 from seq2exp.spatial.standard import ProjectionHead, RunningStandard
-from seq2exp.spatial.towers import ImageTower, TwoTowers
+from seq2exp.spatial.towers import TwoTowers
 
 __all__ = ["Bleep", "BleepConfig"]
 
@@ -69,7 +69,7 @@ class Bleep(TwoTowers):
         config: BleepConfig,
         info: SystemInfo,
         *,
-        encoder: Any = None,  # noqa: ANN401
+        encoder: PatchEncoder | None = None,
     ) -> None:
         compat = config.reference_compat
         image = ImageTower(

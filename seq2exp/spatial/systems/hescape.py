@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,10 @@ from seq2exp.spatial.batch import SpotBatch, SystemInfo
 from seq2exp.spatial.contrastive_losses import info_nce, siglip
 from seq2exp.spatial.gene_towers import GeneTowerKind, PcaGenes, make_gene_tower
 from seq2exp.spatial.genes import GeneInputs, GeneTokenEncoder, TokenMode
+from seq2exp.spatial.image_tower import ImageTower, PatchEncoder
 from seq2exp.spatial.retrieval import RetrievalConfig
 from seq2exp.spatial.samplers import Negatives
-from seq2exp.spatial.towers import ImageTower, TwoTowers
+from seq2exp.spatial.towers import TwoTowers
 
 __all__ = ["Hescape", "HescapeConfig"]
 
@@ -89,7 +90,7 @@ class Hescape(TwoTowers):
         info: SystemInfo,
         *,
         genes: GeneInputs | None = None,
-        encoder: Any = None,  # noqa: ANN401
+        encoder: PatchEncoder | None = None,
     ) -> None:
         image = ImageTower(
             info,

@@ -36,11 +36,12 @@ from seq2exp.spatial.batch import SpotBatch, SystemInfo
 from seq2exp.spatial.contrastive_losses import info_nce, soft_clip
 from seq2exp.spatial.gene_towers import TokenPool
 from seq2exp.spatial.genes import GeneInputs, GeneTokenEncoder, TokenMode
+from seq2exp.spatial.image_tower import ImageTower, PatchEncoder
 from seq2exp.spatial.retrieval import RetrievalConfig
 from seq2exp.spatial.samplers import Negatives
 from seq2exp.spatial.spot_blocks import SpotBlock, grid_encoding, nearest_spots
 from seq2exp.spatial.standard import ProjectionHead, RunningStandard
-from seq2exp.spatial.towers import ImageTower, TwoTowers, evaluating, join_spots
+from seq2exp.spatial.towers import TwoTowers, evaluating, join_spots, spot_order
 
 __all__ = ["MclSTExp", "MclSTExpConfig", "SpotTower"]
 
@@ -205,7 +206,7 @@ class MclSTExp(TwoTowers):
         info: SystemInfo,
         *,
         genes: GeneInputs | None = None,
-        encoder: Any = None,  # noqa: ANN401
+        encoder: PatchEncoder | None = None,
     ) -> None:
         compat = config.reference_compat
         image = ImageTower(
@@ -266,7 +267,11 @@ class MclSTExp(TwoTowers):
         if config.false_negatives == "mask":
             alike_BB = self._alike(self.labels_of(batch))
         return info_nce(
-            image_BD, gene_BD, scale=self.logit_scale, normalise=unit, ignore_BB=alike_BB
+            image_BD,
+            gene_BD,
+            scale=self.logit_scale,
+            normalise=unit,
+            ignore_BB=alike_BB,
         )
 
     @torch.no_grad()
@@ -284,7 +289,7 @@ class MclSTExp(TwoTowers):
             # The published code encodes the reference by the batches of its loader.
             with evaluating(self):
                 keys = torch.cat([self.encode_genes(batch) for batch in batches])
-            return self._in_order(keys, batches)
+            return keys[spot_order(batches).to(keys.device)], join_spots(batches)
         if config.context == "none":
             return super()._reference_keys(batches)
         # Whole sections, so that every spot has all its neighbours.
@@ -293,16 +298,6 @@ class MclSTExp(TwoTowers):
         parts = [self._section(spots, code) for code in codes]
         with evaluating(self):
             return torch.cat([self.encode_genes(part) for part in parts]), spots
-
-    @staticmethod
-    def _in_order(keys_ND: Tensor, batches: Sequence[SpotBatch]) -> tuple[Tensor, SpotBatch]:
-        pairs = [
-            pair
-            for batch in batches
-            for pair in zip(batch.section.tolist(), batch.spot.tolist(), strict=True)
-        ]
-        order = sorted(range(len(pairs)), key=pairs.__getitem__)
-        return keys_ND[torch.tensor(order, device=keys_ND.device)], join_spots(batches)
 
     @staticmethod
     def _section(spots: SpotBatch, code: int) -> SpotBatch:

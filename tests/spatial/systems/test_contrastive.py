@@ -12,12 +12,13 @@ from torch import nn
 from seq2exp.core.errors import ConfigError, InputError, Seq2ExpWarning
 from seq2exp.spatial.batch import SpatialSystem, SystemInfo
 from seq2exp.spatial.genes import GeneInputs
+from seq2exp.spatial.image_tower import ImageTower
 from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.retrieval import RetrievalBank, RetrievalConfig
 from seq2exp.spatial.systems.bleep import Bleep, BleepConfig
 from seq2exp.spatial.systems.hescape import Hescape, HescapeConfig
 from seq2exp.spatial.systems.mclstexp import MclSTExp, MclSTExpConfig
-from seq2exp.spatial.towers import ImageTower, evaluating, join_spots
+from seq2exp.spatial.towers import evaluating, join_spots
 from tests.spatial.pairs import latent_pairs, train
 
 FEW = RetrievalConfig(k=20)
@@ -340,3 +341,20 @@ def test_spots_are_joined_in_order_and_modes_restored():
         assert not any(part.training for part in module.modules())
         assert not torch.is_grad_enabled()
     assert [part.training for part in module.modules()] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", ["mclstexp", "mclstexp_near", "hescape_tokens"])
+def test_alignment_is_in_order_whatever_the_batches(name):
+    system = seen(make_system(name))
+    whole = system.align([PAIRS.batch()])
+    order = np.random.default_rng(0).permutation(400)
+    pieces = system.align([PAIRS.batch(rows) for rows in np.array_split(order, 9)])
+    assert np.allclose(whole.image_SD, pieces.image_SD, atol=1e-5)
+    assert np.allclose(whole.gene_SD, pieces.gene_SD, atol=1e-5)
+    assert np.allclose(np.linalg.norm(whole.gene_SD, axis=1), 1, atol=1e-5)
+    for field, expected in (
+        ("section", PAIRS.section),
+        ("patient", PAIRS.patient),
+        ("spot", PAIRS.spot),
+    ):
+        assert np.array_equal(getattr(pieces, f"{field}_S"), expected)

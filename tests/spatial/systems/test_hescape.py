@@ -23,7 +23,7 @@ LINEAR = HescapeConfig(
 )
 
 
-def aligned(effect, negatives, *, seed=0, steps=500):
+def aligned(effect, negatives, *, seed=0, steps=400):
     """Linear towers on the generator; ridge of centred expression on held-out slides."""
     pairs = batch_effect_pairs(effect, seed=seed)
     known = pairs.section < 12
@@ -44,8 +44,8 @@ def aligned(effect, negatives, *, seed=0, steps=500):
 @pytest.fixture(scope="module")
 def measured():
     return {
-        (effect, negatives): [aligned(effect, negatives, seed=seed) for seed in range(2)]
-        for effect in (0, 1, 3)
+        (effect, negatives): [aligned(effect, negatives, seed=seed) for seed in range(seeds)]
+        for effect, seeds in ((0, 1), (1, 2), (3, 1))
         for negatives in ("any", "within_slide")
     }
 
@@ -89,18 +89,20 @@ def test_recall_is_that_of_the_embeddings_whatever_the_batches():
     assert (whole["recall"] > 2 * whole["chance"])[whole["k"] == 5].all()
 
 
-def test_the_length_of_a_tower_s_output_carries_nothing():
+@pytest.mark.parametrize("tower", ["image.head", "project"])
+@pytest.mark.parametrize("objective", ["clip", "siglip"])
+def test_the_length_of_a_tower_s_output_carries_nothing(tower, objective):
     pairs = batch_effect_pairs(0.0, num_slides=2, num_spots=40)
     torch.manual_seed(0)
-    system = Hescape(LINEAR, pairs.info()).train()
+    system = Hescape(replace(LINEAR, objective=objective), pairs.info()).train()
     batch = pairs.batch()
+    system.loss(batch, 0)
+    system.eval()
     before = system.loss(batch, 0)["total"].detach()
     with torch.no_grad():
-        for each in (*system.image.head.parameters(), *system.project.parameters()):
+        for each in system.get_submodule(tower).parameters():
             each.mul_(10.0)
-    again = Hescape(LINEAR, pairs.info()).train()
-    again.load_state_dict(system.state_dict())
-    assert torch.allclose(again.eval().loss(batch, 0)["total"], before, atol=1e-4)
+    assert torch.allclose(system.loss(batch, 0)["total"], before, atol=1e-4)
 
 
 def test_the_scale_ends_in_its_bounds_however_hard_it_is_driven():
@@ -174,4 +176,3 @@ def test_the_true_prior_carries_alignment_to_genes_never_seen(gene):
     # Seen genes can be learned whatever their prior.
     assert recall["shuffled", "seen"] > 2 * chance
     assert recall["shuffled", "hidden"] < 2 * chance
-    print(gene, recall)
