@@ -1,1 +1,1 @@
-"""Systems that predict expression of spots from histology."""
+"""One file per system."""
