@@ -169,13 +169,13 @@ class Nsl(nn.Module):
         stains_33 = torch.tensor(STAINS)
         start = stains_33 if self.inverted else torch.linalg.inv(stains_33)[:, :2]
         self.register_buffer("start", start.contiguous(), persistent=False)
-        self.stain = nn.Parameter(start.expand(genes, -1, -1).clone())
+        self.stain = nn.Parameter(start.repeat(genes, 1, 1))
         shifted = config.variant == "conv1x1"
         self.shift = nn.Parameter(torch.zeros(genes, 2)) if shifted else None
         reads = {"meanstd": 4, "scalar": 1}.get(config.variant, 2)
         random = torch.Generator().manual_seed(config.seed)
         first = 0.1 * torch.randn(reads, generator=random)
-        self.read = nn.Parameter(first.expand(genes, -1).clone())
+        self.read = nn.Parameter(first.repeat(genes, 1))
         biased = config.variant != "deconv3x3"
         self.level = nn.Parameter(torch.zeros(genes)) if biased else None
         self.register_buffer("label_mean", torch.zeros(genes))
