@@ -68,7 +68,7 @@ class SpatialSimulationConfig:
     """SD over spots of log sequencing depth."""
     depth: float = 5000.0
     """Median counts of a spot."""
-    smoothness: float = 4.0
+    smoothness: float = 2.5
     """Spots over which programmes change sign at most."""
     patch_px: int = 32
     """Side of a patch; the pitch of the spots is a quarter more."""
@@ -375,7 +375,7 @@ def _write_picture(
     inside = np.zeros(shape, dtype=np.bool_)
     inside[edge:-edge, edge:-edge] = True
     tint_3 = np.exp(random.normal(0, config.batch_effect / 2, 3))
-    picture = paint(u_HWU, inside, grain_px=config.patch_px / 28, tint_3=tint_3, random=random)
+    picture = paint(u_HWU, inside, grain_px=config.patch_px / 40, tint_3=tint_3, random=random)
     Image.fromarray(picture).save(folder / "images" / f"{section.name}.png")
 
 

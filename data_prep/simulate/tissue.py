@@ -85,11 +85,11 @@ def paint(
     shape = inside_HW.shape
     whole = programmes_HWU.repeat(_STEP, axis=0).repeat(_STEP, axis=1)[: shape[0], : shape[1]]
     share, eosin, strength, coarse = np.moveaxis(whole, -1, 0)
-    fine_noise, coarse_noise = (_noise(shape, size * grain_px, random) for size in (1.0, 2.8))
+    fine_noise, coarse_noise = (_noise(shape, size * grain_px, random) for size in (1.0, 2.5))
     angle = np.pi / 2 / (1 + np.exp(-1.5 * coarse))
     noise = np.cos(angle) * fine_noise + np.sin(angle) * coarse_noise
-    nucleus = 1 / (1 + np.exp(-(noise - 0.6 + 0.5 * share) / 0.15))
-    h_HW = 0.9 * np.exp(0.2 * strength) * nucleus + 0.08
+    nucleus = 1 / (1 + np.exp(-(noise - 0.5 + 0.7 * share) / 0.15))
+    h_HW = 0.9 * np.exp(0.3 * strength) * nucleus + 0.08
     e_HW = 0.35 * np.exp(0.4 * eosin) * (1 - 0.7 * nucleus)
     density = h_HW[..., None] * _HAEMATOXYLIN + e_HW[..., None] * _EOSIN
     density = density * tint_3 + random.normal(0, 0.02, (*shape, 3))
