@@ -18,7 +18,7 @@ from scipy import sparse
 from data_prep.histology.config import CohortConfig, SectionConfig
 from seq2exp.core.errors import FormatError, InputError, facts
 
-__all__ = ["RawSection", "read_section", "section_files"]
+__all__ = ["RawSection", "as_counts", "read_section", "section_files"]
 
 Floats = NDArray[np.float64]
 _SPOT_COLUMNS = (("pixel_x", "pixel_y"), ("px", "py"))
@@ -147,7 +147,7 @@ def _read_st(config: SectionConfig, cohort: CohortConfig, source: Path) -> RawSe
     return RawSection(
         config.name,
         config.patient,
-        _counts(counts[genes].to_numpy(), source / config.table),
+        as_counts(counts[genes].to_numpy(), source / config.table),
         genes,
         [""] * len(genes),
         _whole(placed["y"], source / config.spots),
@@ -216,7 +216,7 @@ def _read_h5ad(config: SectionConfig, cohort: CohortConfig, source: Path) -> Raw
     return RawSection(
         config.name,
         patient,
-        _counts(counts, path),
+        as_counts(counts, path),
         [str(name) for name in data.var_names],
         list(ids),
         _whole(data.obs["array_row"], path),
@@ -331,7 +331,7 @@ def _no_place(values: pd.Series, path: Path, expected: str) -> FormatError:
     )
 
 
-def _counts(values: Any, path: Path) -> sparse.csr_matrix:  # noqa: ANN401
+def as_counts(values: Any, path: Path) -> sparse.csr_matrix:  # noqa: ANN401
     """Return counts as a sparse matrix of integers.
 
     Raises

@@ -145,9 +145,7 @@ def _matrix(folder: Path) -> tuple[sparse.csr_matrix, list[str], list[str], list
 
 
 def _positions(folder: Path) -> pd.DataFrame:
-    path = _one_of(
-        folder, ("spatial/tissue_positions.csv", "spatial/tissue_positions_list.csv")
-    )
+    path = _one_of(folder, ("spatial/tissue_positions.csv", "spatial/tissue_positions_list.csv"))
     with path.open() as handle:
         headed = handle.readline().startswith("barcode")
     try:

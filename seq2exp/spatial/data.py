@@ -71,7 +71,11 @@ class SpotTable:
     counts_NG : float32 array, shape (num_spots, num_genes)
     size_N : float32 array, shape (num_spots,)
         What the recipe divides counts by.
+    patch_N : int64 array, shape (num_spots,)
+        Row of the patch in its section: that of the spot, unless patches were exchanged.
     feat_ND : float32 array, shape (num_spots, num_features), or None
+    patches : mapping of int to uint8 array, shape (spots of the section, px, px, 3), or None
+        Patches by number of the section.
     """
 
     sections: list[str]
@@ -85,7 +89,9 @@ class SpotTable:
     y_NG: Floats
     counts_NG: Floats
     size_N: Floats
+    patch_N: NDArray[np.int64]
     feat_ND: Floats | None = None
+    patches: Mapping[int, NDArray[np.uint8]] | None = None
 
     def __len__(self) -> int:
         return len(self.section_N)
@@ -100,6 +106,11 @@ class SpotTable:
     def joined(self, other: SpotTable) -> SpotTable:
         """Return the spots of both, these first."""
         both: dict[str, Any] = {
+            "patches": None
+            if self.patches is None or other.patches is None
+            else {**self.patches, **other.patches},
+        }
+        both |= {
             part.name: np.concatenate([getattr(self, part.name), getattr(other, part.name)])
             for part in fields(self)
             if isinstance(getattr(self, part.name), np.ndarray)
@@ -115,8 +126,8 @@ class SpotTable:
         }
         return replace(self, **chosen)
 
-    def batch(self, places: NDArray[np.int64]) -> SpotBatch:
-        """Return some spots as tensors."""
+    def batch(self, places: NDArray[np.int64], *, needs: frozenset[str] = frozenset()) -> SpotBatch:
+        """Return some spots as tensors; pictures only where ``needs`` holds ``img``."""
 
         def tensor(values: NDArray[np.generic]) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(values[places]))
@@ -133,7 +144,15 @@ class SpotTable:
             counts=tensor(self.counts_NG),
             size_factor=tensor(self.size_N),
             feat=None if self.feat_ND is None else tensor(self.feat_ND),
+            img=self._pictures(places) if "img" in needs else None,
         )
+
+    def _pictures(self, places: NDArray[np.int64]) -> torch.Tensor | None:
+        if self.patches is None:
+            return None
+        pairs = zip(self.section_N[places].tolist(), self.patch_N[places].tolist(), strict=True)
+        stack = np.stack([self.patches[section][row] for section, row in pairs])
+        return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
 
 
 def spot_table(
@@ -180,7 +199,8 @@ def spot_table(
         for key, value in parts[0].items()
         if value is not None
     }
-    return SpotTable(cohort.names, patients, **joined)
+    patches = {cohort.names.index(name): cohort.section(name).patches for name in chosen}
+    return SpotTable(cohort.names, patients, patches=patches, **joined)
 
 
 def _features_of(section: Section, features: Mapping[str, Floats]) -> Floats:
@@ -220,6 +240,7 @@ def _part(
         "total_N": section.total_N[rows].astype(np.float32),
         "y_NG": y_NG.astype(np.float32),
         "counts_NG": counts_NG,
+        "patch_N": rows.astype(np.int64),
         "size_N": labels.recipe.sizes(section.counts_NA[rows], columns).astype(np.float32),
         "feat_ND": None if features is None else features[rows].astype(np.float32),
     }
@@ -234,4 +255,5 @@ def shuffled_patches(table: SpotTable, *, seed: int = 0) -> SpotTable:
     random = np.random.default_rng(seed)
     for _, places in table.by_section():
         order[places] = random.permutation(places)
-    return replace(table, feat_ND=None if table.feat_ND is None else table.feat_ND[order])
+    feat_ND = None if table.feat_ND is None else table.feat_ND[order]
+    return replace(table, patch_N=table.patch_N[order], feat_ND=feat_ND)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2exp.core.config import require_known
-from seq2exp.core.progress import track
 from seq2exp.spatial.cohort import SpatialCohort
-from seq2exp.spatial.colour import colour_stats
+from seq2exp.spatial.images.cache import FeatureCache
+from seq2exp.spatial.images.registry import make_encoder
 
-__all__ = ["ENCODERS", "cohort_features"]
-
-ENCODERS = ("colour_stats",)
+__all__ = ["cohort_features"]
 
 
 def cohort_features(
-    cohort: SpatialCohort, encoder: str, *, progress: bool = False
+    cohort: SpatialCohort, encoder: str, *, weights: Path | None = None, progress: bool = False
 ) -> dict[str, NDArray[np.float32]]:
     """Return the features of all spots by section, each of shape (num_spots, num_features).
+
+    They are kept in ``features/`` of the cohort.
 
     Parameters
     ----------
     cohort : SpatialCohort
     encoder : str
+        Name of an image encoder.
+    weights : Path, optional
+        Local file of its weights.
     progress : bool
 
     Raises
@@ -31,9 +35,6 @@ def cohort_features(
     ConfigError
         No such encoder.
     """
-    require_known("encoder", encoder, ENCODERS, expected="an image encoder")
-    sections = track(cohort.sections(), total=len(cohort.names), label="features", enabled=progress)
-    return {
-        section.name: np.stack([colour_stats(patch) for patch in section.patches])
-        for section in sections
-    }
+    cache = FeatureCache(cohort, make_encoder(encoder, weights))
+    cache.build(progress=progress)
+    return {name: cache.feat(name) for name in cohort.names}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file as load_tensors
@@ -19,14 +20,22 @@ from torch import nn
 from seq2exp.core.config import bind
 from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.files import read_json, write_json
-from seq2exp.spatial.batch import SystemInfo
+from seq2exp.spatial.batch import SpotBatch, SystemInfo
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import SpotTable
+from seq2exp.spatial.retrieval import RetrievalBank
+from seq2exp.spatial.systems.hescape import Hescape
+from seq2exp.spatial.systems.nsl import Nsl
 from seq2exp.spatial.systems.registry import CLOSED, build_module, system_config
 from seq2exp.spatial.systems.ridge import Ridge
+from seq2exp.spatial.towers import TwoTowers
 from seq2exp.spatial.trainer import fit_module, predict_table
 
 __all__ = ["FittedSystem", "fit_system", "load_system", "save_system"]
+
+
+_LARGEST = 5.0
+_BATCH = 256
 
 
 class FittedSystem(Protocol):
@@ -34,6 +43,34 @@ class FittedSystem(Protocol):
 
     def predict(self, table: SpotTable) -> NDArray[np.float64]:
         """Return predicted labels, shape (num_spots, num_genes)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FeatureScale:
+    """Mean and deviation of the features of training spots; what is scaled is cut at 5.
+
+    Attributes
+    ----------
+    mean_D, scale_D : float32 arrays, shape (num_features,)
+    """
+
+    mean_D: NDArray[np.float32]
+    scale_D: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, table: SpotTable) -> FeatureScale | None:
+        """Return the scale of training spots; None where there are no features."""
+        if table.feat_ND is None:
+            return None
+        spread = table.feat_ND.std(axis=0)
+        return cls(table.feat_ND.mean(axis=0), np.where(spread > 1e-9, spread, np.inf))
+
+    def apply(self, table: SpotTable) -> SpotTable:
+        """Return the spots with scaled features."""
+        if table.feat_ND is None:
+            return table
+        scaled = ((table.feat_ND - self.mean_D) / self.scale_D).clip(-_LARGEST, _LARGEST)
+        return dataclasses.replace(table, feat_ND=scaled.astype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,17 +82,22 @@ class TrainedModule:
     module : nn.Module
     info : SystemInfo
         What it was built for.
+    scale : FeatureScale or None
     history : list of dict
         One row per pass; empty when it was loaded.
     """
 
     module: nn.Module
     info: SystemInfo
+    scale: FeatureScale | None = None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def predict(self, table: SpotTable) -> NDArray[np.float64]:
         """Return predicted labels, shape (num_spots, num_genes)."""
-        return predict_table(self.module, table)
+        if isinstance(self.module, TwoTowers):
+            # Another cohort numbers its patients in its own way; those of one name are the same.
+            self.module.name_cohort(table.patients, table.sections)
+        return predict_table(self.module, _scaled(self.scale, table))
 
 
 def fit_system(
@@ -91,8 +133,42 @@ def fit_system(
         return Ridge(system_config(settings)).fit(together)
     torch.manual_seed(config.seed)
     module = build_module(settings, info)
-    history = fit_module(module, train, valid or train, config, checkpoint=checkpoint)
-    return TrainedModule(module, info, history.rows)
+    scale = FeatureScale.of(train)
+    known, held = _scaled(scale, train), _scaled(scale, train if valid is None else valid)
+    if isinstance(module, Nsl):
+        module.fit_labels(torch.from_numpy(known.y_NG))
+    if isinstance(module, Hescape):
+        module.prepare(_batches(module, known))
+    fill = None
+    if isinstance(module, TwoTowers):
+        kept = module.retrieval
+        if np.intersect1d(known.patient_N, held.patient_N).size:
+            # Validation is a block of the training sections: other sections must answer for it.
+            module.retrieval = dataclasses.replace(kept, exclude="section")
+
+        def fill(trained: nn.Module) -> None:
+            assert isinstance(trained, TwoTowers)
+            trained.fit_reference(
+                _batches(trained, known), patients=known.patients, sections=known.sections
+            )
+
+    history = fit_module(module, known, held, config, checkpoint=checkpoint, on_valid=fill)
+    if isinstance(module, TwoTowers):
+        module.retrieval = kept
+    return TrainedModule(module, info, scale, history.rows)
+
+
+def _scaled(scale: FeatureScale | None, table: SpotTable) -> SpotTable:
+    return table if scale is None else scale.apply(table)
+
+
+def _batches(module: nn.Module, table: SpotTable) -> list[SpotBatch]:
+    needs: frozenset[str] = module.requires  # type: ignore[assignment]
+    places = np.arange(len(table))
+    return [
+        table.batch(places[first : first + _BATCH], needs=needs)
+        for first in range(0, len(table), _BATCH)
+    ]
 
 
 def save_system(system: FittedSystem, folder: Path) -> None:
@@ -103,6 +179,11 @@ def save_system(system: FittedSystem, folder: Path) -> None:
         return
     assert isinstance(system, TrainedModule)
     save_tensors({k: v.contiguous() for k, v in system.module.state_dict().items()}, path)
+    if system.scale is not None:
+        scale = {"mean": system.scale.mean_D, "scale": system.scale.scale_D}
+        save_arrays(scale, str(folder / "features.safetensors"))
+    if isinstance(system.module, TwoTowers) and system.module.bank is not None:
+        system.module.bank.save(folder / "bank")
     write_json(dataclasses.asdict(system.info), folder / "info.json")
     write_json(system.history, folder / "metrics.json")
 
@@ -122,7 +203,13 @@ def load_system(settings: Mapping[str, Any], folder: Path) -> FittedSystem:
         info = bind(SystemInfo, read_json(folder / "info.json"), where=str(folder / "info.json"))
         module = build_module(settings, info)
         module.load_state_dict(load_tensors(str(path)))
-    except (OSError, RuntimeError, KeyError) as error:
+        scale = None
+        if (folder / "features.safetensors").is_file():
+            kept = load_arrays(str(folder / "features.safetensors"))
+            scale = FeatureScale(kept["mean"], kept["scale"])
+        if isinstance(module, TwoTowers):
+            module.set_bank(RetrievalBank.load(folder / "bank"))
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
         raise FormatError(
             facts(
                 str(path),
@@ -131,4 +218,4 @@ def load_system(settings: Mapping[str, Any], folder: Path) -> FittedSystem:
                 fix="train again",
             )
         ) from error
-    return TrainedModule(module.eval(), info)
+    return TrainedModule(module.eval(), info, scale)

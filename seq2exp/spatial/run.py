@@ -40,7 +40,7 @@ from seq2exp.spatial.systems.registry import system_config
 __all__ = ["FittedFold", "SpatialRun", "evaluate_run", "open_spatial_run", "train_run"]
 
 logger = logging.getLogger(__name__)
-Features = Mapping[str, NDArray[np.float32]]
+Features = Mapping[str, NDArray[np.float32]] | None
 _FINAL = "final"
 
 
@@ -96,7 +96,7 @@ def train_run(
         Cohort folder.
     out : Path
         Run folder; a folder of another configuration or cohort is refused.
-    features : mapping of str to float32 array
+    features : mapping of str to float32 array, or None
         Features of all spots by section.
     progress : bool
 

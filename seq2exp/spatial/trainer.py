@@ -155,7 +155,7 @@ def _one_pass(
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (number + 1) / max(1, config.warmup_steps))
         # Strided, so that no step is left with a single spot.
-        batch = table.batch(order[step::num_steps])
+        batch = table.batch(order[step::num_steps], needs=_needs(module))
         loss = _loss(module, batch, number)
         optimizer.zero_grad(set_to_none=True)
         loss["total"].backward()  # type: ignore[no-untyped-call]
@@ -170,8 +170,13 @@ def _one_pass(
     return sums
 
 
+def _needs(module: nn.Module) -> frozenset[str]:
+    found: frozenset[str] = module.requires  # type: ignore[assignment]
+    return found
+
+
 def _loss(module: nn.Module, batch: SpotBatch, step: int) -> dict[str, Tensor]:
-    require_fields(module.requires, batch, system=type(module).__name__)  # type: ignore[arg-type]
+    require_fields(_needs(module), batch, system=type(module).__name__)
     loss: dict[str, Tensor] = module.loss(batch, step)  # type: ignore[operator]
     if not torch.isfinite(loss["total"]):
         raise InputError(
@@ -212,8 +217,9 @@ def predict_table(module: nn.Module, table: SpotTable) -> np.ndarray[Any, np.dty
     module.eval()
     parts = []
     for first in range(0, len(table), _PREDICT_BATCH):
-        batch = table.batch(np.arange(first, min(first + _PREDICT_BATCH, len(table))))
-        require_fields(module.requires, batch, system=type(module).__name__)  # type: ignore[arg-type]
+        places = np.arange(first, min(first + _PREDICT_BATCH, len(table)))
+        batch = table.batch(places, needs=_needs(module))
+        require_fields(_needs(module), batch, system=type(module).__name__)
         parts.append(module.predict(batch).double().cpu().numpy())  # type: ignore[operator]
     module.train(was_training)
     return np.concatenate(parts)

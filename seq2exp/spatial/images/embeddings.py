@@ -124,7 +124,7 @@ def _read_npy(path: Path) -> tuple[NDArray[Any], list[str]]:
 
 
 def _read_hdf5(path: Path) -> tuple[NDArray[Any], list[str]]:
-    import h5py  # type: ignore[import-untyped]
+    import h5py
 
     try:
         with h5py.File(path, "r") as handle:

@@ -9,14 +9,25 @@ from torch import nn
 
 from seq2exp.core.config import bind, require_known
 from seq2exp.spatial.batch import SystemInfo
+from seq2exp.spatial.systems.bleep import Bleep, BleepConfig
+from seq2exp.spatial.systems.hescape import Hescape, HescapeConfig
+from seq2exp.spatial.systems.mclstexp import MclSTExp, MclSTExpConfig
+from seq2exp.spatial.systems.nsl import Nsl, NslConfig
 from seq2exp.spatial.systems.ridge import RidgeConfig
+from seq2exp.spatial.systems.stnet import StNet, StNetConfig
 
 __all__ = ["CLOSED", "MODULES", "SYSTEMS", "build_module", "system_config"]
 
 CLOSED = {"ridge": RidgeConfig}
 """Configuration of systems that are solved, not trained."""
 
-MODULES: dict[str, tuple[type, Callable[[Any, SystemInfo], nn.Module]]] = {}
+MODULES: dict[str, tuple[type, Callable[[Any, SystemInfo], nn.Module]]] = {
+    "stnet": (StNetConfig, StNet),
+    "bleep": (BleepConfig, Bleep),
+    "mclstexp": (MclSTExpConfig, MclSTExp),
+    "hescape": (HescapeConfig, Hescape),
+    "nsl": (NslConfig, Nsl),
+}
 """Configuration and class of systems that learn by gradients."""
 
 SYSTEMS: dict[str, type] = {**CLOSED, **{name: pair[0] for name, pair in MODULES.items()}}
