@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from seq2exp.core.errors import FormatError, InputError, Seq2ExpError, facts
 
-__all__ = ["TissueImage", "open_image"]
+__all__ = ["TissueImage", "cut_square", "open_image"]
 
 Pixels = NDArray[np.uint8]
 _ORIENTATION = 0x0112
@@ -75,24 +75,47 @@ class TissueImage:
         -------
         uint8 array, shape (px, px, 3)
         """
-        whole = max(1, round(side))
-        left, top = int(np.floor(x - whole / 2)), int(np.floor(y - whole / 2))
-        inside = self.pixels_HW3[
-            max(top, 0) : max(top + whole, 0), max(left, 0) : max(left + whole, 0)
-        ]
-        if inside.shape[:2] != (whole, whole):
-            filled = np.broadcast_to(self.glass, (whole, whole, 3)).copy()
-            first_row, first_column = max(-top, 0), max(-left, 0)
-            filled[
-                first_row : first_row + inside.shape[0],
-                first_column : first_column + inside.shape[1],
-            ] = inside
-            inside = filled
-        if whole == px:
-            return np.ascontiguousarray(inside)
-        method = Image.Resampling.BOX if whole > px else Image.Resampling.BICUBIC
-        scaled = Image.fromarray(np.ascontiguousarray(inside)).resize((px, px), method)
-        return np.asarray(scaled, dtype=np.uint8)
+        return cut_square(self.pixels_HW3, x, y, side=side, px=px, fill=self.glass)
+
+
+def cut_square(
+    pixels: Pixels, x: float, y: float, *, side: float, px: int, fill: Pixels | int
+) -> Pixels:
+    """Return a square around a point of an image or of a map that lies on it.
+
+    Parameters
+    ----------
+    pixels : uint8 array, shape (height, width) or (height, width, 3)
+    x, y : float
+        Centre, pixels of the image.
+    side : float
+        Side of the square in pixels of the image, rounded.
+    px : int
+        Side of the result: means of blocks where it is smaller, bicubic where it is larger.
+    fill : uint8 array of a colour, or int
+        What lies beyond the border.
+
+    Returns
+    -------
+    uint8 array, shape (px, px) or (px, px, 3)
+    """
+    whole = max(1, round(side))
+    left, top = int(np.floor(x - whole / 2)), int(np.floor(y - whole / 2))
+    inside = pixels[max(top, 0) : max(top + whole, 0), max(left, 0) : max(left + whole, 0)]
+    if inside.shape[:2] != (whole, whole):
+        filled = np.empty((whole, whole, *pixels.shape[2:]), np.uint8)
+        filled[:] = fill
+        first_row, first_column = max(-top, 0), max(-left, 0)
+        filled[
+            first_row : first_row + inside.shape[0],
+            first_column : first_column + inside.shape[1],
+        ] = inside
+        inside = filled
+    if whole == px:
+        return np.array(inside)
+    method = Image.Resampling.BOX if whole > px else Image.Resampling.BICUBIC
+    scaled = Image.fromarray(np.ascontiguousarray(inside)).resize((px, px), method)
+    return np.asarray(scaled, dtype=np.uint8)
 
 
 @contextmanager
