@@ -76,8 +76,8 @@ class NslConfig:
     center_per_slide: bool = False
     """Give the mean prediction of every gene the same value in all sections (:meth:`Nsl.finish`);
     takes away the drift of the stain, and needs all spots of a section."""
-    gene_chunk: int = 64
-    """Genes worked on at a time."""
+    gene_chunk: int = 8
+    """Genes worked on at a time; few stay in the cache of the processor."""
     seed: int = 0
     """Seed of the first read-out weights."""
 
