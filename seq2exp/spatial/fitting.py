@@ -28,6 +28,7 @@ from seq2exp.spatial.systems.hescape import Hescape
 from seq2exp.spatial.systems.nsl import Nsl
 from seq2exp.spatial.systems.registry import CLOSED, build_module, system_config
 from seq2exp.spatial.systems.ridge import Ridge
+from seq2exp.spatial.systems.stnet import StNet
 from seq2exp.spatial.towers import TwoTowers
 from seq2exp.spatial.trainer import fit_module, predict_table
 
@@ -137,6 +138,8 @@ def fit_system(
     known, held = _scaled(scale, train), _scaled(scale, train if valid is None else valid)
     if isinstance(module, Nsl):
         module.fit_labels(torch.from_numpy(known.y_NG))
+    if isinstance(module, StNet):
+        module.start_at(torch.from_numpy(np.nan_to_num(np.nanmean(known.y_NG, axis=0))))
     if isinstance(module, Hescape):
         module.prepare(_batches(module, known))
     fill = None

@@ -33,6 +33,12 @@ class LinearHead(nn.Linear):
     def __init__(self, width: int, num_genes: int) -> None:
         super().__init__(width, num_genes)
 
+    @torch.no_grad()
+    def start_at(self, mean_G: Tensor) -> None:
+        """Begin at these labels, shape (G,): small weights, and the labels as biases."""
+        self.weight.mul_(0.1)
+        self.bias.copy_(mean_G)
+
 
 class GeneQueryHead(nn.Module):
     """Weights of a gene are made of its token, so that genes never seen can be predicted.

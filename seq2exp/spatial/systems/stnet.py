@@ -103,6 +103,12 @@ class StNet(nn.Module):
             else GeneQueryHead(width, cast("GeneTokens", gene_tokens).dim, rank=config.gene_rank)
         )
 
+    @torch.no_grad()
+    def start_at(self, mean_G: Tensor) -> None:
+        """Begin at the mean training labels, shape (G,): what is learned is the difference."""
+        if isinstance(self.head, LinearHead):
+            self.head.start_at(mean_G)
+
     def forward(self, batch: SpotBatch) -> Tensor:
         """Return the read-out, shape (B, G)."""
         require_fields(self.requires, batch, system="stnet")
