@@ -144,21 +144,35 @@ def fit_system(
         module.prepare(_batches(module, known))
     fill = None
     if isinstance(module, TwoTowers):
-        kept = module.retrieval
         if np.intersect1d(known.patient_N, held.patient_N).size:
-            # Validation is a block of the training sections: other sections must answer for it.
-            module.retrieval = dataclasses.replace(kept, exclude="section")
+            held = _as_strangers(held)
 
         def fill(trained: nn.Module) -> None:
             assert isinstance(trained, TwoTowers)
             trained.fit_reference(
-                _batches(trained, known), patients=known.patients, sections=known.sections
+                _batches(trained, known), patients=held.patients, sections=held.sections
             )
 
     history = fit_module(module, known, held, config, checkpoint=checkpoint, on_valid=fill)
-    if isinstance(module, TwoTowers):
-        module.retrieval = kept
     return TrainedModule(module, info, scale, history.rows)
+
+
+def _as_strangers(table: SpotTable) -> SpotTable:
+    """Return spots under names that no bank knows.
+
+    A block of the training sections that is held out for validation is in no bank, so every spot of
+    the bank may answer for it.
+    """
+    num_sections, num_patients = len(table.sections), len(table.patients)
+    patches = table.patches
+    return dataclasses.replace(
+        table,
+        sections=[*table.sections, *(f"{name} (validation)" for name in table.sections)],
+        patients=[*table.patients, *(f"{name} (validation)" for name in table.patients)],
+        section_N=table.section_N + num_sections,
+        patient_N=table.patient_N + num_patients,
+        patches=patches and {key + num_sections: value for key, value in patches.items()},
+    )
 
 
 def _scaled(scale: FeatureScale | None, table: SpotTable) -> SpotTable:

@@ -82,6 +82,20 @@ def test_predictions_do_not_depend_on_the_other_spots(name, cohort, features, tm
     np.testing.assert_allclose(fitted.system.predict(test.take(few)), whole[few], atol=2e-4)
 
 
+@pytest.mark.parametrize("name", ["bleep", "mclstexp"])
+def test_a_patient_with_one_section_trains_alone(name, tmp_path):
+    """The inner validation is a block of the only section; the bank holds the other blocks."""
+    cohort = small_cohort(tmp_path, {"A1": "A", "B1": "B"})
+    found = {
+        section.name: np.stack([colour_stats(patch) for patch in section.patches])
+        for section in cohort.sections()
+    }
+    run = trained(name, cohort, found, tmp_path / "run", epochs=2)
+    results = evaluate_run(run, features=found)
+    assert [result.name for result in results] == ["A", "B"]
+    assert not any(result.leaky for result in results)
+
+
 def test_weights_of_another_system_are_refused(cohort, features, tmp_path):
     run = trained("stnet", cohort, features, tmp_path / "run", epochs=1)
     (run.folder / "folds" / "A" / "model.safetensors").write_bytes(b"damaged")
