@@ -12,7 +12,6 @@ TESTS = Path(__file__).parents[1]
 IDS = {f"f{number:02d}" for number in range(1, 45)}
 LATER = {
     **dict.fromkeys(("f13", "f14", "f15", "f16", "f17", "f18"), "variants and donors"),
-    **dict.fromkeys(("f19", "f20"), "tissue sections"),
     "f23": "variant scoring in shards",
     "f34": "archives: nothing is unpacked or downloaded yet",
 }

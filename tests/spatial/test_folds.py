@@ -97,8 +97,7 @@ def test_gene_folds_hide_every_gene_once_and_are_alike_in_mean():
         gene_folds(mean, num_folds=1)
 
 
-def test_overlap_is_refused():
-    """F20: a patient, or a spot, on two sides."""
+def test_f20_a_patient_or_a_spot_on_two_sides_is_refused():
     rows = np.arange(4)
     patients = {"A1": "A", "A2": "A", "B1": "B"}
     with pytest.raises(InputError, match="spots of A1 in train and valid"):

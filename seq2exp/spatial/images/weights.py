@@ -39,7 +39,7 @@ _TORCHVISION_VIT = (
 )
 
 
-def load_weights(encoder: Encoder, path: Path) -> str:
+def load_weights(encoder: Encoder, path: Path, *, allow_pickle: bool = True) -> str:
     """Put the weights of a file into an encoder.
 
     Parameters
@@ -48,6 +48,8 @@ def load_weights(encoder: Encoder, path: Path) -> str:
         Changed in place; its ``weight_hash`` becomes that of the file.
     path : Path
         Safetensors, or a pickle of tensors (torch.save), of which only tensors are read.
+    allow_pickle : bool
+        Published weights of image encoders are such pickles; False takes safetensors only.
 
     Returns
     -------
@@ -62,7 +64,7 @@ def load_weights(encoder: Encoder, path: Path) -> str:
     """
     path = Path(path)
     own = encoder.state_dict()
-    given = published_names(read_tensors(path, allow_pickle=True), path=path)
+    given = published_names(read_tensors(path, allow_pickle=allow_pickle), path=path)
     given = {
         name: tensor
         for name, tensor in given.items()
