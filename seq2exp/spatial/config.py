@@ -22,7 +22,7 @@ class SpatialFitConfig:
     patience: int = 15
     """Passes without a better validation score before training stops; 0 never stops early."""
     batch_size: int = 64
-    """Spots per step."""
+    """Most spots per step, at least 2."""
     lr: float = 1.0e-3
     """Learning rate (AdamW)."""
     weight_decay: float = 1.0e-2
@@ -35,13 +35,13 @@ class SpatialFitConfig:
     """Of weights, order and augmentation."""
 
     def __post_init__(self) -> None:
-        if min(self.max_epochs, self.batch_size) < 1 or not self.lr > 0 or self.patience < 0:
+        if self.max_epochs < 1 or self.batch_size < 2 or not self.lr > 0 or self.patience < 0:
             raise ConfigError(
                 facts(
                     "fit",
                     found=f"max_epochs {self.max_epochs}, batch_size {self.batch_size}, "
                     f"lr {self.lr}, patience {self.patience}",
-                    expected="epochs and batch of 1 or more, lr above 0, patience of 0 or more",
+                    expected="max_epochs >= 1, batch_size >= 2, lr > 0, patience >= 0",
                     fix="change it",
                 )
             )

@@ -24,6 +24,7 @@ from seq2exp.spatial.batch import SpotBatch, require_fields
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import SpotTable
 from seq2exp.spatial.metrics import columns_pearson
+from seq2exp.spatial.samplers import Negatives, SpotSampler
 
 __all__ = ["FitHistory", "fit_module", "predict_table"]
 
@@ -147,15 +148,18 @@ def _one_pass(
 ) -> dict[str, float]:
     module.train()
     torch.manual_seed(config.seed * 1_000_003 + epoch)
-    order = np.random.default_rng((config.seed, epoch)).permutation(len(table))
-    num_steps = math.ceil(len(order) / config.batch_size)
+    negatives: Negatives = getattr(getattr(module, "config", None), "negatives", "any")
+    sampler = SpotSampler(
+        table.section_N, batch_size=config.batch_size, negatives=negatives, seed=config.seed
+    )
+    sampler.set_epoch(epoch)
+    num_steps = len(sampler)
     sums: dict[str, float] = {}
-    for step in range(num_steps):
+    for step, places in enumerate(sampler):
         number = epoch * num_steps + step
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (number + 1) / max(1, config.warmup_steps))
-        # Strided, so that no step is left with a single spot.
-        batch = table.batch(order[step::num_steps], needs=_needs(module))
+        batch = table.batch(np.asarray(places), needs=_needs(module))
         loss = _loss(module, batch, number)
         optimizer.zero_grad(set_to_none=True)
         loss["total"].backward()  # type: ignore[no-untyped-call]

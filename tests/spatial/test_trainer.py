@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +133,23 @@ def test_every_spot_is_seen_once_in_a_pass(tables):
         sorted(first) == sorted(second) == sorted((train.section_N * 1000 + train.row_N).tolist())
     )
     assert first != second
+
+
+@pytest.mark.parametrize("negatives", ["any", "within_slide"])
+def test_a_system_says_where_its_negatives_come_from(tables, negatives):
+    train, valid = tables
+    mixed = []
+
+    class Contrasting(Linear):
+        config = SimpleNamespace(negatives=negatives)
+
+        def loss(self, batch, step):
+            mixed.append(len(batch.section.unique()) > 1)
+            return super().loss(batch, step)
+
+    torch.manual_seed(0)
+    fit_module(Contrasting(train), train, valid, dataclasses.replace(CONFIG, max_epochs=2))
+    assert any(mixed) == (negatives == "any")
 
 
 def test_what_is_missing_is_named(tables):
