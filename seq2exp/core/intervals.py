@@ -19,6 +19,7 @@ __all__ = [
     "coverage_mask",
     "intersect",
     "merge",
+    "touching",
     "tss_window",
 ]
 
@@ -172,6 +173,23 @@ def merge(starts: ArrayLike, ends: ArrayLike, *, gap: int = 0) -> Intervals:
     first = np.concatenate(([True], start[1:] > reach[:-1] + gap))
     last = np.concatenate((first[1:], [True]))
     return start[first], reach[last]
+
+
+def touching(
+    starts: NDArray[np.int64], ends: NDArray[np.int64], known: Intervals
+) -> NDArray[np.bool_]:
+    """Return which intervals share a base with a known one.
+
+    Parameters
+    ----------
+    starts, ends : int64 arrays, shape (num_intervals,)
+        0-based half-open, in any order.
+    known : (int64 array, int64 array)
+        Sorted and disjoint, as :func:`merge` returns them.
+    """
+    begun = np.searchsorted(known[0], ends, side="left")
+    found: NDArray[np.bool_] = begun > np.searchsorted(known[1], starts, side="right")
+    return found
 
 
 def complement(starts: ArrayLike, ends: ArrayLike, *, length: int) -> Intervals:

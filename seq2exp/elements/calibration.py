@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from seq2exp.core.intervals import merge, touching
 from seq2exp.elements.masks import GeneMasks
 from seq2exp.elements.truth import Truth
 from seq2exp.training.metrics import Estimate, interval
@@ -43,13 +44,10 @@ def touches(elements: pd.DataFrame, known: pd.DataFrame, *, by: str = "chrom") -
     for name, rows in elements.groupby(by).indices.items():
         if name not in groups:
             continue
-        ordered = known.iloc[groups[name]].sort_values("start")
-        start = ordered["start"].to_numpy(np.int64)
-        # Known elements may overlap: what counts is the farthest end among those that start before.
-        reach = np.maximum.accumulate(ordered["end"].to_numpy(np.int64))
-        before = np.searchsorted(start, elements["end"].to_numpy(np.int64)[rows], side="left") - 1
-        begins = elements["start"].to_numpy(np.int64)[rows]
-        found[rows] = (before >= 0) & (reach[before.clip(0)] > begins)
+        here = known.iloc[groups[name]]
+        merged = merge(here["start"].to_numpy(np.int64), here["end"].to_numpy(np.int64))
+        start, end = (elements[side].to_numpy(np.int64)[rows] for side in ("start", "end"))
+        found[rows] = touching(start, end, merged)
     return found
 
 

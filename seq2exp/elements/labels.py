@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seq2exp.core.errors import InputError, facts
-from seq2exp.core.intervals import merge
+from seq2exp.core.intervals import Intervals, merge, touching
 from seq2exp.core.runs import call_runs
 from seq2exp.elements.fdr import FdrCurve, gene_stretches, learned_histogram, threshold_grid
 from seq2exp.elements.masks import GeneMasks
@@ -71,20 +71,6 @@ class Labels:
 
     reference: Reference
     splits: tuple[str, ...] = LABEL_SPLITS
-
-
-@dataclass(frozen=True, eq=False)
-class _KeyedIntervals:
-    """Disjoint intervals of many genes on one line, a gene behind the other."""
-
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
-
-    def touch(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which intervals share a base with one of these."""
-        begun = np.searchsorted(self.start, end, side="left")
-        found: NDArray[np.bool_] = begun > np.searchsorted(self.end, start, side="right")
-        return found
 
 
 def labelled_genes(genes: pd.DataFrame, labels: Labels) -> NDArray[np.int64]:
@@ -170,8 +156,10 @@ def label_curve(
                 groups=group,
             )  # fmt: skip
             offset = genes[runs.group // (masks.num_bins + 1)] * size
-            right = acting.touch(runs.start + offset, runs.end + offset)
-            told = known.touch(runs.start + offset, runs.end + offset) if known else True
+            right = touching(runs.start + offset, runs.end + offset, acting)
+            told = (
+                True if known is None else touching(runs.start + offset, runs.end + offset, known)
+            )
             observed[step] += np.count_nonzero(right | told)
             false[step] += np.count_nonzero(told & ~right)
     if observed.max(initial=0) == 0:
@@ -193,7 +181,7 @@ def _span(masks: GeneMasks) -> int:
 
 def _known(
     masks: GeneMasks, rows: NDArray[np.int64], reference: Reference
-) -> tuple[_KeyedIntervals, _KeyedIntervals | None]:
+) -> tuple[Intervals, Intervals | None]:
     """Return what acts, and what is known at all; None where everything is."""
     gene_ids = masks.genes["gene_id"].astype(str).to_numpy()
     contigs = masks.genes["contig"].astype(str).to_numpy()
@@ -206,10 +194,10 @@ def _known(
     return acting, None if reference.covers_bins else _keyed(listed)
 
 
-def _keyed(listed: pd.DataFrame) -> _KeyedIntervals:
+def _keyed(listed: pd.DataFrame) -> Intervals:
     offset = listed["offset"].to_numpy(np.int64)
     start, end = (listed[name].to_numpy(np.int64) + offset for name in ("start", "end"))
-    return _KeyedIntervals(*merge(start, end))
+    return merge(start, end)
 
 
 def label_summary(
