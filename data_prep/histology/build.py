@@ -6,6 +6,7 @@ cut, so a mistake in the last one costs no time.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import warnings
@@ -17,14 +18,15 @@ import pandas as pd
 
 from data_prep.histology.checks import (
     alignment,
-    estimate_pitch,
     keep_spots,
     physical_scale,
     require_on_image,
 )
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.genes import GeneTable, read_gene_table
-from data_prep.histology.section import RawSection, read_section
+from data_prep.histology.pitch import estimate_pitch
+from data_prep.histology.raw import RawSection
+from data_prep.histology.section import read_section
 from seq2exp import __version__
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.files import atomic_directory, refuse_existing, require_space, safe_name, sha256
@@ -83,6 +85,7 @@ def prepare_cohort(
     checked = [_check(section, config, source) for section in config.sections]
     for one in checked:
         _require_known_genes(one.section, table)
+    has_ids = _require_shared_genes([one.section for one in checked], table)
     num_spots = sum(len(one.section.x) for one in checked)
     require_space(out.parent, num_spots * config.patch.px**2 * 3)
     with atomic_directory(out, overwrite=overwrite) as partial:
@@ -106,7 +109,7 @@ def prepare_cohort(
             config.name,
             infos,
             PatchInfo(config.patch.px, config.patch.um, config.patch.stain),
-            gene_ids="ensembl" if table.ids else "symbol",
+            gene_ids="ensembl" if has_ids else "symbol",
             package_version=__version__,
             files=files,
         )
@@ -173,6 +176,34 @@ def _require_known_genes(section: RawSection, table: GeneTable) -> None:
     if share == 0:
         raise InputError(message)
     warnings.warn(message, Seq2ExpWarning, stacklevel=3)
+
+
+def _require_shared_genes(sections: list[RawSection], table: GeneTable) -> bool:
+    """Refuse sections that know no gene in common; return whether genes have ids.
+
+    Raises
+    ------
+    InputError
+        As when one section has Ensembl ids and another only symbols.
+    """
+    ids = {
+        one.name: set(table.describe(one.genes, one.gene_ids)["gene_id"])
+        for one in sections
+        if one.genes
+    }
+    for (first, known), (name, found) in itertools.pairwise(ids.items()):
+        if known.isdisjoint(found):
+            raise InputError(
+                facts(
+                    f"sections {first} and {name}",
+                    found=f"no gene in common: {min(known)} and {min(found)}",
+                    expected="genes known by the same names",
+                    fix="give genes.gtf, so that symbols get Ensembl ids",
+                    count=0,
+                )
+            )
+    own = [one for one in sections if one.genes and any(one.gene_ids)]
+    return bool(table.ids) or bool(own)
 
 
 def _write_section(

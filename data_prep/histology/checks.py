@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.histology.image import saturation
-from data_prep.histology.section import RawSection
+from data_prep.histology.pitch import estimate_pitch
+from data_prep.histology.raw import RawSection
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.images import TissueImage
 
-__all__ = ["alignment", "estimate_pitch", "keep_spots", "physical_scale", "require_on_image"]
+__all__ = ["alignment", "keep_spots", "physical_scale", "require_on_image"]
 
 
 def require_on_image(section: RawSection, image: TissueImage) -> None:
@@ -103,23 +104,6 @@ def _rows(section: RawSection, rows: NDArray[np.int64]) -> RawSection:
         for name in ("counts", "array_row", "array_col", "x", "y")
     }
     return replace(section, labels=section.labels.iloc[rows].reset_index(drop=True), **chosen)
-
-
-def estimate_pitch(section: RawSection) -> float:
-    """Return the distance of neighbouring spots in pixels: the median to the nearest spot.
-
-    Returns
-    -------
-    float
-        NaN for a single spot.
-    """
-    from scipy.spatial import cKDTree
-
-    places = np.column_stack([section.x, section.y])
-    if len(places) < 2:
-        return float("nan")
-    distance, _ = cKDTree(places).query(places, k=2)
-    return float(np.median(distance[:, 1]))
 
 
 def physical_scale(section: RawSection) -> float:

@@ -13,7 +13,7 @@ from seq2exp.core.errors import ConfigError, facts
 
 __all__ = ["CohortConfig", "GeneTableConfig", "PatchConfig", "SectionConfig"]
 
-Layout = Literal["h5ad", "st"]
+Layout = Literal["h5ad", "st", "visium"]
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,23 @@ class SectionConfig:
     """Patient; required unless the table says it."""
     layout: Layout = "h5ad"
     """h5ad: an AnnData; st: a table of counts, a table of spots and an image, as Spatial
-    Transcriptomics data are published."""
+    Transcriptomics data are published; visium: a folder of Space Ranger."""
     table: str = ""
-    """The AnnData, or the table of counts (rows ``{x}x{y}``, columns symbols)."""
+    """The AnnData, the table of counts (rows ``{x}x{y}``, columns symbols), or the folder."""
     spots: str = ""
     """Table of spots, for st: x, y and their pixels (pixel_x and pixel_y, or px and py)."""
     image: str = ""
-    """Image; for h5ad the one it names when empty."""
+    """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png."""
     um_per_px: float | None = None
-    """Micrometres per pixel; what the AnnData says when not given. For st it follows from the pitch
-    of the spots."""
+    """Micrometres per pixel; what the AnnData says when not given. For st and visium it follows
+    from the pitch of the spots."""
 
     def __post_init__(self) -> None:
         needed = {"table": self.table}
         if self.layout == "st":
-            needed |= {"spots": self.spots, "image": self.image, "patient": self.patient}
+            needed |= {"spots": self.spots, "image": self.image}
+        if self.layout in ("st", "visium"):
+            needed |= {"patient": self.patient}
         missing = [key for key, value in needed.items() if not value]
         if missing:
             raise ConfigError(
