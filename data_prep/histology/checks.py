@@ -13,12 +13,12 @@ from data_prep.histology.image import saturation
 from data_prep.histology.pitch import estimate_pitch
 from data_prep.histology.raw import RawSection
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
-from seq2exp.core.images import TissueImage
+from seq2exp.core.slides import AnyImage
 
 __all__ = ["alignment", "keep_spots", "physical_scale", "require_on_image"]
 
 
-def require_on_image(section: RawSection, image: TissueImage) -> None:
+def require_on_image(section: RawSection, image: AnyImage) -> None:
     """Refuse spots beyond the image, and places that are no number.
 
     Raises
@@ -82,7 +82,8 @@ def keep_spots(section: RawSection, *, min_umi: int) -> tuple[RawSection, dict[s
             )
         )
     ordered = kept[np.lexsort((section.array_col[kept], section.array_row[kept]))]
-    left_out = {f"fewer than {min_umi} counts": int(total.size - kept.size)}
+    left_out = dict(section.left_out)
+    left_out[f"fewer than {min_umi} counts"] = int(total.size - kept.size)
     if kept.size < 10:
         warnings.warn(
             facts(
@@ -103,6 +104,8 @@ def _rows(section: RawSection, rows: NDArray[np.int64]) -> RawSection:
         name: getattr(section, name)[rows]
         for name in ("counts", "array_row", "array_col", "x", "y")
     }
+    if section.patches is not None:
+        chosen["patches"] = replace(section.patches, row_N=section.patches.row_N[rows])
     return replace(section, labels=section.labels.iloc[rows].reset_index(drop=True), **chosen)
 
 
@@ -150,7 +153,7 @@ def physical_scale(section: RawSection) -> float:
     return section.um_per_px
 
 
-def alignment(section: RawSection, image: TissueImage) -> dict[str, float]:
+def alignment(section: RawSection, image: AnyImage) -> dict[str, float]:
     """Return the mean colour saturation on the spots and off them.
 
     Off means around the corners and edges of the image, farther than two pitches from any spot.

@@ -13,7 +13,7 @@ from seq2exp.core.errors import ConfigError, facts
 
 __all__ = ["CohortConfig", "GeneTableConfig", "PatchConfig", "SectionConfig"]
 
-Layout = Literal["h5ad", "st", "visium"]
+Layout = Literal["h5ad", "st", "visium", "hest"]
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,17 @@ class SectionConfig:
     """Patient; required unless the table says it."""
     layout: Layout = "h5ad"
     """h5ad: an AnnData; st: a table of counts, a table of spots and an image, as Spatial
-    Transcriptomics data are published; visium: a folder of Space Ranger."""
+    Transcriptomics data are published; visium: a folder of Space Ranger; hest: AnnData and
+    patches of HEST-1k."""
     table: str = ""
     """The AnnData, the table of counts (rows ``{x}x{y}``, columns symbols), or the folder."""
     spots: str = ""
     """Table of spots, for st: x, y and their pixels (pixel_x and pixel_y, or px and py)."""
     image: str = ""
     """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png."""
+    patches: str = ""
+    """File of patches, for hest; when empty ``patches/<id>.h5`` beside ``st/<id>.h5ad``. Not read
+    where an image is given."""
     um_per_px: float | None = None
     """Micrometres per pixel; what the AnnData says when not given. For st and visium it follows
     from the pitch of the spots."""

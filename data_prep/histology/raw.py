@@ -6,7 +6,8 @@ Readers fill :class:`RawSection`; what they cannot know they leave to the checks
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from data_prep.histology.stored import StoredPatches
 from seq2exp.core.errors import FormatError, InputError, facts
 
 __all__ = [
     "RawSection",
     "as_counts",
+    "grid_of",
     "numbers",
     "read_table",
     "require_unique",
@@ -49,11 +52,17 @@ class RawSection:
         Pixels of the image.
     labels : DataFrame
         Further columns of the spots, such as a pathologist's.
-    image : Path
+    image : Path or None
+        None where patches were cut before.
     um_per_px : float or None
     spot_pitch_um, spot_diameter_um : float or None
     grid : str
         square or hex.
+    patches : StoredPatches or None
+    size : (int, int)
+        Width and height of the image that is not there; 0 where not known.
+    left_out : dict of str to int
+        Spots that the reader left out, by reason.
     """
 
     name: str
@@ -66,11 +75,19 @@ class RawSection:
     x: Floats
     y: Floats
     labels: pd.DataFrame
-    image: Path
+    image: Path | None
     um_per_px: float | None = None
     spot_pitch_um: float | None = None
     spot_diameter_um: float | None = None
     grid: str = "square"
+    patches: StoredPatches | None = None
+    size: tuple[int, int] = (0, 0)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether genes were measured; a bare image has none."""
+        return bool(self.genes)
 
 
 def read_table(path: Path, *, index: bool) -> pd.DataFrame:
@@ -202,3 +219,9 @@ def as_counts(values: Any, path: Path) -> sparse.csr_matrix:  # noqa: ANN401
     return sparse.csr_matrix(
         (data.astype(np.int32), matrix.indices, matrix.indptr), shape=matrix.shape
     )
+
+
+def grid_of(row: NDArray[np.int64], col: NDArray[np.int64]) -> str:
+    """Return hex where rows and columns are both even or both odd, as of Visium, or square."""
+    odd = (row + col) % 2
+    return "hex" if odd.size >= 10 and (odd == odd[0]).all() else "square"

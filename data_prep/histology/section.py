@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.h5ad import read_h5ad
+from data_prep.histology.hest import read_hest
 from data_prep.histology.raw import RawSection
 from data_prep.histology.st import read_st
 from data_prep.histology.visium import read_visium
@@ -13,7 +14,7 @@ from seq2exp.core.errors import InputError, facts
 
 __all__ = ["read_section", "section_files"]
 
-_READERS = {"st": read_st, "h5ad": read_h5ad, "visium": read_visium}
+_READERS = {"st": read_st, "h5ad": read_h5ad, "visium": read_visium, "hest": read_hest}
 
 
 def section_files(config: SectionConfig, source: Path) -> list[Path]:

@@ -112,6 +112,7 @@ def read_visium(config: SectionConfig, cohort: CohortConfig, source: Path) -> Ra
         spot_pitch_um=bin_um or SPOT_PITCH_UM,
         spot_diameter_um=bin_um or SPOT_DIAMETER_UM,
         grid="square" if bin_um else "hex",
+        left_out={"off the tissue": len(barcodes) - kept.size},
     )
     if not bin_um:
         _require_same_slide(section, factors["spot_diameter_fullres"] * scale, folder)
