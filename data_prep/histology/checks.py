@@ -69,7 +69,9 @@ def keep_spots(section: RawSection, *, min_umi: int) -> tuple[RawSection, dict[s
             )
         )
     total = np.asarray(section.counts.sum(axis=1)).ravel()
-    kept = np.flatnonzero(total >= min_umi)
+    # A bare image has no counts that could be too few.
+    least = min_umi if section.has_counts else 0
+    kept = np.flatnonzero(total >= least)
     if kept.size == 0:
         raise InputError(
             facts(
@@ -83,8 +85,9 @@ def keep_spots(section: RawSection, *, min_umi: int) -> tuple[RawSection, dict[s
         )
     ordered = kept[np.lexsort((section.array_col[kept], section.array_row[kept]))]
     left_out = dict(section.left_out)
-    left_out[f"fewer than {min_umi} counts"] = int(total.size - kept.size)
-    if kept.size < 10:
+    if section.has_counts:
+        left_out[f"fewer than {min_umi} counts"] = int(total.size - kept.size)
+    if section.has_counts and kept.size < 10:
         warnings.warn(
             facts(
                 f"section {section.name}",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data_prep.histology.raw import RawSection
 
-__all__ = ["estimate_pitch"]
+__all__ = ["estimate_pitch", "nearest_distance"]
 
 Floats = NDArray[np.float64]
 _ROUNDS = 20
@@ -34,7 +34,7 @@ def estimate_pitch(section: RawSection) -> float:
     """
     places = np.column_stack([section.x, section.y])
     fitted = _fitted(section, places)
-    return fitted if np.isfinite(fitted) else _nearest(places)
+    return fitted if np.isfinite(fitted) else nearest_distance(places)
 
 
 def _fitted(section: RawSection, places: Floats) -> float:
@@ -59,7 +59,8 @@ def _fitted(section: RawSection, places: Floats) -> float:
     return round(pitch, 6) if np.median(misfit) <= _LARGEST_MISFIT * pitch else float("nan")
 
 
-def _nearest(places: Floats) -> float:
+def nearest_distance(places: Floats) -> float:
+    """Return the median distance to the nearest other point, shape (num_points, 2); NaN for one."""
     from scipy.spatial import cKDTree
 
     if len(places) < 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_prep.histology.bare import read_bare
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.h5ad import read_h5ad
 from data_prep.histology.hest import read_hest
@@ -14,7 +15,13 @@ from seq2exp.core.errors import InputError, facts
 
 __all__ = ["read_section", "section_files"]
 
-_READERS = {"st": read_st, "h5ad": read_h5ad, "visium": read_visium, "hest": read_hest}
+_READERS = {
+    "st": read_st,
+    "h5ad": read_h5ad,
+    "visium": read_visium,
+    "hest": read_hest,
+    "image": read_bare,
+}
 
 
 def section_files(config: SectionConfig, source: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from seq2exp.core.files import atomic_directory, file_lock, read_json, safe_name
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
-from seq2exp.spatial.data import FoldLabels, fit_labels, spot_table
+from seq2exp.spatial.data import FoldLabels, fit_labels, require_counts, spot_table
 from seq2exp.spatial.evaluation import FoldResult, judge_fold
 from seq2exp.spatial.features import PatchFeatures, configured_encoder
 from seq2exp.spatial.fitting import (
@@ -38,7 +38,7 @@ from seq2exp.spatial.fitting import (
     system_needs,
 )
 from seq2exp.spatial.folds import Fold, inner_validation, make_folds
-from seq2exp.spatial.format import manifest_path
+from seq2exp.spatial.format import PatchInfo, manifest_path, read_manifest
 from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
@@ -79,6 +79,37 @@ class SpatialRun:
         """Names of the folds, in their order."""
         return list(self.manifest["folds"])
 
+    @property
+    def patch(self) -> PatchInfo | None:
+        """How the patches of the training were cut; None where an old run's cohort is gone."""
+        if "patch" in self.manifest:
+            return PatchInfo(**self.manifest["patch"])
+        cohort = Path(self.manifest["cohort"])
+        return read_manifest(cohort).patch if manifest_path(cohort).is_file() else None
+
+    def require_patches(self, patch: PatchInfo, *, what: str) -> None:
+        """Refuse patches that show another size of tissue than those of the training, or colours.
+
+        Raises
+        ------
+        InputError
+        """
+        known = self.patch
+        if known is None or (
+            patch.px == known.px
+            and patch.stain == known.stain
+            and abs(patch.um - known.um) <= 0.01 * known.um
+        ):
+            return
+        raise InputError(
+            facts(
+                what,
+                found=f"patches of {patch.um:g} um in {patch.px} px, stain {patch.stain}",
+                expected=f"{known.um:g} um in {known.px} px, stain {known.stain}, as in training",
+                fix="prepare it with the patch settings of the training cohort",
+            )
+        )
+
     def fold(self, name: str) -> FittedFold:
         """Return a fitted fold, or ``final``."""
         place = self.folder / (_FINAL if name == _FINAL else f"folds/{safe_name(name)}")
@@ -111,6 +142,7 @@ def train_run(
         What cannot be used, and why.
     """
     cohort, out = SpatialCohort(data), Path(out)
+    require_counts(cohort)
     system_config(config.system)
     folds = make_folds(cohort, config.folds)
     everything = {info.name: np.arange(info.num_spots) for info in cohort.manifest.sections}
@@ -191,6 +223,7 @@ def _start(
         "version": seq2exp.__version__,
         "cohort": str(cohort.root),
         "cohort_sha256": sha256(manifest_path(cohort.root)),
+        "patch": dataclasses.asdict(cohort.manifest.patch),
         "folds": [fold.name for fold in folds],
         "leaky": any(fold.leaky for fold in folds),
     }
@@ -313,6 +346,7 @@ def evaluate_run(
         The cohort is not the one of the training.
     """
     cohort = SpatialCohort(data or Path(run.manifest["cohort"]))
+    require_counts(cohort)
     if sha256(manifest_path(cohort.root)) != run.manifest["cohort_sha256"]:
         raise ConfigError(
             facts(
