@@ -33,18 +33,18 @@ class SectionConfig:
     spots: str = ""
     """Table of spots, for st: x, y and their pixels (pixel_x and pixel_y, or px and py). For image:
     x and y in pixels, and array_row, array_col and barcode where known."""
+    image: str = ""
+    """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png."""
+    um_per_px: float | None = None
+    """Micrometres per pixel; what the AnnData says when not given. For st and visium it follows
+    from the pitch of the spots; a bare TIFF or slide may say it."""
+    patches: str = ""
+    """File of patches, for hest; when empty ``patches/<id>.h5`` beside ``st/<id>.h5ad``. Not read
+    where an image is given."""
     grid_um: float | None = None
     """For image, in place of a table: distance of the places of a grid over the tissue."""
     grid: Literal["square", "hex"] = "square"
     """Array of the table of spots of an image; hex with columns in half steps, as of Visium."""
-    image: str = ""
-    """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png."""
-    patches: str = ""
-    """File of patches, for hest; when empty ``patches/<id>.h5`` beside ``st/<id>.h5ad``. Not read
-    where an image is given."""
-    um_per_px: float | None = None
-    """Micrometres per pixel; what the AnnData says when not given. For st and visium it follows
-    from the pitch of the spots; a bare TIFF or slide may say it."""
 
     def __post_init__(self) -> None:
         needed = {"image": self.image} if self.layout == "image" else {"table": self.table}

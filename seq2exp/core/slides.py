@@ -28,6 +28,7 @@ OVERVIEW_PX = 4096
 """Longest side of an overview."""
 _SCANNERS = (".svs", ".ndpi", ".scn", ".bif", ".btf")
 _TIFF = (".tif", ".tiff")
+_STRIP_PIXELS = 32_000_000
 _TILE_WIDTH = 322
 _X_RESOLUTION, _RESOLUTION_UNIT = 282, 296
 _UM_PER_UNIT = {2: 25_400.0, 3: 10_000.0}
@@ -74,14 +75,25 @@ class SlideImage:
             (i for i, by in enumerate(self.slide.level_downsamples) if by <= shrink * 1.01),
             default=0,
         )
+        down = float(self.slide.level_downsamples[level])
         width, height = self.slide.level_dimensions[level]
-        with _readable(self.path):
-            pixels = _rgb(self.slide.read_region((0, 0), level, (width, height), as_array=True))
         size = (max(1, round(self.width / shrink)), max(1, round(self.height / shrink)))
-        if size != (width, height):
-            scaled = Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
-            pixels = np.asarray(scaled, dtype=np.uint8)
-        return self._coloured(pixels), size[0] / self.width
+        out = np.empty((size[1], size[0], 3), np.uint8)
+        # In strips: a slide may have no level but the full one.
+        step = max(1, int(_STRIP_PIXELS * size[1] / (width * height)))
+        for first in range(0, size[1], step):
+            last = min(first + step, size[1])
+            top, bottom = (round(row * height / size[1]) for row in (first, last))
+            with _readable(self.path):
+                place, part = (0, round(top * down)), (width, bottom - top)
+                pixels = _rgb(self.slide.read_region(place, level, part, as_array=True))
+            if (width, bottom - top) != (size[0], last - first):
+                scaled = Image.fromarray(pixels).resize(
+                    (size[0], last - first), Image.Resampling.BOX
+                )
+                pixels = np.asarray(scaled, dtype=np.uint8)
+            out[first:last] = pixels
+        return self._coloured(out), size[0] / self.width
 
     def overview(self) -> tuple[Pixels, float]:
         """Return the slide scaled to 4,096 pixels at most, and its size as a share of the slide."""
@@ -99,7 +111,11 @@ class SlideImage:
         FormatError
             The slide is damaged there.
         """
-        return square_of(self._region, x, y, side=side, px=px, fill=self.glass)
+        reach = side / 2 + 1
+        beyond = x < reach or y < reach or x + reach > self.width or y + reach > self.height
+        # The colour of the glass takes a look at the whole slide.
+        fill = self.glass if beyond else 0
+        return square_of(self._region, x, y, side=side, px=px, fill=fill)
 
     def _region(self, left: int, top: int, right: int, bottom: int) -> Pixels:
         right, bottom = min(right, self.width), min(bottom, self.height)
