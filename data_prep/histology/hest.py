@@ -26,7 +26,14 @@ from numpy.typing import NDArray
 
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.h5ad import gene_names, load_h5ad
-from data_prep.histology.raw import RawSection, as_counts, grid_of, require_unique, whole_numbers
+from data_prep.histology.raw import (
+    UNREADABLE,
+    RawSection,
+    as_counts,
+    grid_of,
+    require_unique,
+    whole_numbers,
+)
 from data_prep.histology.stored import StoredPatches
 from seq2exp.core.errors import FormatError, InputError, Seq2ExpWarning, facts
 
@@ -70,8 +77,8 @@ def read_hest(config: SectionConfig, cohort: CohortConfig, source: Path) -> RawS
             kept = np.flatnonzero(data.obs["in_tissue"].astype(bool))
             left_out = {"off the tissue": int(data.n_obs - kept.size)}
     else:
-        patches, kept = _patches(config, source, barcodes, xy_N2, um_per_px)
-        um_per_px = um_per_px or _attributes(patches.path).get("pixel_size")
+        patches, kept, stated = _patches(config, source, barcodes, xy_N2, um_per_px)
+        um_per_px = um_per_px or stated
         left_out = {"no stored patch": int(data.n_obs - kept.size)}
     patient = config.patient or str(about.get("patient") or "")
     if patient in ("", "nan"):
@@ -152,8 +159,8 @@ def _patches(
     barcodes: pd.Series,
     xy_N2: NDArray[np.float64],
     um_per_px: float | None,
-) -> tuple[StoredPatches, NDArray[np.int64]]:
-    """Return the stored patches and the spots that have one."""
+) -> tuple[StoredPatches, NDArray[np.int64], float | None]:
+    """Return the stored patches, the spots that have one, and the pixels that they state."""
     table = source / config.table
     path = table.parent.parent / "patches" / f"{table.stem}.h5"
     path = source / config.patches if config.patches else path
@@ -171,7 +178,8 @@ def _patches(
             shape, kind = file["img"].shape, file["img"].dtype
             corner_P2 = np.asarray(file["coords"], np.float64) if "coords" in file else None
             known = [_text(name) for name in np.asarray(file["barcode"]).ravel()]
-    except (OSError, KeyError, ValueError) as error:
+            about = _attributes(file["img"])
+    except UNREADABLE as error:
         raise FormatError(
             facts(
                 str(path),
@@ -204,26 +212,26 @@ def _patches(
                 examples=known[:3],
             )
         )
-    field = _field(path, shape[1], um_per_px)
+    field = _field(path, shape[1], about, um_per_px)
     if corner_P2 is not None and um_per_px:
         _require_same_places(corner_P2[place[kept]], xy_N2[kept], field / um_per_px, path)
-    return StoredPatches(path, place[kept].astype(np.int64), int(shape[1]), field), kept
+    patches = StoredPatches(path, place[kept].astype(np.int64), int(shape[1]), field)
+    return patches, kept, _positive(about, "pixel_size")
 
 
 def _text(value: Any) -> str:  # noqa: ANN401
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _attributes(path: Path) -> dict[str, float]:
-    with h5py.File(path) as file:
-        return {
-            str(key): float(np.ravel(value)[0])
-            for key, value in file["img"].attrs.items()
-            if np.ravel(value).dtype.kind in "fiu"
-        }
+def _attributes(img: h5py.Dataset) -> dict[str, float]:
+    return {
+        str(key): float(np.ravel(value)[0])
+        for key, value in img.attrs.items()
+        if np.ravel(value).dtype.kind in "fiu"
+    }
 
 
-def _field(path: Path, px: int, um_per_px: float | None) -> float:
+def _field(path: Path, px: int, known: dict[str, float], um_per_px: float | None) -> float:
     """Return the side of a patch in micrometres.
 
     Raises
@@ -231,7 +239,6 @@ def _field(path: Path, px: int, um_per_px: float | None) -> float:
     InputError
         The patches were cut from an image of another resolution than that of the spots.
     """
-    known = _attributes(path)
     size = known.get("pixel_size")
     if size and um_per_px and not 0.98 < size / um_per_px < 1.02:
         raise InputError(

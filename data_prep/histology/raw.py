@@ -20,6 +20,7 @@ from data_prep.histology.stored import StoredPatches
 from seq2exp.core.errors import FormatError, InputError, facts
 
 __all__ = [
+    "UNREADABLE",
     "RawSection",
     "as_counts",
     "grid_of",
@@ -31,6 +32,18 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+# What readers of HDF5 and of compressed text raise for files that are damaged or of another kind.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    zlib.error,
+)
 _MOST = np.iinfo(np.int32).max
 
 

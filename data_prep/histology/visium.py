@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from pathlib import Path
 
 import h5py
@@ -30,8 +29,15 @@ from scipy import io, sparse
 
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.pitch import estimate_pitch
-from data_prep.histology.raw import RawSection, as_counts, numbers, require_unique, whole_numbers
-from seq2exp.core.errors import FormatError, InputError, facts
+from data_prep.histology.raw import (
+    UNREADABLE,
+    RawSection,
+    as_counts,
+    numbers,
+    require_unique,
+    whole_numbers,
+)
+from seq2exp.core.errors import FormatError, InputError, Seq2ExpError, facts
 
 __all__ = ["SPOT_DIAMETER_UM", "SPOT_PITCH_UM", "read_visium"]
 
@@ -184,8 +190,8 @@ def _matrix(path: Path) -> _Matrix:
                 f"a matrix of {matrix.shape[0]} x {matrix.shape[1]} for {len(features)} features "
                 f"and {len(barcodes)} barcodes"
             )
-    except (OSError, EOFError, KeyError, ValueError, zlib.error) as error:
-        if isinstance(error, InputError | FormatError):
+    except UNREADABLE as error:
+        if isinstance(error, Seq2ExpError):
             raise
         raise FormatError(
             facts(
@@ -209,6 +215,8 @@ def _read_h5(path: Path) -> tuple[sparse.spmatrix, pd.DataFrame, list[str]]:
         group = file["matrix"]
         parts = (group["data"][:], group["indices"][:], group["indptr"][:])
         matrix = sparse.csc_matrix(parts, shape=tuple(map(int, group["shape"][:])))
+        # Flipped bytes must not become places beyond the matrix.
+        matrix.check_format(full_check=True)
         features = group["features"]
         columns = {"id": "id", "name": "name", "kind": "feature_type"}
         known = {

@@ -157,6 +157,16 @@ def test_f19_values_that_are_no_counts(tmp_path, values):
         read(config, tmp_path)
 
 
+def test_f19_flipped_bytes_that_point_beyond_the_matrix(tmp_path):
+    import h5py
+
+    config = visium.write_visium(tmp_path / "outs")
+    with h5py.File(tmp_path / "outs/filtered_feature_bc_matrix.h5", "a") as file:
+        file["matrix/indices"][5] = 2**40
+    with pytest.raises(FormatError, match=r"matrix\.h5"):
+        read(config, tmp_path)
+
+
 def test_f19_barcodes_twice_and_of_another_slide(tmp_path):
     config = visium.write_visium(tmp_path / "outs")
     path = tmp_path / "outs/filtered_feature_bc_matrix.h5"
