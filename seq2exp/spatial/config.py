@@ -10,7 +10,11 @@ from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import LabelRecipe, named_recipe
 
-__all__ = ["EncoderConfig", "SpatialConfig", "SpatialFitConfig"]
+__all__ = ["UNTRAINABLE", "EncoderConfig", "SpatialConfig", "SpatialFitConfig"]
+
+
+UNTRAINABLE = ("colour_stats", "pixel_densities")
+"""Encoders without weights."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,19 @@ class SpatialConfig:
                     found=f"{self.recipe} {'with' if self.labels else 'without'} labels",
                     expected="a named recipe, or custom with labels",
                     fix="use one of the two",
+                )
+            )
+        trained = self.trained_encoder
+        if trained is not None and (
+            trained.name in UNTRAINABLE or trained.embeddings or trained.center != "none"
+        ):
+            raise ConfigError(
+                facts(
+                    "trained_encoder",
+                    found=f"{trained.name}, center {trained.center}, "
+                    f"embeddings {trained.embeddings!r}",
+                    expected="a network that sees the patches, without center and embeddings",
+                    fix="name one such as tinycnn, or use encoder",
                 )
             )
         if "name" not in self.system:

@@ -238,6 +238,9 @@ def test_another_cohort_is_refused(run, features, tmp_path):
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="recipe"):
         SpatialConfig(recipe="custom")
+    for wrong in (EncoderConfig(), EncoderConfig("tinycnn", center="section")):
+        with pytest.raises(ConfigError, match="a network that sees the patches"):
+            SpatialConfig(trained_encoder=wrong)
     with pytest.raises(ConfigError, match="no name"):
         SpatialConfig(system={})
     with pytest.raises(ConfigError, match="strengths above 0"):
