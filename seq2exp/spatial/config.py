@@ -10,7 +10,11 @@ from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import LabelRecipe, named_recipe
 
-__all__ = ["EncoderConfig", "SpatialConfig", "SpatialFitConfig"]
+__all__ = ["UNTRAINABLE", "EncoderConfig", "SpatialConfig", "SpatialFitConfig"]
+
+
+UNTRAINABLE = ("colour_stats", "pixel_densities")
+"""Encoders without weights."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class EncoderConfig:
     """Mean of RGB between 0 and 1 that the weights expect; that of ImageNet when not given."""
     std: tuple[float, float, float] | None = None
     """Deviation of RGB that the weights expect."""
+    center: Literal["none", "section"] = "none"
+    """section: the mean over all spots of a section is taken off its features. That takes away what
+    differs between sections in colour alone, and whole sections are needed to predict."""
     embeddings: str = ""
     """Features that another program computed, in place of an encoder: a path with ``{section}``
     (docs/spatial.md)."""
@@ -112,6 +119,19 @@ class SpatialConfig:
                     fix="use one of the two",
                 )
             )
+        trained = self.trained_encoder
+        if trained is not None and (
+            trained.name in UNTRAINABLE or trained.embeddings or trained.center != "none"
+        ):
+            raise ConfigError(
+                facts(
+                    "trained_encoder",
+                    found=f"{trained.name}, center {trained.center}, "
+                    f"embeddings {trained.embeddings!r}",
+                    expected="a network that sees the patches, without center and embeddings",
+                    fix="name one such as tinycnn, or use encoder",
+                )
+            )
         if "name" not in self.system:
             raise ConfigError(
                 facts("system", found="no name", expected="name: ridge", fix="name a system")
@@ -121,3 +141,8 @@ class SpatialConfig:
     def label_recipe(self) -> LabelRecipe:
         """The recipe, looked up."""
         return self.labels if self.labels is not None else named_recipe(self.recipe)
+
+    @property
+    def picture_px(self) -> int:
+        """Side of the pictures that the trained encoder sees; 0 as they are stored."""
+        return 0 if self.trained_encoder is None else self.trained_encoder.px

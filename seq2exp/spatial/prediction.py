@@ -16,7 +16,6 @@ import pandas as pd
 
 from seq2exp.core.files import atomic_directory, safe_name
 from seq2exp.spatial.cohort import Section, SpatialCohort
-from seq2exp.spatial.data import spot_table
 from seq2exp.spatial.features import PatchFeatures
 from seq2exp.spatial.run import FittedFold, SpatialRun
 
@@ -69,14 +68,7 @@ def _write(
     import anndata
 
     spots = {section.name: np.arange(len(section))}
-    table = spot_table(
-        cohort,
-        spots,
-        fitted.labels,
-        training=False,
-        features=features,
-        needs=fitted.system.needs,
-    )
+    table = fitted.table(cohort, spots, features=features)
     panel = fitted.labels.panel
     var = pd.DataFrame({"gene_id": panel.gene_id}, index=pd.Index(panel.symbol))
     data = anndata.AnnData(

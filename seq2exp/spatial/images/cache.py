@@ -34,6 +34,7 @@ from seq2exp.core.config import require_known
 from seq2exp.core.errors import ConfigError, FormatError, Seq2ExpWarning, facts
 from seq2exp.core.files import atomic_file, require_space, safe_name
 from seq2exp.spatial.cohort import Section, SpatialCohort
+from seq2exp.spatial.config import UNTRAINABLE
 from seq2exp.spatial.images.compute import encode_patches
 from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.images.tiles import NUM_TILES, open_section_image, tile_centres, tiles_of
@@ -46,7 +47,7 @@ Part = Literal["feat", "tokens", "nbr"]
 Arrays = dict[str, NDArray[Any]]
 _LAYOUT = 1
 # Encoders that are used without a file of weights.
-_NO_FILE = ("colour_stats", "pixel_densities", "tinycnn")
+_NO_FILE = (*UNTRAINABLE, "tinycnn")
 _LARGEST_HALF = 65504.0
 
 
