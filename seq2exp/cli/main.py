@@ -40,6 +40,7 @@ COMMANDS = {
     "motifs": "enrichment of a motif file in elements, with matched background and FDR",
     "report": "one HTML page about a run",
     "spatial prepare": "tissue images, spots and counts -> cohort folder",
+    "spatial inspect": "what a cohort holds or a spatial run learnt, with pictures",
     "spatial train": "cohort -> a system fitted on every fold; continues a killed run",
     "spatial predict": "predicted expression of every spot, as AnnData",
     "spatial evaluate": "accuracy on held-out tissue beside controls, with intervals",
