@@ -1,6 +1,6 @@
 """Predicted expression of every spot of a cohort, as one AnnData per section.
 
-The system is the one that was fitted on all spots of the training cohort. docs/spatial.md
+The system is the one that was fitted on all spots of the training cohort. docs/spatial_predictions.md
 describes the files.
 """
 
@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", type=Path, help="folder `spatial train` wrote")
     parser.add_argument("--data", required=True, type=Path, metavar="COHORT", help="cohort folder")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--no-folds", action="store_true", help="leave out the spread across the fold systems"
+    )
     options.add_overwrite(parser)
 
 
@@ -31,5 +34,12 @@ def run(args: argparse.Namespace) -> None:
     refuse_existing(args.out, overwrite=args.overwrite)
     found, cohort = open_spatial_run(args.run_folder), SpatialCohort(args.data)
     features = cohort_features(cohort, found.config.encoder, progress=not args.quiet)
-    paths = predict_cohort(found, cohort, args.out, features=features, overwrite=args.overwrite)
+    paths = predict_cohort(
+        found,
+        cohort,
+        args.out,
+        features=features,
+        folds=not args.no_folds,
+        overwrite=args.overwrite,
+    )
     print(f"{len(paths)} sections in {args.out}")

@@ -6,7 +6,8 @@
     layers["observed"]     labels; NaN where not measured
     layers["sd"]           deviation of the reference spots behind a prediction (retrieval)
     layers["fold_sd"]      deviation of the predictions of the fold systems of the run
-    var                    gene_id; what was held out said of the gene
+    layers["heldout"]      prediction of the fold system that held the spot out (training cohort)
+    var                    index = symbol; gene_id; what was held out said of the gene
     obsm["spatial"]        pixels of the image, x and y
     uns["spatial"]         picture, its scale and the diameter of spots, by section
     uns["image"]           file, size, micrometres per pixel
@@ -16,9 +17,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from seq2exp.core.errors import Seq2ExpError
 from seq2exp.core.files import safe_name
@@ -26,7 +30,10 @@ from seq2exp.core.thumbnail import read_thumbnail
 from seq2exp.spatial.cohort import Section
 from seq2exp.spatial.recipes import LabelRecipe
 
-__all__ = ["drawn_diameter_um", "label_unit", "spatial_uns"]
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["drawn_diameter_um", "label_unit", "section_anndata", "spatial_uns"]
 
 logger = logging.getLogger(__name__)
 _HIRES_PX = 1200
@@ -75,6 +82,47 @@ def spatial_uns(section: Section) -> dict[str, Any]:
             "metadata": {"source_image_path": str(section.image_path)},
         }
     }
+
+
+def section_anndata(
+    section: Section,
+    predicted_NG: NDArray[np.float64],
+    *,
+    observed: NDArray[np.float32],
+    var: pd.DataFrame,
+    about: Mapping[str, Any],
+) -> AnnData:
+    """Return predictions of a section as AnnData.
+
+    Parameters
+    ----------
+    section : Section
+    predicted_NG : float64 array, shape (num_spots, num_genes)
+    observed : float32 array, shape (num_spots, num_genes)
+        Labels; NaN where not measured.
+    var : DataFrame
+        One row per gene.
+    about : mapping
+        For ``uns["seq2exp"]``.
+    """
+    import anndata
+
+    info = section.info
+    data = anndata.AnnData(X=predicted_NG.astype(np.float32), obs=section.obs.copy(), var=var)
+    data.layers["observed"] = observed
+    data.obsm["spatial"] = section.xy_N2
+    data.uns["image"] = {
+        "file": str(section.image_path),
+        "width": info.width,
+        "height": info.height,
+        "um_per_px": info.um_per_px,
+        "spot_diameter_px": drawn_diameter_um(section) / info.um_per_px,
+    }
+    pictures = spatial_uns(section)
+    if pictures:
+        data.uns["spatial"] = pictures
+    data.uns["seq2exp"] = dict(about)
+    return data
 
 
 def label_unit(recipe: LabelRecipe) -> str:

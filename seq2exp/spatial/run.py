@@ -7,6 +7,7 @@
     RUN/folds/<name>/fold.json      rows of the spots by section, whether it leaks
     RUN/folds/<name>/labels.json    panel and fitted recipe
     RUN/folds/<name>/model.safetensors
+    RUN/folds/<name>/genes.tsv      accuracy per held-out section and gene
     RUN/final/                      the same, fitted on every spot
 """
 
@@ -33,6 +34,7 @@ from seq2exp.spatial.evaluation import FoldResult, judge_fold
 from seq2exp.spatial.fitting import FittedSystem, fit_system, load_system, save_system
 from seq2exp.spatial.folds import Fold, inner_validation, make_folds
 from seq2exp.spatial.format import manifest_path
+from seq2exp.spatial.heldout import write_heldout
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
 from seq2exp.spatial.systems.registry import system_config
@@ -123,6 +125,12 @@ def train_run(
             fitted = _fit(config, cohort, fold, features, checkpoint)
             with atomic_directory(place) as partial:
                 _save_fold(fitted, partial)
+                if fold.test:
+                    labels = fitted.labels
+                    test = spot_table(cohort, fold.test, labels, training=False, features=features)
+                    genes = labels.panel.gene_id
+                    predict = fitted.system.predict
+                    write_heldout(predict, test, genes=genes, fold=fold.name, folder=partial)
             checkpoint.unlink(missing_ok=True)
         manifest["state"] = "finished"
         write_json(manifest, out / "manifest.json")
