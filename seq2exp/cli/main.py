@@ -43,6 +43,7 @@ COMMANDS = {
     "spatial inspect": "what a cohort holds or a spatial run learnt, with pictures",
     "spatial train": "cohort -> a system fitted on every fold; continues a killed run",
     "spatial predict": "predicted expression of every spot, as AnnData",
+    "spatial plot": "genes over tissue: observed, predicted, difference",
     "spatial evaluate": "accuracy on held-out tissue beside controls, with intervals",
 }
 

@@ -113,7 +113,7 @@ def draw_tissue(axis: Axes, tissue: Tissue, *, faded: bool = False) -> None:
     pixels = tissue.pixels_HW3
     if faded:
         grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        light = (255 - 0.45 * (255 - grey)).round().astype(np.uint8)
+        light = (255 - 0.35 * (255 - grey)).round().astype(np.uint8)
         pixels = np.repeat(light[..., None], 3, axis=2)
     height, width = pixels.shape[:2]
     # Pixel i covers [i, i + 1), as in the coordinates of spots.
@@ -178,7 +178,9 @@ def draw_spots(
         empty = _discs(tissue, tissue.xy_N2[~known], axis, facecolors="none", edgecolors=GREY)
         empty.set_linewidth(0.5)
         axis.add_collection(empty, autolim=False)
-    discs = _discs(tissue, tissue.xy_N2[known], axis, cmap=colours, norm=norm, linewidths=0)
+    discs = _discs(tissue, tissue.xy_N2[known], axis, cmap=colours, norm=norm)
+    # A thin rim keeps pale spots apart from pale tissue.
+    discs.set(edgecolor=GREY, linewidth=0.25)
     discs.set_array(values_N[known])
     axis.add_collection(discs, autolim=False)
     return discs
@@ -235,23 +237,43 @@ def plot_spot_values(
                 axis, tissue, part, norm=norm, colours="RdBu_r" if centred else "viridis"
             )
             axis.set_title(name)
-        colour_bar(figure, discs, list(axes), unit=unit, values=known)
+        colour_bar(figure, discs, list(axes), unit=unit, values=known, shrink=0.8 / len(known))
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10)
     return figure
 
 
 def colour_bar(
-    figure: Figure, discs: Any, axes: Sequence[Axes], *, unit: str, values: Sequence[Floats]  # noqa: ANN401
+    figure: Figure,
+    discs: Any,  # noqa: ANN401
+    axes: Sequence[Axes],
+    *,
+    unit: str,
+    values: Sequence[Floats],
+    shrink: float = 0.8,
 ) -> Any:  # noqa: ANN401
-    """Add a colour bar below axes, with arrows where values lie beyond its ends."""
+    """Add a colour bar below axes, with arrows where values lie beyond its ends.
+
+    Parameters
+    ----------
+    figure : Figure
+    discs : EllipseCollection
+        Of :func:`draw_spots`.
+    axes : sequence of Axes
+    unit : str
+        Label.
+    values : sequence of float64 arrays
+        All that is drawn with these colours.
+    shrink : float
+        Share of the width of the axes.
+    """
     together = np.concatenate([part[np.isfinite(part)] for part in values])
     low, high = discs.norm.vmin, discs.norm.vmax
     below, above = bool((together < low).any()), bool((together > high).any())
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
     bar = figure.colorbar(
-        discs, ax=list(axes), location="bottom", shrink=min(0.8, 1.6 / len(axes)), aspect=28,
-        pad=0.02, extend=extend.get((below, above), "neither"),
+        discs, ax=list(axes), location="bottom", shrink=shrink, fraction=0.05, aspect=22,
+        pad=0.02, extend=extend.get((below, above), "neither"), extendfrac=0.04,
     )  # fmt: skip
     bar.set_label(unit)
     bar.outline.set_visible(False)
