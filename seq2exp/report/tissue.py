@@ -81,6 +81,22 @@ class Tissue:
         part = self.pixels_HW3[top : min(bottom, height), left : min(right, width)]
         return replace(self, pixels_HW3=part, xy_N2=self.xy_N2 - [left, top])
 
+    def coarser(self, um_per_px: float) -> Tissue:
+        """Return it at so many micrometres per pixel, by means of blocks; itself if no finer."""
+        from PIL import Image
+
+        share = self.um_per_px / um_per_px
+        if share >= 1:
+            return self
+        height, width = self.pixels_HW3.shape[:2]
+        size = (max(1, round(width * share)), max(1, round(height * share)))
+        small = Image.fromarray(np.ascontiguousarray(self.pixels_HW3)).resize(
+            size, Image.Resampling.BOX
+        )
+        return Tissue(
+            np.asarray(small), self.xy_N2 * share, self.diameter * share, self.um_per_px / share
+        )
+
 
 def pooled_limits(*values: Floats, tail: float = 0.01) -> Limits:
     """Return the range of several sets of values together, without the tails.
