@@ -111,10 +111,11 @@ def chosen_sections(cohort: SpatialCohort, names: list[str] | None) -> list[str]
 
 def cohort_text(table: pd.DataFrame) -> str:
     """Return the table of sections as text."""
-    lines = [
+    head = (
         f"{'section':12} {'patient':10} {'spots':>7} {'left out':>8} {'genes':>7} {'counts':>8} "
         f"{'genes/spot':>10} {'um/px':>7} {'saturation on/off':>18}"
-    ]
+    )
+    lines = [head]
     for row in table.to_dict("records"):
         colour = f"{row['saturation_on']:.0f} / {row['saturation_off']:.0f}".replace("nan", "-")
         lines.append(
@@ -149,6 +150,7 @@ def section_figure(cohort: SpatialCohort, section: Section) -> Any:  # noqa: ANN
     import numpy as np
 
     from seq2exp.report.section import plot_section
+    from seq2exp.report.tissue import MICROMETRE
     from seq2exp.spatial.overview import spread_rows
 
     rows = spread_rows(len(section), _NUM_PATCHES)
@@ -161,8 +163,8 @@ def section_figure(cohort: SpatialCohort, section: Section) -> Any:  # noqa: ANN
         rows=rows,
         patch_um=cohort.manifest.patch.um,
         title=f"section {info.name}, patient {info.patient}",
-        note=f"{info.width:,} x {info.height:,} px at {info.um_per_px:.3f} \u00b5m; left out and not "
-        f"shown: {', '.join(lost) or 'no spot'}",
+        note=f"{info.width:,} x {info.height:,} px at {info.um_per_px:.3f} {MICROMETRE}; "
+        f"left out and not shown: {', '.join(lost) or 'no spot'}",
     )
 
 
@@ -180,7 +182,5 @@ def section_tissue(section: Section, *, around_px: int, margin_um: float = _MARG
     small = read_thumbnail(section.image_path, max_px=round(around_px * max(1.0, whole / shown)))
     um_per_px = info.um_per_px / small.scale
     diameter = drawn_diameter_um(section)
-    tissue = Tissue(
-        small.pixels_HW3, section.xy_N2 * small.scale, diameter / um_per_px, um_per_px
-    )
+    tissue = Tissue(small.pixels_HW3, section.xy_N2 * small.scale, diameter / um_per_px, um_per_px)
     return tissue.cropped(margin=margin_um / diameter)

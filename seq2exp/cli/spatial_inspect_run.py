@@ -51,11 +51,12 @@ def inspect_run(args: argparse.Namespace) -> None:
     options.write_rows(args, {"run": str(args.folder)}, rows)
 
 
-def _text(rows: list[dict[str, Any]]) -> str:
-    lines = [
+def _text(rows: list[Any]) -> str:
+    head = (
         f"{'fold':16} {'train':>7} {'valid':>7} {'test':>7} {'passes':>7} {'best':>5} "
         f"{'valid r':>8} {'held-out r':>10} {'w/o depth':>9} {'RMSE':>7}"
-    ]
+    )
+    lines = [head]
     for row in rows:
         passes = [f"{row[name]}" if row["passes"] else "-" for name in ("passes", "best_pass")]
         accuracy = ["-" if math.isnan(row[name]) else f"{row[name]:.3f}" for name in _ACCURACY]
@@ -113,10 +114,8 @@ def _write_nsl(run: SpatialRun, args: argparse.Namespace) -> None:
                                panel.symbol[place])  # fmt: skip
                 stem = f"{safe_name(name)}_{safe_name(panel.symbol[place])}"
                 save_figure(figure, partial / stem, formats=("png",))
-    print(
-        f"weights.tsv, stains.tsv and concentrations of {', '.join(panel.symbol[p] for p in places)}"
-        f" in {args.out}"
-    )
+    drawn = ", ".join(panel.symbol[place] for place in places)
+    print(f"weights.tsv, stains.tsv and concentrations of {drawn} in {args.out}")
 
 
 def _maps(section: Section, patch_um: float, model: Any, gene: int, symbol: str) -> Figure:  # noqa: ANN401
@@ -145,5 +144,6 @@ def _maps(section: Section, patch_um: float, model: Any, gene: int, symbol: str)
     ]
     return plot_concentrations(
         tissue, maps, labels=labels,
-        title=f"{symbol} on section {section.name}: what its read-out averages (pale blue: glass, left out)",
+        title=f"{symbol} on section {section.name}: what its read-out averages "
+        "(pale blue: glass, left out)",
     )  # fmt: skip

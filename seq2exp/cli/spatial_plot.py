@@ -31,7 +31,10 @@ _SPREADS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "predicted", metavar="PREDICTED", type=Path, help="folder `spatial predict` wrote, or a file"
+        "predicted",
+        metavar="PREDICTED",
+        type=Path,
+        help="folder `spatial predict` wrote, or a file",
     )
     parser.add_argument("--genes", metavar="A,B", help="symbols or ids")
     parser.add_argument(
@@ -71,9 +74,7 @@ def run(args: argparse.Namespace) -> None:
             name, note = _describe(found[0], place)
             rows, spread = _rows(found, tissues, place)
             for page, part in enumerate(_pages(rows), start=1):
-                figure = plot_gene(
-                    name, part, unit=_unit(found[0]), note=note, spread=spread
-                )
+                figure = plot_gene(name, part, unit=_unit(found[0]), note=note, spread=spread)
                 stem = safe_name(str(found[0].var_names[place]))
                 if list(found[0].var_names).count(found[0].var_names[place]) > 1:
                     stem += "_" + safe_name(str(found[0].var["gene_id"].iloc[place]))

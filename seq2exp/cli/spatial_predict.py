@@ -1,7 +1,7 @@
 """Predicted expression of every spot of a cohort, as one AnnData per section.
 
-The system is the one that was fitted on all spots of the training cohort. docs/spatial_predictions.md
-describes the files.
+The system is the one that was fitted on all spots of the training cohort.
+docs/spatial_predictions.md describes the files.
 """
 
 from __future__ import annotations

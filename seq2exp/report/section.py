@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,8 @@ def plot_section(
     with styled():
         above, below = 0.425 * _WIDTH * tissue.aspect + 0.8, _WIDTH / max(len(rows), 6) + 0.6
         figure = NewFigure(figsize=(_WIDTH, above + below), layout="constrained")
-        pictures, strip = figure.subfigures(2, 1, height_ratios=[above, below])
+        parts: Any = figure.subfigures(2, 1, height_ratios=[above, below])
+        pictures, strip = parts
         _pictures(pictures, tissue, counts_N, rows, patch_um)
         heading = title if not note else f"{title}\n{note}"
         pictures.suptitle(heading, x=0.006, ha="left", fontsize=9)
@@ -87,8 +88,8 @@ def _pictures(
 
 def _mark(axis: Axes, tissue: Tissue, rows: NDArray[np.int64], patch_um: float) -> None:
     """Frame the tissue of the patches shown, and number them."""
-    from matplotlib.patheffects import withStroke
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     side = patch_um / tissue.um_per_px
     for number, (x, y) in enumerate(tissue.xy_N2[rows], start=1):

@@ -71,5 +71,5 @@ def _bar(figure: Figure, shown: AxesImage, axis: Axes) -> Colorbar:
         extend="both", extendfrac=0.04,
     )  # fmt: skip
     bar.set_label("concentration after the bend")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return bar

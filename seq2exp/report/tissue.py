@@ -64,7 +64,7 @@ class Tissue:
     @property
     def aspect(self) -> float:
         """Height over width."""
-        return self.pixels_HW3.shape[0] / self.pixels_HW3.shape[1]
+        return float(self.pixels_HW3.shape[0] / self.pixels_HW3.shape[1])
 
     def cropped(self, *, margin: float = 1.5) -> Tissue:
         """Return the part around the spots.

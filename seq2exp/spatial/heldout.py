@@ -112,12 +112,12 @@ def heldout_genes(rows: pd.DataFrame | None, gene_ids: Sequence[str]) -> pd.Data
     names = ["heldout_pearson", "heldout_pearson_partial", "heldout_rmse"]
     if rows is None:
         empty: dict[str, Any] = dict.fromkeys(names, np.nan)
-        return pd.DataFrame({**empty, "heldout_sections": 0}, index=pd.Index(gene_ids))
+        return pd.DataFrame({**empty, "heldout_sections": 0}, index=pd.Index(list(gene_ids)))
     metrics = ["pearson", "pearson_partial", "mse"]
     known = rows.fillna({name: 0.0 for name in metrics if name in CORRELATIONS})
     genes = known.groupby(["gene_id", "patient"])[metrics].mean().groupby("gene_id").mean()
     genes["mse"] = np.sqrt(genes["mse"])
-    found = genes.set_axis(names, axis=1).reindex(gene_ids)
-    sections = known.groupby("gene_id")["section"].nunique().reindex(gene_ids)
+    found = genes.set_axis(names, axis=1).reindex(list(gene_ids))
+    sections = known.groupby("gene_id")["section"].nunique().reindex(list(gene_ids))
     found["heldout_sections"] = sections.fillna(0).astype(np.int64)
     return found

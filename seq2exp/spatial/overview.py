@@ -72,8 +72,8 @@ def cohort_warnings(cohort: SpatialCohort, table: pd.DataFrame) -> list[str]:
         )
     elif num_patients < _FEW_PATIENTS:
         found.append(
-            f"{num_patients} patients: each fold learns from {num_patients - 1}, and intervals over "
-            "patients mean little"
+            f"{num_patients} patients: each fold learns from {num_patients - 1}, and intervals "
+            "over patients mean little"
         )
     found += _by_section(table)
     found += _resolution(cohort, table)
@@ -138,5 +138,3 @@ def spread_rows(num_spots: int, num_shown: int) -> NDArray[np.int64]:
     """Return spots spread evenly over a section, in their order, the first among them."""
     count = min(num_spots, num_shown)
     return np.unique(np.linspace(0, num_spots - 1, count).round().astype(np.int64))
-
-

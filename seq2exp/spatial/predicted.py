@@ -170,7 +170,9 @@ def top_genes(predictions: Sequence[AnnData], count: int) -> tuple[list[int], st
         score, why = var["heldout_pearson"].to_numpy(np.float64), "correlation on held-out tissue"
     else:
         pairs = [(dense_layer(data, None), dense_layer(data, "observed")) for data in predictions]
-        known = [(guess, truth) for guess, truth in pairs if guess is not None and truth is not None]
+        known = [
+            (guess, truth) for guess, truth in pairs if guess is not None and truth is not None
+        ]
         if known:
             each = [columns_pearson(truth, guess) for guess, truth in known]
             score, why = np.nan_to_num(each).mean(axis=0), "correlation with what was observed here"
