@@ -21,11 +21,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_prep.config import DataConfig
+from data_prep.histology.config import CohortConfig
 from data_prep.simulate import SimulationConfig
+from data_prep.simulate.spatial import SpatialSimulationConfig
 from seq2exp.encoders.enformer import EnformerConfig
 from seq2exp.encoders.epinformer import EPInformerConfig
 from seq2exp.models.baseline import BaselineConfig
 from seq2exp.models.config import Seq2ExpConfig
+from seq2exp.spatial.config import SpatialConfig
+from seq2exp.spatial.systems.registry import SYSTEMS
 from seq2exp.training.config import TrainConfig
 
 DOCS = Path(__file__).parent
@@ -38,6 +42,10 @@ CONFIGS: Mapping[str, type] = {
     "enformer": EnformerConfig,
     "epinformer": EPInformerConfig,
     "baseline": BaselineConfig,
+    "tissue": SpatialSimulationConfig,
+    "cohort": CohortConfig,
+    "spatial": SpatialConfig,
+    **SYSTEMS,
 }
 # The dataset and the data section decide these.
 FILLED_IN = ("tracks", "num_features", "num_outputs", "window_bp", "bin_size")

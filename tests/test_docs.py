@@ -23,6 +23,7 @@ PAGE_OF_COMMAND = {
     "simulate": "simulator",
     "elements compare": "elements_compare",
     "elements check": "elements_check",
+    "spatial simulate": "simulator",
     "spatial prepare": "spatial_cohort",
     "spatial train": "spatial",
     "spatial predict": "spatial",
@@ -97,7 +98,8 @@ def test_commands_in_pages_are_understood(page):
             continue
         parser = build_parser(words[0])
         args, rest = parser.parse_known_args(words)
-        free = ("prepare", "train", "simulate", "spatial prepare", "spatial train")
+        free = ("prepare", "train", "simulate", "spatial simulate", "spatial prepare",
+                "spatial train")  # fmt: skip
         assert not rest or words[0] in free, words
         for path in getattr(args, "config", None) or []:
             if str(path).startswith("configs/"):

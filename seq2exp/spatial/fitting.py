@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +21,10 @@ from torch import nn
 from seq2exp.core.config import bind
 from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.files import read_json, write_json
-from seq2exp.spatial.batch import SpotBatch, SystemInfo
+from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.config import SpatialFitConfig
-from seq2exp.spatial.data import SpotTable
+from seq2exp.spatial.data import FeatureScale, SpotTable
+from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.retrieval import RetrievalBank
 from seq2exp.spatial.systems.hescape import Hescape
 from seq2exp.spatial.systems.nsl import Nsl
@@ -30,48 +32,27 @@ from seq2exp.spatial.systems.registry import CLOSED, build_module, system_config
 from seq2exp.spatial.systems.ridge import Ridge
 from seq2exp.spatial.systems.stnet import StNet
 from seq2exp.spatial.towers import TwoTowers
-from seq2exp.spatial.trainer import fit_module, predict_table
+from seq2exp.spatial.trainer import fit_module, needs_of, predict_table
 
-__all__ = ["FittedSystem", "fit_system", "load_system", "save_system"]
+__all__ = ["FittedSystem", "fit_system", "load_system", "save_system", "system_needs"]
 
 
-_LARGEST = 5.0
 _BATCH = 256
 
 
 class FittedSystem(Protocol):
     """What can predict the labels of spots."""
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of the batch that it reads."""
+
+    @property
+    def controls(self) -> Mapping[str, Callable[[SpotTable], NDArray[np.float64]]]:
+        """Simpler models that must stand beside it, by name."""
+
     def predict(self, table: SpotTable) -> NDArray[np.float64]:
         """Return predicted labels, shape (num_spots, num_genes)."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FeatureScale:
-    """Mean and deviation of the features of training spots; what is scaled is cut at 5.
-
-    Attributes
-    ----------
-    mean_D, scale_D : float32 arrays, shape (num_features,)
-    """
-
-    mean_D: NDArray[np.float32]
-    scale_D: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, table: SpotTable) -> FeatureScale | None:
-        """Return the scale of training spots; None where there are no features."""
-        if table.feat_ND is None:
-            return None
-        spread = table.feat_ND.std(axis=0)
-        return cls(table.feat_ND.mean(axis=0), np.where(spread > 1e-9, spread, np.inf))
-
-    def apply(self, table: SpotTable) -> SpotTable:
-        """Return the spots with scaled features."""
-        if table.feat_ND is None:
-            return table
-        scaled = ((table.feat_ND - self.mean_D) / self.scale_D).clip(-_LARGEST, _LARGEST)
-        return dataclasses.replace(table, feat_ND=scaled.astype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,12 +74,43 @@ class TrainedModule:
     scale: FeatureScale | None = None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of the batch that the system reads."""
+        return needs_of(self.module)
+
+    @property
+    def controls(self) -> Mapping[str, Callable[[SpotTable], NDArray[np.float64]]]:
+        """Simpler models that must stand beside the system, by name."""
+        if not isinstance(self.module, Nsl):
+            return {}
+        return {"mean density ridge": functools.partial(predict_table, self.module.control)}
+
     def predict(self, table: SpotTable) -> NDArray[np.float64]:
         """Return predicted labels, shape (num_spots, num_genes)."""
         if isinstance(self.module, TwoTowers):
             # Another cohort numbers its patients in its own way; those of one name are the same.
             self.module.name_cohort(table.patients, table.sections)
-        return predict_table(self.module, _scaled(self.scale, table))
+        predicted = predict_table(self.module, dataclasses.replace(table, scale=self.scale))
+        if isinstance(self.module, Nsl):
+            section_N = torch.from_numpy(table.section_N)
+            return self.module.finish(torch.from_numpy(predicted), section_N).numpy()
+        return predicted
+
+
+def system_needs(
+    settings: Mapping[str, Any], info: SystemInfo, *, encoder: Encoder | None = None
+) -> frozenset[str]:
+    """Return the fields of the batch that a system reads, before there are data.
+
+    Parameters
+    ----------
+    settings, info, encoder
+        As for :func:`fit_system`.
+    """
+    if settings["name"] in CLOSED:
+        return Ridge.needs
+    return needs_of(build_module(settings, info, encoder=encoder))
 
 
 def fit_system(
@@ -108,6 +120,7 @@ def fit_system(
     config: SpatialFitConfig,
     *,
     info: SystemInfo,
+    encoder: Encoder | None = None,
     checkpoint: Path | None = None,
 ) -> FittedSystem:
     """Fit a system.
@@ -121,6 +134,8 @@ def fit_system(
         Spots that choose the pass; a system that is solved takes them as training spots.
     config : SpatialFitConfig
     info : SystemInfo
+    encoder : Encoder, optional
+        Trained with the system on patches.
     checkpoint : Path, optional
         File to continue from.
 
@@ -133,15 +148,11 @@ def fit_system(
         together = train if valid is None else train.joined(valid)
         return Ridge(system_config(settings)).fit(together)
     torch.manual_seed(config.seed)
-    module = build_module(settings, info)
-    scale = FeatureScale.of(train)
-    known, held = _scaled(scale, train), _scaled(scale, train if valid is None else valid)
-    if isinstance(module, Nsl):
-        module.fit_labels(torch.from_numpy(known.y_NG))
-    if isinstance(module, StNet):
-        module.start_at(torch.from_numpy(np.nan_to_num(np.nanmean(known.y_NG, axis=0))))
-    if isinstance(module, Hescape):
-        module.prepare(_batches(module, known))
+    module = build_module(settings, info, encoder=encoder)
+    scale = FeatureScale.of(train.feat_ND)
+    known = dataclasses.replace(train, scale=scale)
+    held = known if valid is None else dataclasses.replace(valid, scale=scale)
+    _start(module, known)
     fill = None
     if isinstance(module, TwoTowers):
         if np.intersect1d(known.patient_N, held.patient_N).size:
@@ -150,11 +161,24 @@ def fit_system(
         def fill(trained: nn.Module) -> None:
             assert isinstance(trained, TwoTowers)
             trained.fit_reference(
-                _batches(trained, known), patients=held.patients, sections=held.sections
+                known.batches(_BATCH),
+                patients=held.patients,
+                sections=held.sections,
             )
 
     history = fit_module(module, known, held, config, checkpoint=checkpoint, on_valid=fill)
     return TrainedModule(module, info, scale, history.rows)
+
+
+def _start(module: nn.Module, train: SpotTable) -> None:
+    """Give a system what it takes from the training spots before the first step."""
+    if isinstance(module, Nsl):
+        module.fit_labels(torch.from_numpy(train.y_NG))
+        module.fit_control(train.batches(_BATCH, needs=module.requires))
+    if isinstance(module, StNet):
+        module.start_at(torch.from_numpy(np.nan_to_num(np.nanmean(train.y_NG, axis=0))))
+    if isinstance(module, Hescape):
+        module.prepare(train.batches(_BATCH))
 
 
 def _as_strangers(table: SpotTable) -> SpotTable:
@@ -164,28 +188,14 @@ def _as_strangers(table: SpotTable) -> SpotTable:
     the bank may answer for it.
     """
     num_sections, num_patients = len(table.sections), len(table.patients)
-    patches = table.patches
     return dataclasses.replace(
         table,
         sections=[*table.sections, *(f"{name} (validation)" for name in table.sections)],
         patients=[*table.patients, *(f"{name} (validation)" for name in table.patients)],
         section_N=table.section_N + num_sections,
         patient_N=table.patient_N + num_patients,
-        patches=patches and {key + num_sections: value for key, value in patches.items()},
+        patches={key + num_sections: part for key, part in table.patches.items()},
     )
-
-
-def _scaled(scale: FeatureScale | None, table: SpotTable) -> SpotTable:
-    return table if scale is None else scale.apply(table)
-
-
-def _batches(module: nn.Module, table: SpotTable) -> list[SpotBatch]:
-    needs: frozenset[str] = module.requires  # type: ignore[assignment]
-    places = np.arange(len(table))
-    return [
-        table.batch(places[first : first + _BATCH], needs=needs)
-        for first in range(0, len(table), _BATCH)
-    ]
 
 
 def save_system(system: FittedSystem, folder: Path) -> None:
@@ -205,8 +215,17 @@ def save_system(system: FittedSystem, folder: Path) -> None:
     write_json(system.history, folder / "metrics.json")
 
 
-def load_system(settings: Mapping[str, Any], folder: Path) -> FittedSystem:
+def load_system(
+    settings: Mapping[str, Any], folder: Path, *, encoder: Encoder | None = None
+) -> FittedSystem:
     """Load what :func:`save_system` wrote.
+
+    Parameters
+    ----------
+    settings : mapping
+    folder : Path
+    encoder : Encoder, optional
+        Of the kind that was trained with the system; its weights are replaced.
 
     Raises
     ------
@@ -218,7 +237,7 @@ def load_system(settings: Mapping[str, Any], folder: Path) -> FittedSystem:
         if settings["name"] in CLOSED:
             return Ridge.from_state(system_config(settings), load_arrays(str(path)))
         info = bind(SystemInfo, read_json(folder / "info.json"), where=str(folder / "info.json"))
-        module = build_module(settings, info)
+        module = build_module(settings, info, encoder=encoder)
         module.load_state_dict(load_tensors(str(path)))
         scale = None
         if (folder / "features.safetensors").is_file():

@@ -6,17 +6,16 @@ One AnnData per section; :mod:`seq2exp.spatial.prediction_file` says what is in 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from seq2exp.core.files import atomic_directory, safe_name, sha256
 from seq2exp.spatial.cohort import Section, SpatialCohort
 from seq2exp.spatial.data import SpotTable, spot_table
+from seq2exp.spatial.features import PatchFeatures
 from seq2exp.spatial.format import manifest_path
 from seq2exp.spatial.heldout import heldout_genes, read_heldout
 from seq2exp.spatial.prediction_file import label_unit, section_anndata
@@ -36,7 +35,7 @@ def predict_cohort(
     cohort: SpatialCohort,
     out: Path,
     *,
-    features: Mapping[str, NDArray[np.float32]],
+    features: PatchFeatures,
     folds: bool = True,
     overwrite: bool = False,
 ) -> list[Path]:
@@ -49,8 +48,7 @@ def predict_cohort(
         Any cohort whose patches show as much tissue as those of the training.
     out : Path
         Folder to write.
-    features : mapping of str to float32 array
-        Features of all spots by section.
+    features : PatchFeatures
     folds : bool
         Predict with the system of every fold too, for ``fold_sd`` and ``heldout``: as many
         predictions more as the run has folds.
@@ -69,7 +67,14 @@ def predict_cohort(
         for section in cohort.sections():
             name = f"{safe_name(section.name)}.h5ad"
             spots = {section.name: np.arange(len(section))}
-            table = spot_table(cohort, spots, fitted.labels, training=False, features=features)
+            table = spot_table(
+                cohort,
+                spots,
+                fitted.labels,
+                training=False,
+                features=features,
+                needs=fitted.system.needs,
+            )
             data = section_anndata(
                 section,
                 fitted.system.predict(table),
@@ -105,7 +110,7 @@ def _about(run: SpatialRun, fitted: FittedFold) -> dict[str, Any]:
         "recipe": run.config.recipe,
         "unit": label_unit(run.config.label_recipe),
         "panel": fitted.labels.panel.rule,
-        "encoder": run.config.encoder,
+        "encoder": run.config.encoder.name,
         "trained_on": list(fitted.fold.fitting),
         "heldout_by": run.config.folds.kind,
         "heldout_leaky": bool(run.manifest["leaky"]),

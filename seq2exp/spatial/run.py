@@ -13,14 +13,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import seq2exp
 from seq2exp.core.config import bind, dump_yaml, load_config, to_dict
@@ -31,10 +30,18 @@ from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
 from seq2exp.spatial.data import FoldLabels, fit_labels, spot_table
 from seq2exp.spatial.evaluation import FoldResult, judge_fold
-from seq2exp.spatial.fitting import FittedSystem, fit_system, load_system, save_system
+from seq2exp.spatial.features import PatchFeatures, configured_encoder
+from seq2exp.spatial.fitting import (
+    FittedSystem,
+    fit_system,
+    load_system,
+    save_system,
+    system_needs,
+)
 from seq2exp.spatial.folds import Fold, inner_validation, make_folds
 from seq2exp.spatial.format import manifest_path
 from seq2exp.spatial.heldout import write_heldout
+from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
 from seq2exp.spatial.systems.registry import system_config
@@ -42,7 +49,6 @@ from seq2exp.spatial.systems.registry import system_config
 __all__ = ["FittedFold", "SpatialRun", "evaluate_run", "open_spatial_run", "train_run"]
 
 logger = logging.getLogger(__name__)
-Features = Mapping[str, NDArray[np.float32]] | None
 _FINAL = "final"
 
 
@@ -86,7 +92,7 @@ def train_run(
     data: Path,
     out: Path,
     *,
-    features: Features,
+    features: PatchFeatures | None,
     progress: bool = True,
 ) -> SpatialRun:
     """Fit every fold and the final system; folds that stand are kept.
@@ -98,8 +104,7 @@ def train_run(
         Cohort folder.
     out : Path
         Run folder; a folder of another configuration or cohort is refused.
-    features : mapping of str to float32 array, or None
-        Features of all spots by section.
+    features : PatchFeatures or None
     progress : bool
 
     Raises
@@ -126,11 +131,7 @@ def train_run(
             with atomic_directory(place) as partial:
                 _save_fold(fitted, partial)
                 if fold.test:
-                    labels = fitted.labels
-                    test = spot_table(cohort, fold.test, labels, training=False, features=features)
-                    genes = labels.panel.gene_id
-                    predict = fitted.system.predict
-                    write_heldout(predict, test, genes=genes, fold=fold.name, folder=partial)
+                    _save_accuracy(fitted, cohort, features, partial)
             checkpoint.unlink(missing_ok=True)
         manifest["state"] = "finished"
         write_json(manifest, out / "manifest.json")
@@ -138,24 +139,52 @@ def train_run(
 
 
 def _fit(
-    config: SpatialConfig, cohort: SpatialCohort, fold: Fold, features: Features, checkpoint: Path
+    config: SpatialConfig,
+    cohort: SpatialCohort,
+    fold: Fold,
+    features: PatchFeatures | None,
+    checkpoint: Path,
 ) -> FittedFold:
     labels = fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe)
+    info = _info(cohort, features, num_genes=len(labels.panel))
+    encoder = _trained_encoder(config)
+    needs = system_needs(config.system, info, encoder=encoder)
     train, valid = (
-        spot_table(cohort, spots, labels, training=True, features=features)
+        spot_table(cohort, spots, labels, training=True, features=features, needs=needs)
         for spots in (fold.train, fold.valid)
     )
-    grids = [section.grid_N2.max(axis=0) + 1 for section in cohort.sections()]
-    rows, cols = np.max(grids, axis=0)
-    info = SystemInfo(
-        num_genes=len(labels.panel),
-        feat_dim=0 if train.feat_ND is None else int(train.feat_ND.shape[1]),
+    system = fit_system(
+        config.system,
+        train,
+        valid,
+        config.fit,
+        info=info,
+        encoder=encoder,
+        checkpoint=checkpoint,
+    )
+    return FittedFold(fold, labels, system)
+
+
+def _info(cohort: SpatialCohort, features: PatchFeatures | None, *, num_genes: int) -> SystemInfo:
+    rows, cols = np.max([part.grid_N2.max(axis=0) + 1 for part in cohort.sections()], axis=0)
+    return SystemInfo(
+        num_genes=num_genes,
+        feat_dim=0 if features is None else features.dim,
+        token_dim=0 if features is None else features.token_dim,
         patch_px=cohort.manifest.patch.px,
         grid_rows=int(rows),
         grid_cols=int(cols),
     )
-    system = fit_system(config.system, train, valid, config.fit, info=info, checkpoint=checkpoint)
-    return FittedFold(fold, labels, system)
+
+
+def _trained_encoder(config: SpatialConfig, *, loaded: bool = False) -> Encoder | None:
+    """Return the encoder that is trained with the system; its file of weights starts it."""
+    if config.trained_encoder is None:
+        return None
+    start = config.trained_encoder
+    if loaded:
+        start = dataclasses.replace(start, weights="")
+    return configured_encoder(start, freeze=False)
 
 
 def _start(
@@ -209,6 +238,18 @@ def _save_fold(fitted: FittedFold, folder: Path) -> None:
     save_system(fitted.system, folder)
 
 
+def _save_accuracy(
+    fitted: FittedFold, cohort: SpatialCohort, features: PatchFeatures | None, folder: Path
+) -> None:
+    """Judge a fold on what it held out, gene by gene."""
+    fold, labels, system = fitted.fold, fitted.labels, fitted.system
+    test = spot_table(
+        cohort, fold.test, labels, training=False, features=features, needs=system.needs
+    )
+    genes = labels.panel.gene_id
+    write_heldout(system.predict, test, genes=genes, fold=fold.name, folder=folder)
+
+
 def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
     if not (folder / "model.safetensors").is_file():
         raise FormatError(
@@ -232,7 +273,11 @@ def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
         *scale,
     )
     labels = FoldLabels(GenePanel.from_dict(kept["panel"]), recipe)
-    return FittedFold(fold, labels, load_system(config.system, folder))
+    return FittedFold(
+        fold,
+        labels,
+        load_system(config.system, folder, encoder=_trained_encoder(config, loaded=True)),
+    )
 
 
 def open_spatial_run(folder: Path) -> SpatialRun:
@@ -267,15 +312,14 @@ def open_spatial_run(folder: Path) -> SpatialRun:
 
 
 def evaluate_run(
-    run: SpatialRun, *, features: Features, data: Path | None = None
+    run: SpatialRun, *, features: PatchFeatures | None, data: Path | None = None
 ) -> list[FoldResult]:
     """Judge every fold of a run on its held-out spots.
 
     Parameters
     ----------
     run : SpatialRun
-    features : mapping of str to float32 array
-        Features of all spots by section.
+    features : PatchFeatures or None
     data : Path, optional
         The cohort, where it is not at the recorded place.
 
@@ -297,8 +341,11 @@ def evaluate_run(
     results = []
     for name in run.fold_names:
         fitted = run.fold(name)
+        needs = fitted.system.needs
         tables = [
-            spot_table(cohort, spots, fitted.labels, training=training, features=features)
+            spot_table(
+                cohort, spots, fitted.labels, training=training, features=features, needs=needs
+            )
             for spots, training in ((fitted.fold.fitting, True), (fitted.fold.test, False))
         ]
         results.append(

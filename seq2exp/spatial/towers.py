@@ -28,6 +28,7 @@ from seq2exp.spatial.contrastive_losses import ChanceWatch, LogitScale
 from seq2exp.spatial.genes import GeneInputs
 from seq2exp.spatial.image_tower import ImageTower
 from seq2exp.spatial.retrieval import RetrievalBank, RetrievalConfig, Retrieved
+from seq2exp.spatial.samplers import Negatives
 
 __all__ = ["Alignment", "TwoTowers", "evaluating", "join_spots", "spot_order"]
 
@@ -124,6 +125,9 @@ class TwoTowers(nn.Module):
     temperature : float, optional
         Of the logits at the start, learned; without one the logits are plain products.
     """
+
+    batches: Negatives = "any"
+    """Where the negatives of a batch come from."""
 
     def __init__(
         self,

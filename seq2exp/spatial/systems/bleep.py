@@ -86,6 +86,7 @@ class Bleep(TwoTowers):
         temperature = None if compat else config.temperature
         super().__init__("bleep", image=image, retrieval=retrieval, temperature=temperature)
         self.config = config
+        self.batches = config.negatives
         self.standard = nn.Identity() if compat else RunningStandard(info.num_genes)
         self.project = ProjectionHead(info.num_genes, config.width, dropout=config.dropout)
 

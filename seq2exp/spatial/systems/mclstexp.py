@@ -223,6 +223,7 @@ class MclSTExp(TwoTowers):
         temperature = None if compat else config.temperature
         super().__init__("mclstexp", image=image, retrieval=retrieval, temperature=temperature)
         self.config = config
+        self.batches = config.negatives
         self.spots: TokenPool | SpotTower
         if config.spot == "tokens":
             self.spots = TokenPool(self._tokens(genes, info.num_genes))

@@ -26,7 +26,7 @@ Shapes: B spots, P pixels, G genes, Q stains of a gene (2 or 3), K = G Q.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -180,6 +180,7 @@ class Nsl(nn.Module):
         self.level = nn.Parameter(torch.zeros(genes)) if biased else None
         self.register_buffer("label_mean", torch.zeros(genes))
         self.register_buffer("label_sd", torch.ones(genes))
+        self.control = MeanDensityRidge(config, info)
 
     @property
     def parameters_per_gene(self) -> int:
@@ -202,6 +203,12 @@ class Nsl(nn.Module):
         self.label_mean.copy_(mean)
         # A constant gene has nothing to scale by.
         self.label_sd.copy_(torch.where(spread > _FLOOR, spread, 1.0).sqrt())
+
+    def fit_control(self, batches: Iterable[SpotBatch]) -> None:
+        """Fit the control on the training spots, given with their pixels."""
+        parts = [(self.control.mean_density(batch), cast("Tensor", batch.y)) for batch in batches]
+        density, labels = (torch.cat(side) for side in zip(*parts, strict=True))
+        self.control.fit(density, labels)
 
     def deconvolution(self) -> Tensor:
         """Return what turns densities into concentrations, shape (G, 3, Q)."""

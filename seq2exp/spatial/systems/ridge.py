@@ -66,10 +66,18 @@ class Ridge:
     config : RidgeConfig
     """
 
+    needs = frozenset({"feat"})
+    """Fields that are read."""
+
     def __init__(self, config: RidgeConfig | None = None) -> None:
         self.config = config or RidgeConfig()
         self.alpha = self.config.alpha
         self._state: dict[str, Floats] = {}
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """Simpler models that must stand beside it: none."""
+        return {}
 
     def fit(self, table: SpotTable) -> Ridge:
         """Fit on training spots; genes that were not measured in a section are left out there.
