@@ -28,8 +28,9 @@ def test_a_place_of_the_image_is_found_by_the_scale(tmp_path, suffix):
     small = read_thumbnail(path, max_px=60)
     assert small.pixels_HW3.shape == (40, 60, 3)
     assert small.scale == pytest.approx(0.1)
-    for (x, y), colour in {(150, 100): (200, 0, 0), (450, 100): (0, 200, 0),
-                           (150, 300): (0, 0, 200), (450, 300): (255, 255, 255)}.items():  # fmt: skip
+    places = {(150, 100): (200, 0, 0), (450, 100): (0, 200, 0),
+              (150, 300): (0, 0, 200), (450, 300): (255, 255, 255)}  # fmt: skip
+    for (x, y), colour in places.items():
         found = small.pixels_HW3[int(y * small.scale), int(x * small.scale)].astype(int)
         assert np.abs(found - colour).max() <= 6
 
