@@ -169,8 +169,9 @@ def _tissue(data: Any) -> Tissue:  # noqa: ANN401
         pixels = np.asarray(library["images"]["hires"])
         scale = float(library["scalefactors"]["tissue_hires_scalef"])
     else:
-        scale = min(1.0, _BLANK_PX / max(image["width"], image["height"]))
-        shape = (round(image["height"] * scale), round(image["width"] * scale), 3)
+        right, below = np.ceil(xy.max(axis=0) + 2 * float(image["spot_diameter_px"]))
+        scale = min(1.0, _BLANK_PX / max(right, below))
+        shape = (max(1, round(below * scale)), max(1, round(right * scale)), 3)
         pixels = np.full(shape, 255, np.uint8)
     diameter = float(image["spot_diameter_px"]) * scale
     return Tissue(pixels, xy * scale, diameter, float(image["um_per_px"]) / scale).cropped(

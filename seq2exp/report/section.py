@@ -35,7 +35,7 @@ def plot_section(
     ----------
     tissue : Tissue
     counts_N : float64 array, shape (num_spots,)
-        Counts of every spot, above 0.
+        Counts of every spot; those without any are rings.
     patches : uint8 array, shape (num_patches, px, px, 3)
         As systems see them.
     rows : int64 array, shape (num_patches,)
@@ -74,10 +74,14 @@ def _pictures(
     plain.set_title("tissue, and where the patches below are from")
     _mark(plain, tissue, rows, patch_um)
     draw_tissue(spots, tissue, faded=True)
-    low, high = float(counts_N.min()), float(counts_N.max())
+    known = counts_N[counts_N > 0]
+    spots.set_title(f"{len(counts_N):,} spots" + ("" if known.size else ", no counts"))
+    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
     norm = LogNorm(low, high if high > low else 2 * low)
-    discs = draw_spots(spots, tissue, counts_N, norm=norm)
-    spots.set_title(f"{len(counts_N):,} spots")
+    shown = np.where(counts_N > 0, counts_N, np.nan)
+    discs = draw_spots(spots, tissue, shown, norm=norm)
+    if not known.size:
+        return
     bar = figure.colorbar(discs, ax=[plain, spots], location="right", shrink=0.7, aspect=24)
     bar.set_label("counts of the spot, all genes")
     bar.outline.set_visible(False)

@@ -49,9 +49,10 @@ def cohort_table(cohort: SpatialCohort) -> pd.DataFrame:
 
 
 def common_genes(cohort: SpatialCohort) -> int:
-    """Return how many genes every section has, by id."""
+    """Return how many genes every section that has any has, by id."""
     ids = [set(section.var["gene_id"].astype(str)) for section in cohort.sections()]
-    return len(set.intersection(*ids))
+    measured = [each for each in ids if each]
+    return len(set.intersection(*measured)) if measured else 0
 
 
 def cohort_warnings(cohort: SpatialCohort, table: pd.DataFrame) -> list[str]:
@@ -77,15 +78,15 @@ def cohort_warnings(cohort: SpatialCohort, table: pd.DataFrame) -> list[str]:
         )
     found += _by_section(table)
     found += _resolution(cohort, table)
-    depth = table["median_counts"]
-    if depth.max() > _DEEPER * depth.min():
+    depth = table.loc[table["genes"] > 0, "median_counts"]
+    if len(depth) and depth.max() > _DEEPER * depth.min():
         found.append(
             f"median counts from {depth.min():,.0f} to {depth.max():,.0f}: sections differ in depth"
         )
-    shared = common_genes(cohort)
-    if shared < _SHARED * table["genes"].median():
+    shared, genes = common_genes(cohort), table.loc[table["genes"] > 0, "genes"]
+    if len(genes) and shared < _SHARED * genes.median():
         found.append(
-            f"{shared:,} genes in every section, of {table['genes'].median():,.0f} in the median "
+            f"{shared:,} genes in every section, of {genes.median():,.0f} in the median "
             "one: are genes named in the same way?"
         )
     return found

@@ -302,3 +302,17 @@ def test_faded_tissue_is_grey_and_plain_tissue_is_not():
     np.testing.assert_array_equal(colour_at(figure, plain, 2, 2), [200, 50, 120])
     # Luma 102.83; 255 - 0.35 * (255 - 102.83) = 201.7.
     np.testing.assert_array_equal(colour_at(figure, faded, 2, 2), [202, 202, 202])
+
+
+def test_spots_without_counts_are_rings(tissue):
+    patches = np.zeros((1, 8, 8, 3), np.uint8)
+    for counts, title, bars in ((np.array([0.0, 10, 10, 10]), "4 spots", 1),
+                                (np.zeros(4), "4 spots, no counts", 0)):  # fmt: skip
+        figure = plot_section(
+            tissue, counts, patches=patches, rows=np.array([0]), patch_um=160.0, title="image"
+        )
+        spots = figure.axes[1]
+        assert spots.get_title(loc="left") == title
+        assert np.abs(colour_at(figure, spots, *XY[0]) - 236).max() <= 1
+        labels = [axis.get_ylabel() for axis in figure.axes]
+        assert labels.count("counts of the spot, all genes") == bars
