@@ -108,7 +108,7 @@ def plot_gene(
     if sds:
         kinds.append(("sd", Normalize(*pooled_limits(*sds)), "magma", spread, sds))
     with styled():
-        tall = sum(_PANEL * row.tissue.aspect + 0.42 for row in sections)
+        tall = sum(_PANEL * row.tissue.aspect + 0.48 for row in sections)
         size = (max(_PANEL * len(kinds) + 0.4, 4.4), tall + 0.95)
         figure = NewFigure(figsize=size, layout="constrained")
         axes = figure.subplots(len(sections), len(kinds), squeeze=False)
