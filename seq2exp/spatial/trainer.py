@@ -29,7 +29,7 @@ from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.samplers import Negatives, SpotSampler
 from seq2exp.spatial.systems.triplex import TriBranch
 
-__all__ = ["FitHistory", "fit_module", "needs_of", "predict_table"]
+__all__ = ["FitHistory", "fit_module", "needs_of", "parameter_groups", "predict_table"]
 
 logger = logging.getLogger(__name__)
 _PREDICT_BATCH = 256
@@ -82,7 +82,8 @@ def fit_module(
     InputError
         The loss is not a number.
     """
-    optimizer = torch.optim.AdamW(_groups(module, config.weight_decay), lr=config.lr)
+    groups = parameter_groups(module, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr)
     history = FitHistory([])
     best = _copy(module)
     first = 0
@@ -133,8 +134,11 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in module.state_dict().items()}
 
 
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices only: biases, norms and temperatures have a meaning at their size."""
+def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Return parameter groups for an optimiser; only matrices decay.
+
+    Biases, norms and the scale of logits have a meaning at their size.
+    """
     trained = [value for value in module.parameters() if value.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},

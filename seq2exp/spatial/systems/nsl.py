@@ -34,9 +34,10 @@ import torch
 from torch import Tensor, nn
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.core.stain import STAINS
 from seq2exp.spatial.batch import SpotBatch, SystemInfo, require_fields
 from seq2exp.spatial.losses import mse_per_gene, pearson
-from seq2exp.spatial.optics import STAINS, OpticalPixels, foreground
+from seq2exp.spatial.optics import OpticalPixels, foreground
 from seq2exp.spatial.systems.pixel_pool import Phi, pooled_moments
 
 __all__ = ["MeanDensityRidge", "Nsl", "NslConfig", "center_per_section"]

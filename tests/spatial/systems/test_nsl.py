@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from seq2exp.core.errors import ConfigError, InputError
+from seq2exp.core.stain import STAINS
 from seq2exp.spatial.batch import SpatialSystem, SpotBatch, SystemInfo
-from seq2exp.spatial.optics import STAINS, OpticalPixels, optical_density, transmitted
+from seq2exp.spatial.optics import OpticalPixels, optical_density, transmitted
 from seq2exp.spatial.systems.nsl import MeanDensityRidge, Nsl, NslConfig, center_per_section
 from seq2exp.spatial.systems.nsl_outputs import (
     concentration_maps,
