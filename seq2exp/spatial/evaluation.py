@@ -33,7 +33,7 @@ from seq2exp.spatial.metrics import (
     summary_rows,
 )
 
-__all__ = ["CONTROLS", "LISTS", "FoldResult", "evaluation_rows", "judge_fold"]
+__all__ = ["CONTROLS", "LISTS", "FoldResult", "evaluation_rows", "judge_fold", "section_tables"]
 
 Floats = NDArray[np.float64]
 Predict = Callable[[SpotTable], Floats]
@@ -122,6 +122,15 @@ def _depth(table: SpotTable) -> Floats:
 
 
 def section_tables(table: SpotTable, predicted: Floats, genes: Sequence[str]) -> pd.DataFrame:
+    """Return the gene tables of the sections of some spots, one below the other.
+
+    Parameters
+    ----------
+    table : SpotTable
+    predicted : float64 array, shape (num_spots, num_genes)
+    genes : sequence of str
+        Ids of the columns.
+    """
     parts = []
     for name, places in table.by_section():
         patient = table.patients[int(table.patient_N[places[0]])]

@@ -6,7 +6,7 @@ import difflib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.spatial.metrics import columns_pearson
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from seq2exp.spatial.prediction_file import AnnData
 
 __all__ = ["dense_layer", "find_genes", "read_predictions", "section_of", "top_genes"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,9 @@ from seq2exp.spatial.data import SpotTable, spot_table
 from seq2exp.spatial.features import PatchFeatures
 from seq2exp.spatial.format import manifest_path
 from seq2exp.spatial.heldout import heldout_genes, read_heldout
-from seq2exp.spatial.prediction_file import label_unit, section_anndata
+from seq2exp.spatial.prediction_file import AnnData, label_unit, section_anndata
 from seq2exp.spatial.run import FittedFold, SpatialRun
 from seq2exp.spatial.uncertainty import fold_opinions, retrieval_sd
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 __all__ = ["predict_cohort"]
 

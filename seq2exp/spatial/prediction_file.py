@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -30,11 +30,10 @@ from seq2exp.core.thumbnail import read_thumbnail
 from seq2exp.spatial.cohort import Section
 from seq2exp.spatial.recipes import LabelRecipe
 
-if TYPE_CHECKING:
-    from anndata import AnnData
+__all__ = ["AnnData", "drawn_diameter_um", "label_unit", "section_anndata", "spatial_uns"]
 
-__all__ = ["drawn_diameter_um", "label_unit", "section_anndata", "spatial_uns"]
-
+AnnData: TypeAlias = Any
+"""anndata.AnnData, which is imported where a file is read or written."""
 logger = logging.getLogger(__name__)
 _HIRES_PX = 1200
 
