@@ -28,6 +28,9 @@ class EncoderConfig:
     """Mean of RGB between 0 and 1 that the weights expect; that of ImageNet when not given."""
     std: tuple[float, float, float] | None = None
     """Deviation of RGB that the weights expect."""
+    center: Literal["none", "section"] = "none"
+    """section: the mean over all spots of a section is taken off its features. That takes away what
+    differs between sections in colour alone, and whole sections are needed to predict."""
     embeddings: str = ""
     """Features that another program computed, in place of an encoder: a path with ``{section}``
     (docs/spatial.md)."""
@@ -121,3 +124,8 @@ class SpatialConfig:
     def label_recipe(self) -> LabelRecipe:
         """The recipe, looked up."""
         return self.labels if self.labels is not None else named_recipe(self.recipe)
+
+    @property
+    def picture_px(self) -> int:
+        """Side of the pictures that the trained encoder sees; 0 as they are stored."""
+        return 0 if self.trained_encoder is None else self.trained_encoder.px

@@ -20,6 +20,7 @@ from seq2exp.spatial.batch import SpotBatch
 from seq2exp.spatial.cohort import Section, SpatialCohort
 from seq2exp.spatial.features import PatchFeatures
 from seq2exp.spatial.folds import Fold, Spots
+from seq2exp.spatial.images.compute import resized
 from seq2exp.spatial.panels import GenePanel, PanelConfig, fit_panel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
 
@@ -278,6 +279,7 @@ def spot_table(
     training: bool,
     features: PatchFeatures | None = None,
     needs: frozenset[str] = frozenset({"feat"}),
+    px: int = 0,
 ) -> SpotTable:
     """Return the spots of a part of a fold.
 
@@ -291,7 +293,9 @@ def spot_table(
         Labels as the recipe makes them for training, or for evaluation.
     features : PatchFeatures, optional
     needs : set of str
-        Which of them are read: feat, tokens, nbr, sections.
+        What of the patches is read: img, feat, tokens, nbr, sections.
+    px : int
+        Side that pictures are brought to; 0 leaves them, on disk, as they are.
 
     Raises
     ------
@@ -305,7 +309,7 @@ def spot_table(
         )
     patients = list(dict.fromkeys(cohort.patients.values()))
     patches = {
-        cohort.names.index(name): _patches_of(cohort.section(name), features, needs)
+        cohort.names.index(name): _patches_of(cohort.section(name), features, needs, px)
         for name in chosen
     }
     parts = []
@@ -324,7 +328,7 @@ def spot_table(
 
 
 def _patches_of(
-    section: Section, features: PatchFeatures | None, needs: frozenset[str]
+    section: Section, features: PatchFeatures | None, needs: frozenset[str], px: int
 ) -> SectionPatches:
     found: dict[str, Any] = {}
     if features is not None and needs & {"feat", "sections"}:
@@ -335,7 +339,8 @@ def _patches_of(
         found["nbr_NKD"], found["nbr_mask_NK"] = features.nbr(section.name)
     for values in found.values():
         _require_rows(section, len(values))
-    return SectionPatches(section.patches, section.grid_N2, **found)
+    pixels = resized(section.patches, px) if "img" in needs else section.patches
+    return SectionPatches(pixels, section.grid_N2, **found)
 
 
 def _require_rows(section: Section, num_rows: int) -> None:

@@ -128,6 +128,38 @@ class _CachedFeatures:
         return self.cache.nbr(section)
 
 
+class _Centred:
+    """Features without the mean of their section; places of a patch stay as they are."""
+
+    def __init__(self, features: PatchFeatures) -> None:
+        self.features = features
+        self._means: dict[str, Floats] = {}
+
+    @property
+    def dim(self) -> int:
+        return self.features.dim
+
+    @property
+    def token_dim(self) -> int:
+        return self.features.token_dim
+
+    def _mean(self, section: str) -> Floats:
+        if section not in self._means:
+            values_ND = self.features.feat(section)
+            self._means[section] = values_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return self._means[section]
+
+    def feat(self, section: str) -> Floats:
+        return self.features.feat(section) - self._mean(section)
+
+    def tokens(self, section: str) -> Floats:
+        return self.features.tokens(section)
+
+    def nbr(self, section: str) -> tuple[Floats, NDArray[np.bool_]]:
+        nbr_NKD, mask_NK = self.features.nbr(section)
+        return (nbr_NKD - self._mean(section)) * mask_NK[..., None], mask_NK
+
+
 def configured_encoder(config: EncoderConfig, *, freeze: bool = True) -> Encoder:
     """Return the encoder that a configuration names.
 
@@ -169,10 +201,13 @@ def cohort_features(
     InputError, FormatError
         Files of embeddings that are missing, damaged or of other spots.
     """
+    found: PatchFeatures
     if config.embeddings:
         paths = {name: Path(config.embeddings.format(section=name)) for name in cohort.names}
-        return GivenFeatures(
+        found = GivenFeatures(
             {name: read_embeddings(path, cohort.section(name)) for name, path in paths.items()}
         )
-    encoder = configured_encoder(config)
-    return _CachedFeatures(FeatureCache(cohort, encoder, progress=progress))
+    else:
+        cache = FeatureCache(cohort, configured_encoder(config), progress=progress)
+        found = _CachedFeatures(cache)
+    return _Centred(found) if config.center == "section" else found

@@ -14,7 +14,7 @@ import pandas as pd
 
 from seq2exp.core.files import atomic_directory, safe_name, sha256
 from seq2exp.spatial.cohort import Section, SpatialCohort
-from seq2exp.spatial.data import SpotTable, spot_table
+from seq2exp.spatial.data import SpotTable
 from seq2exp.spatial.features import PatchFeatures
 from seq2exp.spatial.format import manifest_path
 from seq2exp.spatial.heldout import heldout_genes, read_heldout
@@ -64,14 +64,7 @@ def predict_cohort(
         for section in cohort.sections():
             name = f"{safe_name(section.name)}.h5ad"
             spots = {section.name: np.arange(len(section))}
-            table = spot_table(
-                cohort,
-                spots,
-                fitted.labels,
-                training=False,
-                features=features,
-                needs=fitted.system.needs,
-            )
+            table = fitted.table(cohort, spots, features=features)
             data = section_anndata(
                 section,
                 fitted.system.predict(table),

@@ -28,7 +28,7 @@ from seq2exp.core.files import atomic_directory, file_lock, read_json, safe_name
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
-from seq2exp.spatial.data import FoldLabels, fit_labels, spot_table
+from seq2exp.spatial.data import FoldLabels, SpotTable, fit_labels, spot_table
 from seq2exp.spatial.evaluation import FoldResult, judge_fold
 from seq2exp.spatial.features import PatchFeatures, configured_encoder
 from seq2exp.spatial.fitting import (
@@ -38,7 +38,7 @@ from seq2exp.spatial.fitting import (
     save_system,
     system_needs,
 )
-from seq2exp.spatial.folds import Fold, inner_validation, make_folds
+from seq2exp.spatial.folds import Fold, Spots, inner_validation, make_folds
 from seq2exp.spatial.format import manifest_path
 from seq2exp.spatial.heldout import write_heldout
 from seq2exp.spatial.images.encoder import Encoder
@@ -59,6 +59,36 @@ class FittedFold:
     fold: Fold
     labels: FoldLabels
     system: FittedSystem
+    picture_px: int = 0
+
+    def table(
+        self,
+        cohort: SpatialCohort,
+        spots: Spots,
+        *,
+        features: PatchFeatures | None,
+        training: bool = False,
+    ) -> SpotTable:
+        """Return spots as the system reads them.
+
+        Parameters
+        ----------
+        cohort : SpatialCohort
+        spots : mapping of str to int64 array
+            Rows by section.
+        features : PatchFeatures or None
+        training : bool
+            Labels as the recipe makes them for training, or for evaluation.
+        """
+        return spot_table(
+            cohort,
+            spots,
+            self.labels,
+            training=training,
+            features=features,
+            needs=self.system.needs,
+            px=self.picture_px,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +180,15 @@ def _fit(
     encoder = _trained_encoder(config)
     needs = system_needs(config.system, info, encoder=encoder)
     train, valid = (
-        spot_table(cohort, spots, labels, training=True, features=features, needs=needs)
+        spot_table(
+            cohort,
+            spots,
+            labels,
+            training=True,
+            features=features,
+            needs=needs,
+            px=config.picture_px,
+        )
         for spots in (fold.train, fold.valid)
     )
     system = fit_system(
@@ -162,7 +200,7 @@ def _fit(
         encoder=encoder,
         checkpoint=checkpoint,
     )
-    return FittedFold(fold, labels, system)
+    return FittedFold(fold, labels, system, config.picture_px)
 
 
 def _info(cohort: SpatialCohort, features: PatchFeatures | None, *, num_genes: int) -> SystemInfo:
@@ -242,12 +280,9 @@ def _save_accuracy(
     fitted: FittedFold, cohort: SpatialCohort, features: PatchFeatures | None, folder: Path
 ) -> None:
     """Judge a fold on what it held out, gene by gene."""
-    fold, labels, system = fitted.fold, fitted.labels, fitted.system
-    test = spot_table(
-        cohort, fold.test, labels, training=False, features=features, needs=system.needs
-    )
-    genes = labels.panel.gene_id
-    write_heldout(system.predict, test, genes=genes, fold=fold.name, folder=folder)
+    fold, genes = fitted.fold, fitted.labels.panel.gene_id
+    test = fitted.table(cohort, fold.test, features=features)
+    write_heldout(fitted.system.predict, test, genes=genes, fold=fold.name, folder=folder)
 
 
 def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
@@ -277,6 +312,7 @@ def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
         fold,
         labels,
         load_system(config.system, folder, encoder=_trained_encoder(config, loaded=True)),
+        config.picture_px,
     )
 
 
@@ -341,11 +377,8 @@ def evaluate_run(
     results = []
     for name in run.fold_names:
         fitted = run.fold(name)
-        needs = fitted.system.needs
         tables = [
-            spot_table(
-                cohort, spots, fitted.labels, training=training, features=features, needs=needs
-            )
+            fitted.table(cohort, spots, features=features, training=training)
             for spots, training in ((fitted.fold.fitting, True), (fitted.fold.test, False))
         ]
         results.append(

@@ -7,7 +7,6 @@ import pytest
 
 from seq2exp.core.errors import ConfigError, FormatError
 from seq2exp.spatial.config import EncoderConfig, SpatialConfig, SpatialFitConfig
-from seq2exp.spatial.data import spot_table
 from seq2exp.spatial.evaluation import evaluation_rows
 from seq2exp.spatial.features import cohort_features
 from seq2exp.spatial.metrics import columns_pearson
@@ -85,14 +84,7 @@ def test_a_system_from_training_to_judgement(name, cohort, features, tmp_path):
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_predictions_do_not_depend_on_the_other_spots(name, cohort, features, tmp_path):
     fitted = trained(name, cohort, features, tmp_path / "run", epochs=2).fold("A")
-    test = spot_table(
-        cohort,
-        fitted.fold.test,
-        fitted.labels,
-        training=False,
-        features=features,
-        needs=fitted.system.needs,
-    )
+    test = fitted.table(cohort, fitted.fold.test, features=features)
     whole = fitted.system.predict(test)
     order = np.random.default_rng(0).permutation(len(test))
     np.testing.assert_allclose(fitted.system.predict(test.take(order)), whole[order], atol=2e-4)
@@ -122,8 +114,7 @@ def test_the_control_of_neural_stain_learning_stands_beside_it(cohort, features,
     """Four numbers per gene find the planted colour as well; they are saved with the system."""
     fitted = trained("nsl", cohort, features, tmp_path / "run", epochs=2).fold("A")
     (control,) = fitted.system.controls.values()
-    spots = fitted.fold.test
-    test = spot_table(cohort, spots, fitted.labels, training=False, needs=fitted.system.needs)
+    test = fitted.table(cohort, fitted.fold.test, features=features)
     scores = columns_pearson(test.y_NG.astype(float), control(test))
     assert np.nanmean(np.sort(scores)[-5:]) > 0.5
 

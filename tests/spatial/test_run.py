@@ -214,6 +214,17 @@ def test_features_of_another_program(cohort, features, tmp_path):
         EncoderConfig(embeddings="features.npy")
 
 
+def test_centred_features_do_not_know_their_section(cohort, features):
+    centred = cohort_features(cohort, EncoderConfig(center="section"))
+    for name in cohort.names:
+        plain = features.feat(name)
+        np.testing.assert_allclose(centred.feat(name), plain - plain.mean(axis=0), atol=1e-4)
+        tiles, mask = centred.nbr(name)
+        # The middle tile is the patch of the spot; tiles that are not there stay 0.
+        np.testing.assert_allclose(tiles[:, 12], centred.feat(name), atol=1e-3)
+        assert not tiles[~mask].any()
+
+
 def test_another_cohort_is_refused(run, features, tmp_path):
     from tests.spatial.fakes import small_cohort
 
