@@ -26,7 +26,9 @@ PAGE_OF_COMMAND = {
     "spatial simulate": "simulator",
     "spatial prepare": "spatial_cohort",
     "spatial train": "spatial",
-    "spatial predict": "spatial",
+    "spatial inspect": "spatial_inspect",
+    "spatial predict": "spatial_predictions",
+    "spatial plot": "spatial_predictions",
     "spatial evaluate": "spatial",
 }
 

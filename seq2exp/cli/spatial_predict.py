@@ -1,7 +1,7 @@
 """Predicted expression of every spot of a cohort, or of a tissue image, as AnnData.
 
-The system is the one that was fitted on all spots of the training cohort. docs/spatial.md
-describes the files. An image needs no counts: its spots are a table, or a grid over the tissue.
+The system is the one that was fitted on all spots of the training cohort. An image needs no counts:
+its spots are a table, or a grid over the tissue. docs/spatial_predictions.md describes the files.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="micrometres per pixel of the image (default: what a TIFF or slide says)",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--no-folds", action="store_true", help="leave out the spread across the fold systems"
+    )
     options.add_overwrite(parser)
 
 
@@ -117,6 +120,13 @@ def _predict(found: SpatialRun, data: Path, args: argparse.Namespace) -> None:
     cohort = SpatialCohort(data)
     found.require_patches(cohort.manifest.patch, what=f"cohort {data}")
     features = cohort_features(cohort, found.config.encoder, progress=not args.quiet)
-    paths = predict_cohort(found, cohort, args.out, features=features, overwrite=args.overwrite)
+    paths = predict_cohort(
+        found,
+        cohort,
+        args.out,
+        features=features,
+        folds=not args.no_folds,
+        overwrite=args.overwrite,
+    )
     num_spots = sum(section.num_spots for section in cohort.manifest.sections)
     print(f"{len(paths)} sections, {num_spots:,} spots in {args.out}")

@@ -21,13 +21,23 @@ from PIL import Image, UnidentifiedImageError
 from seq2exp.core.errors import ConfigError, FormatError, InputError, Seq2ExpError, facts
 from seq2exp.core.images import TissueImage, border_colour, open_image, square_of
 
-__all__ = ["OVERVIEW_PX", "AnyImage", "SlideImage", "open_slide", "open_tissue", "stored_um_per_px"]
+__all__ = [
+    "OVERVIEW_PX",
+    "SLIDE_SUFFIXES",
+    "AnyImage",
+    "SlideImage",
+    "open_slide",
+    "open_tissue",
+    "stored_um_per_px",
+]
 
 Pixels = NDArray[np.uint8]
 OVERVIEW_PX = 4096
 """Longest side of an overview."""
 _SCANNERS = (".svs", ".ndpi", ".scn", ".bif", ".btf")
 _TIFF = (".tif", ".tiff")
+SLIDE_SUFFIXES = (*_SCANNERS, *_TIFF)
+"""Files that may be read by region."""
 _STRIP_PIXELS = 32_000_000
 _TILE_WIDTH = 322
 _X_RESOLUTION, _RESOLUTION_UNIT = 282, 296

@@ -33,7 +33,7 @@ from seq2exp.spatial.metrics import (
     summary_rows,
 )
 
-__all__ = ["CONTROLS", "LISTS", "FoldResult", "evaluation_rows", "judge_fold"]
+__all__ = ["CONTROLS", "LISTS", "FoldResult", "evaluation_rows", "judge_fold", "section_tables"]
 
 Floats = NDArray[np.float64]
 Predict = Callable[[SpotTable], Floats]
@@ -103,7 +103,7 @@ def judge_fold(
         "depth": _depth(test),
     }
     tables = {
-        key: _sections(test, values, genes).merge(listed, on="gene_id").assign(fold=name)
+        key: section_tables(test, values, genes).merge(listed, on="gene_id").assign(fold=name)
         for key, values in predictions.items()
     }
     return FoldResult(name, leaky, tables)
@@ -121,7 +121,16 @@ def _depth(table: SpotTable) -> Floats:
     return np.repeat(depth[:, None], table.y_NG.shape[1], axis=1)
 
 
-def _sections(table: SpotTable, predicted: Floats, genes: Sequence[str]) -> pd.DataFrame:
+def section_tables(table: SpotTable, predicted: Floats, genes: Sequence[str]) -> pd.DataFrame:
+    """Return the gene tables of the sections of some spots, one below the other.
+
+    Parameters
+    ----------
+    table : SpotTable
+    predicted : float64 array, shape (num_spots, num_genes)
+    genes : sequence of str
+        Ids of the columns.
+    """
     parts = []
     for name, places in table.by_section():
         patient = table.patients[int(table.patient_N[places[0]])]

@@ -7,6 +7,7 @@
     RUN/folds/<name>/fold.json      rows of the spots by section, whether it leaks
     RUN/folds/<name>/labels.json    panel and fitted recipe
     RUN/folds/<name>/model.safetensors
+    RUN/folds/<name>/genes.tsv      accuracy per held-out section and gene
     RUN/final/                      the same, fitted on every spot
 """
 
@@ -39,6 +40,7 @@ from seq2exp.spatial.fitting import (
 )
 from seq2exp.spatial.folds import Fold, Spots, inner_validation, make_folds
 from seq2exp.spatial.format import PatchInfo, manifest_path, read_manifest
+from seq2exp.spatial.heldout import write_heldout
 from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
@@ -190,6 +192,8 @@ def train_run(
             fitted = _fit(config, cohort, fold, features, checkpoint)
             with atomic_directory(place) as partial:
                 _save_fold(fitted, partial)
+                if fold.test:
+                    _save_accuracy(fitted, cohort, features, partial)
             checkpoint.unlink(missing_ok=True)
         manifest["state"] = "finished"
         write_json(manifest, out / "manifest.json")
@@ -303,6 +307,15 @@ def _save_fold(fitted: FittedFold, folder: Path) -> None:
         folder / "labels.json",
     )
     save_system(fitted.system, folder)
+
+
+def _save_accuracy(
+    fitted: FittedFold, cohort: SpatialCohort, features: PatchFeatures | None, folder: Path
+) -> None:
+    """Judge a fold on what it held out, gene by gene."""
+    fold, genes = fitted.fold, fitted.labels.panel.gene_id
+    test = fitted.table(cohort, fold.test, features=features)
+    write_heldout(fitted.system.predict, test, genes=genes, fold=fold.name, folder=folder)
 
 
 def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:

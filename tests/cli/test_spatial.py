@@ -92,7 +92,7 @@ def test_predictions_open_as_anndata(run):
         (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
           "--panel.num_genes", "99"], "ask for fewer genes"),
         (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
-          "--encoder", "resnet19"], "did you mean 'resnet18'"),
+          "--encoder.name", "resnet19"], "did you mean 'resnet18'"),
         (["spatial", "predict", "RUN", "--data", "COHORT", "--out", "COHORT"], "existing output"),
     ],
 )  # fmt: skip
