@@ -2,7 +2,8 @@
 
 Keeping every pixel of every gene for the backward pass would take gigabytes. The mean depends on
 four weights per column only, so the forward pass also takes the mean of the slope times each input,
-and these four numbers are all the backward pass needs.
+and these four numbers are all the backward pass needs. On the CPU softplus goes through a compiled
+loop; everything else through torch.
 
 Shapes: B spots, P pixels, K columns (genes times stains), M moments.
 """
@@ -11,13 +12,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seq2exp.nn.numba_use import arrays, numba_refuses, use_threads
+
 __all__ = ["Phi", "bend", "pooled_moments"]
 
 Phi = Literal["softplus", "relu", "identity"]
+_WIDTH = 16
 
 
 def bend(x: Tensor, phi: Phi, beta: float) -> Tensor:
@@ -70,6 +75,35 @@ def pooled_moments(
     return found
 
 
+def _compiled(*tensors: Tensor) -> bool:
+    plain = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
+    return plain and numba_refuses() is None
+
+
+def _in_numba(
+    density_BP3: Tensor,
+    share_BP: Tensor,
+    weight_4K: Tensor,
+    beta: float,
+    num_moments: int,
+    slopes: bool,  # noqa: FBT001
+) -> tuple[Tensor, Tensor]:
+    from seq2exp.spatial.systems.pixel_kernels import pool_softplus
+
+    num_spots, num_pixels = share_BP.shape
+    num_columns = weight_4K.shape[1]
+    # Whole vectors of pixels; those beyond the last have no weight.
+    pixels = density_BP3.new_zeros(num_spots, 4, -(-num_pixels // _WIDTH) * _WIDTH)
+    pixels[:, :3, :num_pixels] = density_BP3.transpose(1, 2)
+    pixels[:, 3, :num_pixels] = share_BP
+    moments = density_BP3.new_empty(num_moments, num_spots, num_columns)
+    jacobian = density_BP3.new_empty(num_moments, num_spots, 4, num_columns if slopes else 0)
+    use_threads()
+    given = arrays(pixels, weight_4K.contiguous())
+    pool_softplus(*given, np.float32(beta), *arrays(moments, jacobian))
+    return moments, jacobian
+
+
 class _Pool(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -80,6 +114,12 @@ class _Pool(torch.autograd.Function):
         how: tuple[Phi, float, int, int, bool],
     ) -> Tensor:
         phi, beta, num_moments, chunk, slopes = how
+        if phi == "softplus" and _compiled(density_BP3, share_BP, weight_4K):
+            moments, jacobian = _in_numba(
+                density_BP3, share_BP, weight_4K, beta, num_moments, slopes
+            )
+            ctx.save_for_backward(jacobian)
+            return moments
         ones_BP1 = density_BP3.new_ones(*density_BP3.shape[:2], 1)
         input_BP4 = torch.cat([density_BP3, ones_BP1], dim=-1)
         share_B1P = share_BP[:, None]
