@@ -73,8 +73,14 @@ class SpatialFitConfig:
     """dihedral: patches of training spots are turned and mirrored anew in every pass."""
     seed: int = 0
     """Of weights, order and augmentation."""
+    members: int = 1
+    """Systems trained from seeds of their own, whose predictions are averaged."""
 
     def __post_init__(self) -> None:
+        if self.members < 1:
+            raise ConfigError(
+                facts("fit.members", found=self.members, expected="1 or more", fix="change it")
+            )
         if self.max_epochs < 1 or self.batch_size < 2 or not self.lr > 0 or self.patience < 0:
             raise ConfigError(
                 facts(

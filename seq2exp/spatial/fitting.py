@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ from seq2exp.spatial.trainer import fit_module, needs_of, predict_table
 __all__ = ["FittedSystem", "fit_system", "load_system", "save_system", "system_needs"]
 
 
+MakeEncoder = Callable[[], Encoder]
 _BATCH = 256
 
 
@@ -98,8 +99,35 @@ class TrainedModule:
         return predicted
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Systems that differ in their seeds; their mean predicts.
+
+    Attributes
+    ----------
+    members : sequence of FittedSystem
+    """
+
+    members: Sequence[FittedSystem]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of the batch that the systems read."""
+        return self.members[0].needs
+
+    @property
+    def controls(self) -> Mapping[str, Callable[[SpotTable], NDArray[np.float64]]]:
+        """Simpler models that must stand beside the system; seeds do not change them."""
+        return self.members[0].controls
+
+    def predict(self, table: SpotTable) -> NDArray[np.float64]:
+        """Return predicted labels, shape (num_spots, num_genes)."""
+        mean: NDArray[np.float64] = np.mean([one.predict(table) for one in self.members], axis=0)
+        return mean
+
+
 def system_needs(
-    settings: Mapping[str, Any], info: SystemInfo, *, encoder: Encoder | None = None
+    settings: Mapping[str, Any], info: SystemInfo, *, encoder: MakeEncoder | None = None
 ) -> frozenset[str]:
     """Return the fields of the batch that a system reads, before there are data.
 
@@ -110,7 +138,7 @@ def system_needs(
     """
     if settings["name"] in CLOSED:
         return Ridge.needs
-    return needs_of(build_module(settings, info, encoder=encoder))
+    return needs_of(build_module(settings, info, encoder=encoder and encoder()))
 
 
 def fit_system(
@@ -120,7 +148,7 @@ def fit_system(
     config: SpatialFitConfig,
     *,
     info: SystemInfo,
-    encoder: Encoder | None = None,
+    encoder: MakeEncoder | None = None,
     checkpoint: Path | None = None,
 ) -> FittedSystem:
     """Fit a system.
@@ -134,8 +162,8 @@ def fit_system(
         Spots that choose the pass; a system that is solved takes them as training spots.
     config : SpatialFitConfig
     info : SystemInfo
-    encoder : Encoder, optional
-        Trained with the system on patches.
+    encoder : callable, optional
+        Returns an encoder to be trained with the system on patches.
     checkpoint : Path, optional
         File to continue from.
 
@@ -147,8 +175,25 @@ def fit_system(
     if settings["name"] in CLOSED:
         together = train if valid is None else train.joined(valid)
         return Ridge(system_config(settings)).fit(together)
+    members = []
+    for number in range(config.members):
+        one = dataclasses.replace(config, seed=config.seed + number)
+        place = checkpoint and checkpoint.with_name(f"{checkpoint.name}-{number}")
+        members.append(_fit_member(settings, train, valid, one, info, encoder, place))
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def _fit_member(
+    settings: Mapping[str, Any],
+    train: SpotTable,
+    valid: SpotTable | None,
+    config: SpatialFitConfig,
+    info: SystemInfo,
+    encoder: MakeEncoder | None,
+    checkpoint: Path | None,
+) -> TrainedModule:
     torch.manual_seed(config.seed)
-    module = build_module(settings, info, encoder=encoder)
+    module = build_module(settings, info, encoder=encoder and encoder())
     scale = FeatureScale.of(train.feat_ND)
     known = dataclasses.replace(train, scale=scale)
     held = known if valid is None else dataclasses.replace(valid, scale=scale)
@@ -199,7 +244,16 @@ def _as_strangers(table: SpotTable) -> SpotTable:
 
 
 def save_system(system: FittedSystem, folder: Path) -> None:
-    """Write ``model.safetensors`` and, for a module, ``info.json`` and ``metrics.json``."""
+    """Write ``model.safetensors`` and, for a module, ``info.json`` and ``metrics.json``.
+
+    Of an ensemble the first member stands in the folder, the others in ``member-<n>``.
+    """
+    if isinstance(system, Ensemble):
+        save_system(system.members[0], folder)
+        for number, member in enumerate(system.members[1:], start=1):
+            (folder / f"member-{number}").mkdir()
+            save_system(member, folder / f"member-{number}")
+        return
     path = str(folder / "model.safetensors")
     if isinstance(system, Ridge):
         save_arrays({k: np.ascontiguousarray(v) for k, v in system.state().items()}, path)
@@ -216,7 +270,7 @@ def save_system(system: FittedSystem, folder: Path) -> None:
 
 
 def load_system(
-    settings: Mapping[str, Any], folder: Path, *, encoder: Encoder | None = None
+    settings: Mapping[str, Any], folder: Path, *, encoder: MakeEncoder | None = None
 ) -> FittedSystem:
     """Load what :func:`save_system` wrote.
 
@@ -224,20 +278,29 @@ def load_system(
     ----------
     settings : mapping
     folder : Path
-    encoder : Encoder, optional
-        Of the kind that was trained with the system; its weights are replaced.
+    encoder : callable, optional
+        Returns an encoder of the kind that was trained with the system, for its weights.
 
     Raises
     ------
     FormatError
         The weights are missing, damaged, or of another system.
     """
+    if (folder / "member-1").is_dir():
+        others = sorted(folder.glob("member-*"), key=lambda each: int(each.name.split("-")[1]))
+        return Ensemble([_load_one(settings, each, encoder) for each in (folder, *others)])
+    return _load_one(settings, folder, encoder)
+
+
+def _load_one(
+    settings: Mapping[str, Any], folder: Path, encoder: MakeEncoder | None
+) -> FittedSystem:
     path = folder / "model.safetensors"
     try:
         if settings["name"] in CLOSED:
             return Ridge.from_state(system_config(settings), load_arrays(str(path)))
         info = bind(SystemInfo, read_json(folder / "info.json"), where=str(folder / "info.json"))
-        module = build_module(settings, info, encoder=encoder)
+        module = build_module(settings, info, encoder=encoder and encoder())
         module.load_state_dict(load_tensors(str(path)))
         scale = None
         if (folder / "features.safetensors").is_file():

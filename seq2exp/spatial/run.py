@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +196,8 @@ def train_run(
                 _save_fold(fitted, partial)
                 if fold.test:
                     _save_accuracy(fitted, cohort, features, partial)
-            checkpoint.unlink(missing_ok=True)
+            for each in out.glob(f"{checkpoint.name}-*"):
+                each.unlink()
         manifest["state"] = "finished"
         write_json(manifest, out / "manifest.json")
     return SpatialRun(out, config, manifest)
@@ -209,7 +212,7 @@ def _fit(
 ) -> FittedFold:
     labels = fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe)
     info = _info(cohort, features, num_genes=len(labels.panel))
-    encoder = _trained_encoder(config)
+    encoder = _encoder_maker(config)
     needs = system_needs(config.system, info, encoder=encoder)
     train, valid = (
         spot_table(
@@ -247,14 +250,14 @@ def _info(cohort: SpatialCohort, features: PatchFeatures | None, *, num_genes: i
     )
 
 
-def _trained_encoder(config: SpatialConfig, *, loaded: bool = False) -> Encoder | None:
-    """Return the encoder that is trained with the system; its file of weights starts it."""
-    if config.trained_encoder is None:
-        return None
+def _encoder_maker(config: SpatialConfig, *, loaded: bool = False) -> Callable[[], Encoder] | None:
+    """Return what makes the encoder that is trained with the system; its file only starts it."""
     start = config.trained_encoder
+    if start is None:
+        return None
     if loaded:
         start = dataclasses.replace(start, weights="")
-    return configured_encoder(start, freeze=False)
+    return partial(configured_encoder, start, freeze=False)
 
 
 def _start(
@@ -344,7 +347,7 @@ def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
     return FittedFold(
         fold,
         labels,
-        load_system(config.system, folder, encoder=_trained_encoder(config, loaded=True)),
+        load_system(config.system, folder, encoder=_encoder_maker(config, loaded=True)),
         config.picture_px,
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from seq2exp.spatial.batch import SpotBatch
 from seq2exp.spatial.data import FoldLabels, SpotTable
-from seq2exp.spatial.fitting import FittedSystem, TrainedModule
+from seq2exp.spatial.fitting import Ensemble, FittedSystem, TrainedModule
 from seq2exp.spatial.recipes import FittedRecipe
 from seq2exp.spatial.run import FittedFold
 from seq2exp.spatial.towers import TwoTowers
@@ -56,10 +56,23 @@ def retrieval_sd(system: FittedSystem, table: SpotTable) -> Floats | None:
     float64 array, shape (num_spots, num_genes), or None
         In the unit of the labels; None for systems that do not predict by example.
     """
+    if isinstance(system, Ensemble):
+        return _ensemble_sd(system, table)
     if not isinstance(system, TrainedModule) or not isinstance(system.module, TwoTowers):
         return None
     system.module.name_cohort(table.patients, table.sections)
     return dataclasses.replace(system, module=_Spread(system.module)).predict(table)
+
+
+def _ensemble_sd(system: Ensemble, table: SpotTable) -> Floats | None:
+    """Deviation of the mixture of the members' answers."""
+    found = [retrieval_sd(member, table) for member in system.members]
+    variances = [sd_NG**2 for sd_NG in found if sd_NG is not None]
+    if not variances:
+        return None
+    means = np.stack([member.predict(table) for member in system.members])
+    total: Floats = np.sqrt(np.mean(variances, axis=0) + means.var(axis=0))
+    return total
 
 
 @dataclass(frozen=True, eq=False)

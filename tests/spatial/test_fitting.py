@@ -13,6 +13,7 @@ from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.run import evaluate_run, open_spatial_run, train_run
 from seq2exp.spatial.systems.registry import MODULES
+from seq2exp.spatial.uncertainty import retrieval_sd
 from tests.spatial.fakes import colour_features, small_cohort
 
 RETRIEVAL = {"k": 8}
@@ -134,6 +135,30 @@ def test_neural_stain_learning_from_kept_densities(cohort, tmp_path):
         (result, *_) = evaluate_run(run, features=features)
         found[source] = result.tables["model"]["pearson"]
     np.testing.assert_allclose(found["img"], found["tokens"], atol=1e-5)
+
+
+def test_members_differ_in_their_seeds_and_their_mean_predicts(cohort, features, tmp_path):
+    def run_of(name, **fit):
+        config = SpatialConfig(
+            system={"name": "bleep", "width": 16, "retrieval": RETRIEVAL},
+            panel=PanelConfig("heg", 16),
+            fit=SpatialFitConfig(max_epochs=3, batch_size=16, **fit),
+        )
+        out = tmp_path / name
+        return train_run(config, cohort.root, out, features=features, progress=False)
+
+    both = run_of("both", members=2, seed=5).fold("A")
+    test = both.table(cohort, both.fold.test, features=features)
+    alone = [run_of(f"seed{seed}", seed=seed).fold("A").system for seed in (5, 6)]
+    means = np.stack([one.predict(test) for one in alone])
+    assert not np.allclose(means[0], means[1])
+    np.testing.assert_allclose(both.system.predict(test), means.mean(axis=0), atol=1e-6)
+    spreads = np.stack([retrieval_sd(one, test) for one in alone])
+    expected = np.sqrt((spreads**2).mean(axis=0) + means.var(axis=0))
+    np.testing.assert_allclose(retrieval_sd(both.system, test), expected, atol=1e-5)
+    assert not list((tmp_path / "both").glob(".*checkpoint*"))
+    with pytest.raises(ConfigError, match="members"):
+        SpatialFitConfig(members=0)
 
 
 def test_an_encoder_for_a_system_that_takes_none(cohort, features, tmp_path):
