@@ -73,6 +73,8 @@ class SpatialFitConfig:
     """dihedral: patches of training spots are turned and mirrored anew in every pass."""
     seed: int = 0
     """Of weights, order and augmentation."""
+    refit: bool = False
+    """Train once more, on the validation spots too, for as many passes as were best."""
     members: int = 1
     """Systems trained from seeds of their own, whose predictions are averaged."""
 

@@ -32,7 +32,7 @@ from seq2exp.spatial.systems.registry import CLOSED, build_module, system_config
 from seq2exp.spatial.systems.ridge import Ridge
 from seq2exp.spatial.systems.stnet import StNet
 from seq2exp.spatial.towers import TwoTowers
-from seq2exp.spatial.trainer import fit_module, needs_of, predict_table
+from seq2exp.spatial.trainer import FitHistory, fit_module, needs_of, predict_table
 
 __all__ = ["FittedSystem", "fit_system", "load_system", "save_system", "system_needs"]
 
@@ -159,7 +159,8 @@ def fit_system(
         ``name`` of the system and its settings.
     train : SpotTable
     valid : SpotTable or None
-        Spots that choose the pass; a system that is solved takes them as training spots.
+        Spots that choose the pass; a system that is solved takes them as training spots. Without
+        them the last pass stays.
     config : SpatialFitConfig
     info : SystemInfo
     encoder : callable, optional
@@ -192,27 +193,53 @@ def _fit_member(
     encoder: MakeEncoder | None,
     checkpoint: Path | None,
 ) -> TrainedModule:
-    torch.manual_seed(config.seed)
-    module = build_module(settings, info, encoder=encoder and encoder())
-    scale = FeatureScale.of(train.feat_ND)
+    """Fit one member; with ``refit`` once more on all spots, for the passes that were best."""
+
+    def fit(
+        known: SpotTable, held: SpotTable | None, how: SpatialFitConfig, place: Path | None
+    ) -> tuple[TrainedModule, FitHistory]:
+        torch.manual_seed(how.seed)
+        module = build_module(settings, info, encoder=encoder and encoder())
+        scale = FeatureScale.of(known.feat_ND)
+        history = _trained(module, known, held, how, scale, place)
+        return TrainedModule(module, info, scale, history.rows), history
+
+    found, history = fit(train, valid, config, checkpoint)
+    if not config.refit or valid is None:
+        return found
+    # The rate of learning is that of the passes, so their number is what validation has told.
+    again = dataclasses.replace(config, max_epochs=history.best_epoch + 1, patience=0)
+    place = checkpoint and checkpoint.with_name(f"{checkpoint.name}-refit")
+    final, _ = fit(train.joined(valid), None, again, place)
+    return dataclasses.replace(final, history=history.rows)
+
+
+def _trained(
+    module: nn.Module,
+    train: SpotTable,
+    valid: SpotTable | None,
+    config: SpatialFitConfig,
+    scale: FeatureScale | None,
+    checkpoint: Path | None,
+) -> FitHistory:
     known = dataclasses.replace(train, scale=scale)
-    held = known if valid is None else dataclasses.replace(valid, scale=scale)
+    held = None if valid is None else dataclasses.replace(valid, scale=scale)
     _start(module, known)
     fill = None
     if isinstance(module, TwoTowers):
-        if np.intersect1d(known.patient_N, held.patient_N).size:
+        if held is not None and np.intersect1d(known.patient_N, held.patient_N).size:
             held = _as_strangers(held)
+        names = known if held is None else held
 
         def fill(trained: nn.Module) -> None:
             assert isinstance(trained, TwoTowers)
             trained.fit_reference(
                 known.batches(_BATCH),
-                patients=held.patients,
-                sections=held.sections,
+                patients=names.patients,
+                sections=names.sections,
             )
 
-    history = fit_module(module, known, held, config, checkpoint=checkpoint, on_valid=fill)
-    return TrainedModule(module, info, scale, history.rows)
+    return fit_module(module, known, held, config, checkpoint=checkpoint, on_valid=fill)
 
 
 def _start(module: nn.Module, train: SpotTable) -> None:

@@ -56,19 +56,21 @@ class FitHistory:
 def fit_module(
     module: nn.Module,
     train: SpotTable,
-    valid: SpotTable,
+    valid: SpotTable | None,
     config: SpatialFitConfig,
     *,
     checkpoint: Path | None = None,
     on_valid: Callable[[nn.Module], None] | None = None,
 ) -> FitHistory:
-    """Train a system; it holds the best weights afterwards.
+    """Train a system; it holds the best weights afterwards, or the last without validation.
 
     Parameters
     ----------
     module : nn.Module
         A :class:`seq2exp.spatial.batch.SpatialSystem`.
-    train, valid : SpotTable
+    train : SpotTable
+    valid : SpotTable or None
+        Spots that choose the pass.
     config : SpatialFitConfig
     checkpoint : Path, optional
         File to continue from and to write after every pass.
@@ -97,12 +99,14 @@ def fit_module(
         if _finished(history, epoch, config):
             break
         row = _one_pass(module, train, optimizer, config, epoch)
-        if on_valid is not None:
-            on_valid(module)
-        row |= _validate(module, valid)
+        if valid is not None:
+            if on_valid is not None:
+                on_valid(module)
+            row |= _validate(module, valid)
         history.rows.append({"epoch": float(epoch), **row})
-        if row["valid_pearson"] > history.best_score:
-            history.best_score, history.best_epoch = row["valid_pearson"], epoch
+        if valid is None or row["valid_pearson"] > history.best_score:
+            history.best_score = row.get("valid_pearson", -math.inf)
+            history.best_epoch = epoch
             best = _copy(module)
         if checkpoint is not None:
             with atomic_file(checkpoint, overwrite=True) as partial:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from seq2exp.core.errors import ConfigError, FormatError
+from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.config import EncoderConfig, SpatialConfig, SpatialFitConfig
+from seq2exp.spatial.data import fit_labels, spot_table
 from seq2exp.spatial.evaluation import evaluation_rows
 from seq2exp.spatial.features import cohort_features
+from seq2exp.spatial.fitting import fit_system
+from seq2exp.spatial.folds import FoldConfig, make_folds
 from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.panels import PanelConfig
+from seq2exp.spatial.recipes import RECIPES
 from seq2exp.spatial.run import evaluate_run, open_spatial_run, train_run
 from seq2exp.spatial.systems.registry import MODULES
 from seq2exp.spatial.uncertainty import retrieval_sd
@@ -159,6 +166,27 @@ def test_members_differ_in_their_seeds_and_their_mean_predicts(cohort, features,
     assert not list((tmp_path / "both").glob(".*checkpoint*"))
     with pytest.raises(ConfigError, match="members"):
         SpatialFitConfig(members=0)
+
+
+@pytest.mark.parametrize("name", ["stnet", "bleep"])
+def test_a_refit_is_the_fit_on_all_spots_for_the_best_number_of_passes(name, cohort, features):
+    config = SpatialFitConfig(max_epochs=6, batch_size=16, patience=2, refit=True)
+    fold = make_folds(cohort, FoldConfig())[0]
+    labels = fit_labels(cohort, fold, panel=PanelConfig("heg", 16), recipe=RECIPES["default"])
+    train, valid = (
+        spot_table(cohort, spots, labels, training=True, features=features)
+        for spots in (fold.train, fold.valid)
+    )
+    settings = {"name": name, **SETTINGS[name]}
+    info = SystemInfo(num_genes=16, feat_dim=features.dim)
+    refitted = fit_system(settings, train, valid, config, info=info)
+    best = int(np.argmax([row["valid_pearson"] for row in refitted.history]))
+    plain = dataclasses.replace(config, max_epochs=best + 1, refit=False)
+    expected = fit_system(settings, train.joined(valid), None, plain, info=info)
+    test = spot_table(cohort, fold.test, labels, training=False, features=features)
+    np.testing.assert_array_equal(refitted.predict(test), expected.predict(test))
+    once = fit_system(settings, train, valid, dataclasses.replace(config, refit=False), info=info)
+    assert not np.allclose(refitted.predict(test), once.predict(test))
 
 
 def test_an_encoder_for_a_system_that_takes_none(cohort, features, tmp_path):
