@@ -10,7 +10,7 @@ from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import LabelRecipe, named_recipe
 
-__all__ = ["SpatialConfig", "SpatialFitConfig"]
+__all__ = ["Protocol", "SpatialConfig", "SpatialFitConfig"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,9 @@ class SpatialFitConfig:
 
 
 @dataclass(frozen=True)
-class SpatialConfig:
-    """A system and the protocol it is judged under."""
+class Protocol:
+    """What is predicted and who is held out: the same for everything that is compared."""
 
-    system: dict[str, Any] = field(default_factory=lambda: {"name": "ridge"})
-    """``name`` of the system and its settings (docs/spatial)."""
     recipe: str = "default"
     """Name of a label recipe, or ``custom`` with ``labels``."""
     labels: LabelRecipe | None = None
@@ -61,10 +59,6 @@ class SpatialConfig:
     """Which genes are predicted."""
     folds: FoldConfig = field(default_factory=FoldConfig)
     """Who is held out."""
-    encoder: str = "colour_stats"
-    """What makes features of patches."""
-    fit: SpatialFitConfig = field(default_factory=SpatialFitConfig)
-    """How it is trained."""
 
     def __post_init__(self) -> None:
         if (self.recipe == "custom") != (self.labels is not None):
@@ -76,12 +70,27 @@ class SpatialConfig:
                     fix="use one of the two",
                 )
             )
-        if "name" not in self.system:
-            raise ConfigError(
-                facts("system", found="no name", expected="name: ridge", fix="name a system")
-            )
 
     @property
     def label_recipe(self) -> LabelRecipe:
         """The recipe, looked up."""
         return self.labels if self.labels is not None else named_recipe(self.recipe)
+
+
+@dataclass(frozen=True)
+class SpatialConfig(Protocol):
+    """A system and the protocol it is judged under."""
+
+    encoder: str = "colour_stats"
+    """What makes features of patches."""
+    system: dict[str, Any] = field(default_factory=lambda: {"name": "ridge"})
+    """``name`` of the system and its settings (docs/spatial)."""
+    fit: SpatialFitConfig = field(default_factory=SpatialFitConfig)
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "name" not in self.system:
+            raise ConfigError(
+                facts("system", found="no name", expected="name: ridge", fix="name a system")
+            )

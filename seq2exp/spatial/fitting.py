@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,9 @@ from seq2exp.spatial.trainer import fit_module, predict_table
 __all__ = ["FittedSystem", "fit_system", "load_system", "save_system"]
 
 
+Predict = Callable[[SpotTable], NDArray[np.float64]]
+"""From spots to labels, shape (num_spots, num_genes)."""
+
 _LARGEST = 5.0
 _BATCH = 256
 
@@ -44,6 +48,13 @@ class FittedSystem(Protocol):
 
     def predict(self, table: SpotTable) -> NDArray[np.float64]:
         """Return predicted labels, shape (num_spots, num_genes)."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were fitted."""
+
+    def controls(self, fitting: SpotTable) -> Mapping[str, Predict]:
+        """Return controls that belong beside this system, fitted on the same spots, by name."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,6 +110,22 @@ class TrainedModule:
             # Another cohort numbers its patients in its own way; those of one name are the same.
             self.module.name_cohort(table.patients, table.sections)
         return predict_table(self.module, _scaled(self.scale, table))
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights that training moves."""
+        return sum(each.numel() for each in self.module.parameters() if each.requires_grad)
+
+    def controls(self, fitting: SpotTable) -> Mapping[str, Predict]:
+        """Return the controls that the system names with ``own_controls``, fitted on spots."""
+        make = getattr(self.module, "own_controls", None)
+        if make is None:
+            return {}
+        made = make(_batches(self.module, _scaled(self.scale, fitting)))
+        return {name: partial(self._predict_with, control) for name, control in made.items()}
+
+    def _predict_with(self, control: nn.Module, table: SpotTable) -> NDArray[np.float64]:
+        return predict_table(control, _scaled(self.scale, table))
 
 
 def fit_system(
@@ -179,13 +206,11 @@ def _scaled(scale: FeatureScale | None, table: SpotTable) -> SpotTable:
     return table if scale is None else scale.apply(table)
 
 
-def _batches(module: nn.Module, table: SpotTable) -> list[SpotBatch]:
+def _batches(module: nn.Module, table: SpotTable) -> Iterator[SpotBatch]:
     needs: frozenset[str] = module.requires  # type: ignore[assignment]
     places = np.arange(len(table))
-    return [
-        table.batch(places[first : first + _BATCH], needs=needs)
-        for first in range(0, len(table), _BATCH)
-    ]
+    for first in range(0, len(table), _BATCH):
+        yield table.batch(places[first : first + _BATCH], needs=needs)
 
 
 def save_system(system: FittedSystem, folder: Path) -> None:

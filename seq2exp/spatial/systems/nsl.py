@@ -26,7 +26,7 @@ Shapes: B spots, P pixels, G genes, Q stains of a gene (2 or 3), K = G Q.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -161,7 +161,7 @@ class Nsl(nn.Module):
 
     def __init__(self, config: NslConfig, info: SystemInfo) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.info = config, info
         self.requires = frozenset({config.source})
         self.pixels = _Pixels(config, info)
         genes = info.num_genes
@@ -277,6 +277,13 @@ class Nsl(nn.Module):
         density_BP3 = self.pixels(batch)
         scores_BG = self.scores(density_BP3, self.pixels.shares(density_BP3))
         return scores_BG * self.label_sd + self.label_mean
+
+    def own_controls(self, batches: Iterable[SpotBatch]) -> dict[str, MeanDensityRidge]:
+        """Return what must stand beside this system, fitted on spots with labels."""
+        control = MeanDensityRidge(self.config, self.info)
+        parts = [(control.mean_density(batch), cast("Tensor", batch.y)) for batch in batches]
+        control.fit(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        return {"mean density ridge": control}
 
     def flagged(self, batch: SpotBatch) -> Tensor:
         """Return which spots have too little tissue for the mask, shape (B,)."""

@@ -11,6 +11,7 @@ Axes: N spots, D features, G genes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,16 @@ class Ridge:
         x_ND = self._inputs(table, state)
         predicted: Floats = x_ND @ state["weight"] + state["mean_y"]
         return predicted
+
+    @property
+    def num_parameters(self) -> int:
+        """Weights and means of the genes."""
+        return int(self._state["weight"].size + self._state["mean_y"].size)
+
+    def controls(self, fitting: SpotTable) -> dict[str, Callable[[SpotTable], Floats]]:
+        """Return no control: this is one."""
+        del fitting
+        return {}
 
     def state(self) -> dict[str, Any]:
         """Return the fitted numbers, for saving."""
