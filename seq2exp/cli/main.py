@@ -43,6 +43,7 @@ COMMANDS = {
     "spatial train": "cohort -> a system fitted on every fold; continues a killed run",
     "spatial predict": "predicted expression of every spot, as AnnData",
     "spatial evaluate": "accuracy on held-out tissue beside controls, with intervals",
+    "spatial compare": "all systems under one protocol in one table; continues a killed one",
 }
 
 logger = logging.getLogger("seq2exp")

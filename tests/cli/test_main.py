@@ -23,7 +23,7 @@ HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
 WORK = ("doctor", "demo", "simulate", "prepare", "inspect", "train", "evaluate", "compare",
         "predict", "elements", "elements compare", "elements check", "priors", "attribute",
         "motifs", "report", "spatial prepare", "spatial train", "spatial predict",
-        "spatial evaluate")  # fmt: skip
+        "spatial evaluate", "spatial compare")  # fmt: skip
 
 # Runs `seq2exp ARGUMENTS` and says at the end which of the heavy packages were imported.
 SPY = f"""
