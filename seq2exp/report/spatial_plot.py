@@ -58,7 +58,7 @@ def plot_systems(
                 _line(
                     axis, found.get(("depth", metric)), "depth", COLOURS["vermilion"], (0, (1, 1))
                 )
-            axis.axvline(0, color=GREY, linewidth=0.9, label="train mean", zorder=1)
+            axis.axvline(0, color=GREY, linewidth=0.9, label="train mean (0)", zorder=1)
             for place, name in enumerate(lines[::-1]):
                 own = name in systems
                 colour = COLOURS["blue"] if name == reference else INK if own else GREY

@@ -22,15 +22,13 @@ def comparison_text(found: Comparison) -> str:
     cells = {(row["name"], row["metric"]): row for row in found.rows}
     names = [cost.name for cost in found.costs]
     leaky = " (leaky)" if cohort["leaky"] else ""
-    lines = [
-        f"# Systems on {cohort['name']}",
-        "",
+    protocol = (
         f"Folds by {config.folds.kind}{leaky}; labels `{config.recipe}`; {_panel(found)}; features "
         f"`{config.encoder}`. Correlations across the spots of a section, means over genes, "
         "sections, patients; in brackets 95 % intervals, resampled over "
-        f"{_units(cohort['num_patients'])} and genes. Differences are paired by section and gene.",
-        "",
-    ]
+        f"{_units(cohort['num_patients'])} and genes. Differences are paired by section and gene."
+    )
+    lines = [f"# Systems on {cohort['name']}", "", protocol, ""]
     if names:
         lines += [*_main_table(cells, names, config.reference), "", *_cost_table(found.costs)]
     if found.failed:
@@ -132,10 +130,11 @@ def of_patients(cohort: Mapping[str, object]) -> list[str]:
     """
     number = int(str(cohort["num_patients"]))
     sections = int(str(cohort["num_sections"]))
-    lines = [
+    held_out = (
         f"{_count(number, 'patient')}, {_count(sections, 'section')}, {cohort['num_spots']} spots, "
         "each predicted by a system that was not fitted on it."
-    ]
+    )
+    lines = [held_out]
     if number == 1:
         lines.append(
             "All sections are of one patient: intervals resample its sections and speak of that "
@@ -160,7 +159,9 @@ def _count(number: int, what: str) -> str:
 
 def _verdict(cells: _Found, names: Sequence[str], other: str) -> list[str]:
     """Return which systems correlate better or worse than another, by the paired interval."""
-    better, worse, unclear = [], [], []
+    better: list[str] = []
+    worse: list[str] = []
+    unclear: list[str] = []
     for name in names:
         row = cells.get((f"{name} - {other}", "pearson"))
         if row is None or row["low"] is None:
@@ -199,7 +200,6 @@ def cell(row: Row | None) -> str:
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table; rows may be shorter than the header."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    for row in rows:
-        lines.append("| " + " | ".join([*row, *[""] * (len(header) - len(row))]) + " |")
-    return lines
+    full = [[*row, *[""] * (len(header) - len(row))] for row in rows]
+    body = ["| " + " | ".join(row) + " |" for row in full]
+    return ["| " + " | ".join(header) + " |", "|" + "---|" * len(header), *body]
