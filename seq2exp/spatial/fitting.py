@@ -19,21 +19,22 @@ from safetensors.torch import save_file as save_tensors
 from torch import nn
 
 from seq2exp.core.config import bind
-from seq2exp.core.errors import FormatError, facts
+from seq2exp.core.errors import ConfigError, FormatError, facts
 from seq2exp.core.files import read_json, write_json
 from seq2exp.spatial.batch import SpotBatch, SystemInfo
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import SpotTable
+from seq2exp.spatial.recall import GallerySize, recall_table
 from seq2exp.spatial.retrieval import RetrievalBank
 from seq2exp.spatial.systems.hescape import Hescape
 from seq2exp.spatial.systems.nsl import Nsl
 from seq2exp.spatial.systems.registry import CLOSED, build_module, system_config
 from seq2exp.spatial.systems.ridge import Ridge
 from seq2exp.spatial.systems.stnet import StNet
-from seq2exp.spatial.towers import TwoTowers
+from seq2exp.spatial.towers import Alignment, TwoTowers
 from seq2exp.spatial.trainer import fit_module, predict_table
 
-__all__ = ["FittedSystem", "fit_system", "load_system", "save_system"]
+__all__ = ["FittedSystem", "TrainedModule", "fit_system", "load_system", "save_system"]
 
 
 Predict = Callable[[SpotTable], NDArray[np.float64]]
@@ -41,6 +42,7 @@ Predict = Callable[[SpotTable], NDArray[np.float64]]
 
 _LARGEST = 5.0
 _BATCH = 256
+_GALLERY = 64
 
 
 class FittedSystem(Protocol):
@@ -124,6 +126,25 @@ class TrainedModule:
         made = make(_batches(self.module, _scaled(self.scale, fitting)))
         return {name: partial(self._predict_with, control) for name, control in made.items()}
 
+    def align(self, table: SpotTable) -> Alignment:
+        """Return both embeddings of spots, in the order of (section, row).
+
+        Raises
+        ------
+        ConfigError
+            The system has no two towers.
+        """
+        if not isinstance(self.module, TwoTowers):
+            raise ConfigError(
+                facts(
+                    f"system {type(self.module).__name__}",
+                    found="no towers",
+                    expected="a contrastive system",
+                    fix="use hescape, bleep or mclstexp",
+                )
+            )
+        return self.module.align(_batches(self.module, _scaled(self.scale, table)))
+
     def _predict_with(self, control: nn.Module, table: SpotTable) -> NDArray[np.float64]:
         return predict_table(control, _scaled(self.scale, table))
 
@@ -180,8 +201,34 @@ def fit_system(
                 _batches(trained, known), patients=held.patients, sections=held.sections
             )
 
-    history = fit_module(module, known, held, config, checkpoint=checkpoint, on_valid=fill)
+    by_recall = isinstance(module, Hescape) and module.config.select == "recall"
+    history = fit_module(
+        module,
+        known,
+        held,
+        config,
+        checkpoint=checkpoint,
+        on_valid=fill,
+        score=_gallery_recall if by_recall else None,
+    )
     return TrainedModule(module, info, scale, history.rows)
+
+
+def _gallery_recall(module: nn.Module, table: SpotTable) -> float:
+    """Return the mean recall at 5 of both directions among 64 spots of a section, or all of it."""
+    assert isinstance(module, TwoTowers)
+    views = module.align(_batches(module, table))
+    counts = np.bincount(views.section_S)
+    size: GallerySize = _GALLERY if counts.max() >= _GALLERY else "section"
+    found = recall_table(
+        views.image_SD,
+        views.gene_SD,
+        section_S=views.section_S,
+        spot_S=views.spot_S,
+        sizes=(size,),
+        ks=(5,),
+    )
+    return float(found.loc[found["scope"] == "within", "recall"].mean())
 
 
 def _as_strangers(table: SpotTable) -> SpotTable:

@@ -160,14 +160,15 @@ def _resolved(
 
 def protocol_of(config: Protocol) -> dict[str, Any]:
     """Return what a run takes from the protocol, by field of :class:`SpatialConfig`."""
+    own = {part.name for part in dataclasses.fields(config)}
     names = [part.name for part in dataclasses.fields(SpatialConfig) if part.name not in OWN]
-    return {name: getattr(config, name) for name in names}
+    return {name: getattr(config, name) for name in names if name in own}
 
 
 def plain_protocol(config: Protocol) -> dict[str, Any]:
     """Return the protocol as values that JSON can hold."""
-    values = to_dict(SpatialConfig(**protocol_of(config)))
-    return {name: value for name, value in values.items() if name not in OWN}
+    values = to_dict(config)
+    return {name: values[name] for name in protocol_of(config)}
 
 
 def _require_protocol(

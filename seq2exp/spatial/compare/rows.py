@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from seq2exp.core.errors import InputError, facts
+from seq2exp.spatial.compare.entries import Outcome
 from seq2exp.spatial.evaluation import (
     COMPARED,
     DEPTH,
@@ -30,7 +31,7 @@ from seq2exp.spatial.metrics import (
 )
 from seq2exp.training.metrics import Estimate, Row
 
-__all__ = ["SEED_SD", "comparison_rows", "require_same_spots"]
+__all__ = ["SEED_SD", "comparison_rows", "failed_rows", "require_same_spots"]
 
 SEED_SD = "seed sd"
 _DIFFERENCES = ("pearson", "spearman", "pearson_partial", "mse")
@@ -132,6 +133,17 @@ def _seed_rows(
         ]
         spread = Estimate(float(np.std(values, ddof=1)), n=len(values))
         rows.append(spread.row(name, f"{metric} {SEED_SD}", split=split))
+    return rows
+
+
+def failed_rows(names: Sequence[str], outcomes: Sequence[Outcome], *, split: str) -> list[Row]:
+    """Return a row ``failed`` for each system of which trainings failed: how many, of n."""
+    rows = []
+    for name in names:
+        trainings = [each for each in outcomes if each.entry.name == name]
+        count = sum(each.judged is None for each in trainings)
+        if count:
+            rows.append(Estimate(count, n=len(trainings)).row(name, "failed", split=split))
     return rows
 
 

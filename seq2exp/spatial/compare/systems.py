@@ -22,36 +22,19 @@ import pandas as pd
 from seq2exp.core.files import file_lock
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.compare.config import CompareConfig, Contender, plain_protocol, seeded
+from seq2exp.spatial.compare.costs import SystemCost, cohort_facts, system_costs
 from seq2exp.spatial.compare.entries import Entry, Judged, Outcome, claim_folder, run_entries
-from seq2exp.spatial.compare.rows import comparison_rows
+from seq2exp.spatial.compare.rows import comparison_rows, failed_rows
 from seq2exp.spatial.config import SpatialConfig
 from seq2exp.spatial.folds import make_folds
 from seq2exp.spatial.run import SpatialRun, evaluate_run
 from seq2exp.spatial.systems.registry import SYSTEMS
-from seq2exp.training.metrics import Estimate, Row
+from seq2exp.training.metrics import Row
 
-__all__ = ["Comparison", "SystemCost", "compare_systems"]
+__all__ = ["Comparison", "compare_systems"]
 
 logger = logging.getLogger(__name__)
 _ACCURACY = "accuracy"
-
-
-@dataclass(frozen=True)
-class SystemCost:
-    """What a system took; of several trainings the mean, and the largest memory."""
-
-    name: str
-    """System."""
-    fit_seconds: float
-    """Fitting all folds and the final system, features left out."""
-    predict_seconds: float
-    """Predicting the held-out spots of all folds, features left out."""
-    num_parameters: float
-    """Numbers fitted in one fold, the mean over folds."""
-    peak_mb: float | None
-    """Largest resident memory of the process while fitting; None where it is not told."""
-    num_seeds: int
-    """Trainings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +51,7 @@ class Comparison:
     notes : list of str
         What was set for a system because of the protocol.
     cohort : dict
-        name, patients, sections and spots that were judged, leaky.
+        As :func:`seq2exp.spatial.compare.costs.cohort_facts` gives it.
     """
 
     config: CompareConfig
@@ -134,13 +117,9 @@ def compare_systems(
         seed=config.bootstrap_seed,
     )
     failed = {each.entry.key: each.error for each in outcomes if each.judged is None}
-    for name in names:
-        trainings = [each for each in outcomes if each.entry.name == name]
-        count = sum(each.judged is None for each in trainings)
-        if count:
-            rows.append(Estimate(count, n=len(trainings)).row(name, "failed", split=split))
-    about = _about(cohort, [fold.test for fold in folds]) | {"leaky": leaky}
-    return Comparison(config, rows, _costs(names, outcomes), failed, about, notes)
+    rows += failed_rows(names, outcomes, split=split)
+    costs = system_costs(names, outcomes)
+    return Comparison(config, rows, costs, failed, cohort_facts(cohort, folds), notes)
 
 
 def _opened_banks(systems: Sequence[Contender]) -> tuple[list[Contender], list[str]]:
@@ -184,45 +163,4 @@ def _by_name(outcome: Outcome) -> dict[str, pd.DataFrame]:
     return {
         str(name): part.drop(columns="name").reset_index(drop=True)
         for name, part in table.groupby("name", sort=False)
-    }
-
-
-def _costs(names: Sequence[str], outcomes: Sequence[Outcome]) -> list[SystemCost]:
-    found = []
-    for name in names:
-        pairs = [
-            (each.run.costs().values(), each.judged.numbers)
-            for each in outcomes
-            if each.entry.name == name and each.run is not None and each.judged is not None
-        ]
-        if not pairs:
-            continue
-        peaks = [cost.peak_bytes for costs, _ in pairs for cost in costs]
-        known = [peak for peak in peaks if peak is not None]
-        found.append(
-            SystemCost(
-                name,
-                float(np.mean([sum(cost.seconds for cost in costs) for costs, _ in pairs])),
-                float(np.mean([numbers["predict_seconds"] for _, numbers in pairs])),
-                float(np.mean([numbers["num_parameters"] for _, numbers in pairs])),
-                max(known) / 1e6 if known else None,
-                len(pairs),
-            )
-        )
-    return found
-
-
-def _about(cohort: SpatialCohort, held_out: Sequence[Any]) -> dict[str, Any]:
-    spots = {name: 0 for fold in held_out for name in fold}
-    for fold in held_out:
-        for name, rows in fold.items():
-            spots[name] += len(rows)
-    return {
-        "name": cohort.manifest.name,
-        "sections": {
-            name: {"patient": cohort.patients[name], "spots": n} for name, n in spots.items()
-        },
-        "num_patients": len({cohort.patients[name] for name in spots}),
-        "num_sections": len(spots),
-        "num_spots": sum(spots.values()),
     }

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from seq2exp.spatial.compare.costs import SystemCost
 from seq2exp.spatial.compare.rows import SEED_SD
-from seq2exp.spatial.compare.systems import Comparison, SystemCost
+from seq2exp.spatial.compare.systems import Comparison
 from seq2exp.spatial.evaluation import DEPTH, MEAN, SHUFFLED
 from seq2exp.training.metrics import Row
 
-__all__ = ["cell", "comparison_text", "markdown_table", "of_patients"]
+__all__ = [
+    "cell",
+    "comparison_text",
+    "cost_table",
+    "failed_list",
+    "markdown_table",
+    "of_patients",
+]
 
 _FEW_PATIENTS = 6
 _METRICS = {"pearson": "Pearson", "pearson_partial": "depth-partial Pearson", "mse": "MSE"}
@@ -30,10 +38,8 @@ def comparison_text(found: Comparison) -> str:
     )
     lines = [f"# Systems on {cohort['name']}", "", protocol, ""]
     if names:
-        lines += [*_main_table(cells, names, config.reference), "", *_cost_table(found.costs)]
-    if found.failed:
-        lines += ["", "## Failed", ""]
-        lines += [f"- `{key}`: {error}" for key, error in found.failed.items()]
+        lines += [*_main_table(cells, names, config.reference), "", *cost_table(found.costs)]
+    lines += failed_list(found.failed)
     lines += ["", "## What may be concluded", ""]
     lines += [f"- {line}" for line in _conclusions(found, cells, names)]
     return "\n".join(lines) + "\n"
@@ -76,7 +82,15 @@ def _main_table(cells: _Found, names: Sequence[str], reference: str) -> list[str
     return markdown_table(header, rows)
 
 
-def _cost_table(costs: Sequence[SystemCost]) -> list[str]:
+def failed_list(failed: Mapping[str, str]) -> list[str]:
+    """Return the section about trainings that failed, by name; nothing where none did."""
+    if not failed:
+        return []
+    return ["", "## Failed", "", *(f"- `{key}`: {error}" for key, error in failed.items())]
+
+
+def cost_table(costs: Sequence[SystemCost]) -> list[str]:
+    """Return the section about time, parameters and memory."""
     header = ["system", "fitting (s)", "predicting (s)", "parameters", "peak memory (MB)"]
     rows = [
         [
@@ -99,8 +113,10 @@ def _conclusions(found: Comparison, cells: _Found, names: Sequence[str]) -> list
     cohort, config = found.cohort, found.config
     lines = of_patients(cohort)
     if names:
-        lines += _verdict(cells, names, config.reference)
-        lines += _verdict(cells, names, DEPTH)
+        few = int(cohort["num_patients"]) < _FEW_PATIENTS
+        whose = "; for the patients judged, no others" if few else ""
+        lines += _verdict(cells, names, config.reference, whose)
+        lines += _verdict(cells, names, DEPTH, whose)
         lines += _images(cells, names)
     if config.num_seeds == 1:
         lines.append(
@@ -157,7 +173,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _verdict(cells: _Found, names: Sequence[str], other: str) -> list[str]:
+def _verdict(cells: _Found, names: Sequence[str], other: str, whose: str) -> list[str]:
     """Return which systems correlate better or worse than another, by the paired interval."""
     better: list[str] = []
     worse: list[str] = []
@@ -175,7 +191,7 @@ def _verdict(cells: _Found, names: Sequence[str], other: str) -> list[str]:
         for label, group in (("above", better), ("below", worse), ("not told apart", unclear))
         if group
     ]
-    return [f"Against {other} (Pearson, interval of the difference): {'; '.join(parts)}."]
+    return [f"Against {other} (Pearson, interval of the difference{whose}): {'; '.join(parts)}."]
 
 
 def _images(cells: _Found, names: Sequence[str]) -> list[str]:
