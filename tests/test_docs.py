@@ -27,6 +27,7 @@ PAGE_OF_COMMAND = {
     "spatial train": "spatial",
     "spatial predict": "spatial",
     "spatial evaluate": "spatial",
+    "spatial compare": "spatial_compare",
 }
 
 
@@ -47,7 +48,15 @@ def settings_of(page: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "page",
-    ["baselines.md", "train.md", "prepare.md", "simulator.md", "enformer.md", "epinformer.md"],
+    [
+        "baselines.md",
+        "train.md",
+        "prepare.md",
+        "simulator.md",
+        "enformer.md",
+        "epinformer.md",
+        "spatial_compare.md",
+    ],
 )
 def test_tables_of_settings_are_those_of_the_dataclasses(config_keys, page):
     text = (DOCS / page).read_text()
@@ -97,7 +106,8 @@ def test_commands_in_pages_are_understood(page):
             continue
         parser = build_parser(words[0])
         args, rest = parser.parse_known_args(words)
-        free = ("prepare", "train", "simulate", "spatial prepare", "spatial train")
+        free = ("prepare", "train", "simulate", "spatial prepare", "spatial train",
+                "spatial compare")  # fmt: skip
         assert not rest or words[0] in free, words
         for path in getattr(args, "config", None) or []:
             if str(path).startswith("configs/"):

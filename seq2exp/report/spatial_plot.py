@@ -81,12 +81,14 @@ def plot_recall(rows: Sequence[Mapping[str, Any]], *, title: str, note: str) -> 
     Parameters
     ----------
     rows : sequence of mapping
-        Rows of one metric per direction: name, direction, chance, value, low, high.
+        Rows of one metric per direction: name, direction, chance, value, low, high; those named
+        ``ARM: shuffled pairs`` are drawn in grey below their arm.
     title, note : str
     """
     from matplotlib.figure import Figure as NewFigure
 
-    names = list(dict.fromkeys(row["name"] for row in rows))
+    shuffled = ": shuffled pairs"
+    names = [name for name in dict.fromkeys(row["name"] for row in rows) if shuffled not in name]
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     with styled():
         figure = NewFigure(figsize=(7.2, 1.35 + 0.27 * len(names)), layout="constrained")
@@ -99,8 +101,9 @@ def plot_recall(rows: Sequence[Mapping[str, Any]], *, title: str, note: str) -> 
                 chance, color=COLOURS["vermilion"], linewidth=1, linestyle=(0, (4, 2)), label=label
             )
             for place, name in enumerate(names[::-1]):
-                colour = GREY if ": " in name else INK
-                _interval(axis, place, found.get(name), colour)
+                _interval(axis, place - 0.22, found.get(f"{name}{shuffled}"), LIGHT)
+                _interval(axis, place, found.get(name), INK)
+            axis.plot([], [], "o-", color=LIGHT, linewidth=1.6, markersize=4.5, label=shuffled[2:])
             axis.set_xlim(0, None)
             axis.set_title(direction)
             axis.set_xlabel(title)
@@ -108,7 +111,7 @@ def plot_recall(rows: Sequence[Mapping[str, Any]], *, title: str, note: str) -> 
         axes[0].set_yticks(range(len(names)), names[::-1])
         axes[0].set_ylim(-0.6, len(names) - 0.4)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right")
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
         figure.supxlabel(note, fontsize=7, color=GREY, x=0.01, ha="left")
     return figure
 

@@ -16,6 +16,7 @@ from seq2exp.spatial.recall import recall_table
 from seq2exp.training.metrics import Estimate, Row
 
 __all__ = [
+    "SECTION_METRICS",
     "batch_effect_rows",
     "between_share",
     "contrastive_gain",
@@ -25,6 +26,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+SECTION_METRICS = ("section accuracy", "section silhouette", "variance between sections")
+"""What :func:`section_rows` measures."""
 _MOST_SPOTS = 2000
 
 
@@ -109,11 +112,12 @@ def section_rows(
         n = len(values)
         probe = logistic_probe(values, section_S, seed=seed)
         accuracy = Estimate(probe.value, n=n)
-        rows.append(accuracy.row(name, "section accuracy", split=split, chance=probe.chance))
-        for metric, value in (
-            ("section silhouette", section_silhouette(values, section_S, seed=seed)),
-            ("variance between sections", between_share(values, section_S)),
-        ):
+        rows.append(accuracy.row(name, SECTION_METRICS[0], split=split, chance=probe.chance))
+        others = (
+            section_silhouette(values, section_S, seed=seed),
+            between_share(values, section_S),
+        )
+        for metric, value in zip(SECTION_METRICS[1:], others, strict=True):
             rows.append(Estimate(value, n=n).row(name, metric, split=split, chance=None))
     return rows
 

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from seq2exp.core.config import require_known
 from seq2exp.core.measure import measured
 from seq2exp.spatial.batch_effects import section_rows
 from seq2exp.spatial.cohort import SpatialCohort
@@ -247,8 +246,6 @@ def _labels(cohort: SpatialCohort, table: SpotTable, column: str) -> NDArray[np.
         if column in obs:
             values = obs[column].iloc[table.row_N[places]]
             found[places] = values.astype(object).where(values.notna(), "").astype(str)
-    known = sorted({str(key) for name in cohort.names for key in cohort.section(name).obs})
-    require_known("probe_columns", column, known, expected="a column of obs of a section")
     return found.astype(str)
 
 

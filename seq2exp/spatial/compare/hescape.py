@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from seq2exp.core.config import require_known
 from seq2exp.core.files import atomic_file, file_lock
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.compare.alignment import GENES, IMAGE, judge_alignment
@@ -85,6 +86,9 @@ def compare_hescape(
     """
     cohort, out = SpatialCohort(data), Path(out)
     folds = make_folds(cohort, config.folds)
+    known = sorted({str(key) for section in cohort.sections() for key in section.obs})
+    for column in config.probe_columns:
+        require_known("probe_columns", column, known, expected="a column of obs of a section")
     every = arms(config)
     entries = [
         Entry(arm.name, seed, arm.config(config, seed))

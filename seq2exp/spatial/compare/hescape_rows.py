@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from seq2exp.spatial.batch_effects import SECTION_METRICS
 from seq2exp.spatial.compare.alignment import FROZEN, IMAGE, SHUFFLED_PAIRS, TRUE_PAIRS
 from seq2exp.spatial.compare.entries import Judged
 from seq2exp.spatial.compare.hescape_config import Arm
@@ -174,7 +175,7 @@ def _probe_rows(
         label = str(metric) if side == FROZEN else f"{side} {metric}"
         yield Estimate(float(part["value"].mean()), n=int(part["n"].sum())).row(
             name,
-            f"{label} ({spots})" if "section" in str(metric) else label,
+            f"{label} ({spots})" if metric in SECTION_METRICS else label,
             split=split,
             direction=None,
             gallery=None,

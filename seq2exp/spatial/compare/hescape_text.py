@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seq2exp.spatial.batch_effects import SECTION_METRICS
 from seq2exp.spatial.compare.alignment import FROZEN
 from seq2exp.spatial.compare.hescape import HescapeResult
 from seq2exp.spatial.compare.hescape_rows import RIDGE, SHUFFLED, recall_name
@@ -101,11 +102,7 @@ def _section_table(found: HescapeResult) -> list[str]:
         f"{chance:.2f}), silhouette of the sections, share of the variance between them; means "
         "over folds."
     )
-    columns = [
-        f"{view} {metric}"
-        for metric in ("section accuracy", "section silhouette", "variance between sections")
-        for view in ("image", "genes")
-    ]
+    columns = [f"{view} {metric}" for metric in SECTION_METRICS for view in ("image", "genes")]
     lines = [
         [arm.name, *(cell(cells.get((arm.name, f"{each} ({spots})", None))) for each in columns)]
         for arm in found.arms
