@@ -1,4 +1,4 @@
-"""The suite of HESCAPE on sections whose first ten genes follow the redness of the patch."""
+"""The suite of HESCAPE on simulated tissue: what is planted is found, what is shuffled is not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.histology.build import prepare_cohort
+from data_prep.simulate.spatial import SpatialSimulationConfig, simulate_cohort
 from seq2exp.core.errors import ConfigError
 from seq2exp.report.spatial_plot import plot_recall
+from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.compare.hescape import compare_hescape
 from seq2exp.spatial.compare.hescape_config import Arm, HescapeSuiteConfig, arms
 from seq2exp.spatial.compare.hescape_rows import over_units, recall_interval, recall_name
@@ -16,6 +19,7 @@ from seq2exp.spatial.compare.hescape_text import hescape_text, shown_recall
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
+from tests.spatial.tissue_batches import quick_features
 
 NAME = "colours.linear.clip.{}"
 WHOLE = recall_name(5, "section", "within")
@@ -27,8 +31,8 @@ def config(**more):
         "genes": ("linear",),
         "objectives": ("clip",),
         "system": {"width": 8, "image_head": "linear", "retrieval": {"k": 10}},
-        "fit": SpatialFitConfig(max_epochs=15, lr=0.01, batch_size=42),
-        "panel": PanelConfig("var", 15),
+        "fit": SpatialFitConfig(max_epochs=10, lr=0.01, batch_size=64),
+        "panel": PanelConfig("var", 30),
         "sizes": (64, "section"),
         "ks": (1, 5),
         "probe_columns": ("array_row",),
@@ -38,14 +42,27 @@ def config(**more):
 
 
 @pytest.fixture(scope="module")
-def aligned(cohort, features, tmp_path_factory):
+def tissue(tmp_path_factory):
+    """Three patients with two sections of 100 spots, and colours of their patches."""
+    folder = tmp_path_factory.mktemp("tissue")
+    settings = SpatialSimulationConfig(
+        num_patients=3, num_spots=100, signal=0.8, noise=0.05, batch_effect=0.1, depth=20_000.0
+    )
+    truth = simulate_cohort(settings, folder / "raw")
+    prepare_cohort(truth.cohort, folder / "raw", folder / "cohort")
+    cohort = SpatialCohort(folder / "cohort")
+    return cohort, {each.name: quick_features(each.patches) for each in cohort.sections()}
+
+
+@pytest.fixture(scope="module")
+def aligned(tissue, tmp_path_factory):
     out = tmp_path_factory.mktemp("hescape") / "out"
+    cohort, features = tissue
 
     def get(run):
         if run.encoder == "none":
             raise ConfigError("no such encoder")
-        # Colours only: textures are noise here.
-        return {name: values[:, :14] for name, values in features.items()}
+        return features
 
     suite = config(encoders=("colours", "none"))
     return out, compare_hescape(suite, data=cohort.root, out=out, features=get), get
@@ -61,11 +78,11 @@ def test_planted_signal_is_found_far_above_chance_and_shuffled_pairs_are_at_it(a
         name = NAME.format(negatives)
         for way in ("image->gene", "gene->image"):
             found = rows[name, WHOLE, way]
-            assert (found["gallery"], found["n"]) == (72, 6 * 72)
-            assert found["chance"] == pytest.approx(5 / 72)
-            assert found["low"] > 3 * found["chance"]
+            assert (found["gallery"], found["n"]) == (100, 600)
+            assert found["chance"] == pytest.approx(5 / 100)
+            assert found["low"] > 10 * found["chance"]
             shuffled = rows[f"{name}: shuffled pairs", WHOLE, way]
-            assert shuffled["low"] < 5 / 72 < shuffled["high"]
+            assert shuffled["low"] < 5 / 100 < shuffled["high"]
             small = rows[f"{name}: shuffled pairs", recall_name(5, 64, "across"), way]
             assert small["chance"] == pytest.approx(5 / 64)
             assert small["low"] < 5 / 64 < small["high"]
@@ -83,10 +100,10 @@ def test_probes_stand_beside_the_frozen_features(aligned):
     accuracy = rows[name, "image section accuracy (held-out spots)", None]
     assert accuracy["chance"] == 0.5
     label = rows[name, "image accuracy of array_row, sections held out", None]
-    assert label["chance"] == pytest.approx(1 / 8)
-    # Redness knows nothing of the row.
+    assert label["chance"] == pytest.approx(1 / 10)
+    # The rows of other sections have other programmes.
     assert label["value"] < 0.4
-    assert rows["colours: frozen", "accuracy of array_row, sections held out", None]["n"] == 6 * 72
+    assert rows["colours: frozen", "accuracy of array_row, sections held out", None]["n"] == 600
     paired = rows[f"{NAME.format('within_slide')} - any", WHOLE, "image->gene"]
     both = [rows[NAME.format(each), WHOLE, "image->gene"]["value"] for each in
             ("within_slide", "any")]  # fmt: skip
@@ -126,10 +143,10 @@ def test_what_stands_is_kept_and_gives_the_same_rows(aligned, tissue):
 
 def test_embeddings_open_as_anndata(aligned):
     data = anndata.read_h5ad(aligned[0] / "embeddings" / f"{NAME.format('any')}-0.h5ad")
-    assert data.n_obs == 6 * 72
-    assert data.obsm["image"].shape == data.obsm["genes"].shape == (432, 8)
+    assert data.n_obs == 600
+    assert data.obsm["image"].shape == data.obsm["genes"].shape == (600, 8)
     np.testing.assert_allclose(np.linalg.norm(data.obsm["image"], axis=1), 1, rtol=1e-5)
-    assert set(data.obs["patient"]) == {"A", "B", "C"}
+    assert set(data.obs["patient"]) == {"P1", "P2", "P3"}
     assert data.obs_names.is_unique
 
 
@@ -141,6 +158,7 @@ def test_seeds_are_averaged_and_one_section_is_told_from_all(cohort, features, t
         folds=FoldConfig("section"),
         probe_columns=(),
         fit=SpatialFitConfig(max_epochs=2),
+        panel=PanelConfig("var", 15),
     )
     get = {name: values[:, :14] for name, values in features.items()}
     result = compare_hescape(
