@@ -231,9 +231,12 @@ def aggregate(
     if chosen.empty:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     units = _units(chosen, metric)
+    known_U = np.isfinite(units.values_UG).any(axis=1)
+    if not known_U.any():
+        return Estimate(float("nan"), n=len(units.genes))
     draws = _draws(units.values_UG, num_resamples, seed)
     low, high = np.nanquantile(draws, [0.025, 0.975])
-    value = float(np.nanmean(np.nanmean(units.values_UG, axis=1)))
+    value = float(np.nanmean(units.values_UG[known_U], axis=1).mean())
     return Estimate(value, float(low), float(high), len(units.genes))
 
 

@@ -333,6 +333,15 @@ def test_a_bend_sees_the_share_of_stained_pixels():
         assert bent > plain + 0.01, seed
 
 
+def test_it_names_its_control_fitted_on_the_same_spots(batch):
+    model = system(of("conv1x1", source="tokens"))
+    named = model.own_controls(iter([batch]))
+    assert list(named) == ["mean density ridge"]
+    control = MeanDensityRidge(model.config, model.info)
+    control.fit(control.mean_density(batch), batch.y)
+    assert torch.equal(named["mean density ridge"].predict(batch), control.predict(batch))
+
+
 def test_the_control_leaves_missing_labels_out_gene_by_gene():
     random = np.random.default_rng(0)
     x = random.normal(size=(40, 3))
