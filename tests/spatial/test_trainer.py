@@ -79,7 +79,7 @@ def test_it_learns_and_keeps_the_best_pass(tables):
 
 
 def test_another_score_chooses_another_pass(tables):
-    """The score falls from pass to pass, so the first is kept though later ones correlate better."""
+    """The score falls from pass to pass: the first is kept, though later ones correlate better."""
     train, valid = tables
     fallen, once = made(train), made(train)
     calls = iter(range(100))

@@ -333,7 +333,10 @@ def test_a_bend_sees_the_share_of_stained_pixels():
         assert bent > plain + 0.01, seed
 
 
-def test_it_names_its_control_fitted_on_the_same_spots(batch):
+def test_it_names_its_control_fitted_on_the_same_spots():
+    random = torch.Generator().manual_seed(0)
+    density = torch.rand(20, 30, 3, generator=random)
+    batch = pixels_batch(density, torch.randn(20, GENES, generator=random))
     model = system(of("conv1x1", source="tokens"))
     named = model.own_controls(iter([batch]))
     assert list(named) == ["mean density ridge"]
