@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from seq2exp.core.stain import STAINS
+
 __all__ = ["NUM_PROGRAMMES", "SmoothField", "every_fourth", "paint"]
 
 Floats = NDArray[np.float64]
 NUM_PROGRAMMES = 4
 _NUM_WAVES = 8
-_HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
-_EOSIN = np.array([0.07, 0.99, 0.11])
+_HAEMATOXYLIN, _EOSIN = np.array(STAINS[:2])
 _GLASS = 243
 _STEP = 4
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "attribute": "what each base and track bin contributes to a prediction",
     "motifs": "enrichment of a motif file in elements, with matched background and FDR",
     "report": "one HTML page about a run",
+    "spatial simulate": "simulated tissue with known gene programmes",
     "spatial prepare": "tissue images, spots and counts -> cohort folder",
     "spatial train": "cohort -> a system fitted on every fold; continues a killed run",
     "spatial predict": "predicted expression of every spot, as AnnData",

@@ -13,6 +13,7 @@ from seq2exp.cli import options
 
 if TYPE_CHECKING:
     from seq2exp.spatial.cohort import SpatialCohort
+    from seq2exp.spatial.config import EncoderConfig
 
 TAKES_OVERRIDES = True
 
@@ -176,7 +177,7 @@ def _features(cohort: SpatialCohort, *, quiet: bool) -> Any:  # noqa: ANN401
     from seq2exp.spatial.features import cohort_features
 
     @cache
-    def by_encoder(encoder: str) -> Any:  # noqa: ANN401
+    def by_encoder(encoder: EncoderConfig) -> Any:  # noqa: ANN401
         return cohort_features(cohort, encoder, progress=not quiet)
 
     return lambda config: by_encoder(config.encoder)

@@ -1,4 +1,7 @@
-"""Progress of long work: a bar on a terminal, one plain line per ten percent elsewhere."""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere.
+
+There is a line per ten percent, but none within two seconds of the one before.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ __all__ = ["track"]
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+_PAUSE_S = 2.0
 
 
 def track(items: Iterable[T], *, total: int, label: str, enabled: bool = True) -> Iterator[T]:
@@ -45,12 +49,12 @@ def _bar(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
 
 
 def _lines(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
-    start = time.monotonic()
+    start = last = time.monotonic()
     shown = 0
     for done, item in enumerate(items, start=1):
         yield item
-        decile = done * 10 // total
-        if decile > shown:
-            shown = decile
-            seconds = time.monotonic() - start
+        decile, now = done * 10 // total, time.monotonic()
+        if decile > shown and (now - last >= _PAUSE_S or done == total):
+            shown, last = decile, now
+            seconds = now - start
             logger.info("%s: %d%% (%d of %d, %.0f s)", label, decile * 10, done, total, seconds)

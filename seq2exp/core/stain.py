@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import InputError, facts
 
-__all__ = ["Macenko"]
+__all__ = ["STAINS", "Macenko"]
 
 Floats = NDArray[np.float64]
+
+STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+"""Absorption of red, green and blue by haematoxylin, eosin and a third stain, DAB (Ruifrok and
+Johnston 2001)."""
 _MIN_DENSITY = 0.15
 _TAIL = 1.0
 _SAMPLE = 200_000

@@ -14,12 +14,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2exp.core.stain import STAINS
+
 __all__ = ["NUM_FEATURES", "colour_stats", "stain_concentrations"]
 
 Floats = NDArray[np.float64]
 NUM_FEATURES = 137
 
-_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _GREY = np.array([0.2125, 0.7154, 0.0721])
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Eight points on the circle of radius 1, counterclockwise from the right; the diagonal ones lie
@@ -78,7 +79,7 @@ def stain_concentrations(rgb: Floats) -> Floats:
         Base-10 densities over log10(1e-6), as scikit-image's ``rgb2hed`` scales them.
     """
     density = np.log(np.maximum(rgb, 1e-6)) / np.log(1e-6)
-    found: Floats = np.maximum(density @ np.linalg.inv(_STAINS), 0)
+    found: Floats = np.maximum(density @ np.linalg.inv(np.array(STAINS)), 0)
     return found
 
 

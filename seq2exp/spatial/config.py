@@ -3,14 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import LabelRecipe, named_recipe
 
-__all__ = ["Protocol", "SpatialConfig", "SpatialFitConfig"]
+__all__ = ["UNTRAINABLE", "EncoderConfig", "Protocol", "SpatialConfig", "SpatialFitConfig"]
+
+
+UNTRAINABLE = ("colour_stats", "pixel_densities")
+"""Encoders without weights."""
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """An image encoder; nothing is downloaded."""
+
+    name: str = "colour_stats"
+    """colour_stats, pixel_densities, tinycnn, resnet18, resnet50, densenet121, vit_*, or
+    ``timm:<name>`` with the extra ``vision``."""
+    weights: str = ""
+    """Local file of weights (safetensors, or tensors that torch wrote); random when empty."""
+    px: int = 0
+    """Side to which patches are brought before; 0 leaves them as they are stored."""
+    mean: tuple[float, float, float] | None = None
+    """Mean of RGB between 0 and 1 that the weights expect; that of ImageNet when not given."""
+    std: tuple[float, float, float] | None = None
+    """Deviation of RGB that the weights expect."""
+    center: Literal["none", "section"] = "none"
+    """section: the mean over all spots of a section is taken off its features. That takes away what
+    differs between sections in colour alone, and whole sections are needed to predict."""
+    embeddings: str = ""
+    """Features that another program computed, in place of an encoder: a path with ``{section}``
+    (docs/spatial.md)."""
+
+    def __post_init__(self) -> None:
+        if self.px < 0 or (self.embeddings and "{section}" not in self.embeddings):
+            raise ConfigError(
+                facts(
+                    "encoder",
+                    found=f"px {self.px}, embeddings {self.embeddings!r}",
+                    expected="px of 0 or more; a path that holds {section}",
+                    fix="change it",
+                )
+            )
 
 
 @dataclass(frozen=True)
@@ -31,6 +69,8 @@ class SpatialFitConfig:
     """Steps over which the rate rises from 0."""
     clip_norm: float = 5.0
     """Largest norm of the gradient; 0 for no limit."""
+    augment: Literal["none", "dihedral"] = "none"
+    """dihedral: patches of training spots are turned and mirrored anew in every pass."""
     seed: int = 0
     """Of weights, order and augmentation."""
 
@@ -81,8 +121,11 @@ class Protocol:
 class SpatialConfig(Protocol):
     """A system and the protocol it is judged under."""
 
-    encoder: str = "colour_stats"
-    """What makes features of patches."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """What makes features of patches; they are computed once."""
+    trained_encoder: EncoderConfig | None = None
+    """Encoder that is trained with the system on the patches themselves, for systems that take
+    one."""
     system: dict[str, Any] = field(default_factory=lambda: {"name": "ridge"})
     """``name`` of the system and its settings (docs/spatial)."""
     fit: SpatialFitConfig = field(default_factory=SpatialFitConfig)
@@ -90,7 +133,25 @@ class SpatialConfig(Protocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        trained = self.trained_encoder
+        if trained is not None and (
+            trained.name in UNTRAINABLE or trained.embeddings or trained.center != "none"
+        ):
+            raise ConfigError(
+                facts(
+                    "trained_encoder",
+                    found=f"{trained.name}, center {trained.center}, "
+                    f"embeddings {trained.embeddings!r}",
+                    expected="a network that sees the patches, without center and embeddings",
+                    fix="name one such as tinycnn, or use encoder",
+                )
+            )
         if "name" not in self.system:
             raise ConfigError(
                 facts("system", found="no name", expected="name: ridge", fix="name a system")
             )
+
+    @property
+    def picture_px(self) -> int:
+        """Side of the pictures that the trained encoder sees; 0 as they are stored."""
+        return 0 if self.trained_encoder is None else self.trained_encoder.px

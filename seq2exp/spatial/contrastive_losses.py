@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,6 @@ __all__ = [
     "info_nce",
     "siglip",
     "soft_clip",
-    "weight_decay_groups",
 ]
 
 MAX_LOG_SCALE = math.log(100.0)
@@ -41,7 +39,7 @@ class LogitScale(nn.Module):
     """What cosines are multiplied by: one over a temperature, learned as its logarithm.
 
     The logarithm stays within [0, ln 100]: call :meth:`clamp_` after every step of the optimiser.
-    It takes no weight decay (:func:`weight_decay_groups`).
+    It takes no weight decay (:func:`seq2exp.spatial.trainer.parameter_groups`).
 
     Parameters
     ----------
@@ -76,15 +74,6 @@ class LogitScale(nn.Module):
     def clamp_(self) -> None:
         """Put the logarithm back into [0, ln 100]."""
         self.log_scale.clamp_(0.0, MAX_LOG_SCALE)
-
-
-def weight_decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Return parameter groups for an optimiser: logit scales do not decay, the rest does."""
-    scales = [part.log_scale for part in module.modules() if isinstance(part, LogitScale)]
-    known = {id(scale) for scale in scales}
-    rest = [each for each in module.parameters() if each.requires_grad and id(each) not in known]
-    groups: list[dict[str, Any]] = [{"params": rest, "weight_decay": weight_decay}]
-    return [*groups, {"params": scales, "weight_decay": 0.0}] if scales else groups
 
 
 def info_nce(

@@ -1,12 +1,14 @@
 """The spots of some sections as arrays: what systems are fitted on and judged by.
 
-Axes: N spots of all sections together, G genes of the panel, D features.
+Axes: N spots of all sections together or of one, G genes of the panel, D features, T places of a
+patch, K tiles around a spot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,24 @@ from numpy.typing import NDArray
 from seq2exp.core.errors import InputError, facts
 from seq2exp.spatial.batch import SpotBatch
 from seq2exp.spatial.cohort import Section, SpatialCohort
+from seq2exp.spatial.features import PatchFeatures
 from seq2exp.spatial.folds import Fold, Spots
+from seq2exp.spatial.images.compute import resized
 from seq2exp.spatial.panels import GenePanel, PanelConfig, fit_panel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
 
-__all__ = ["FoldLabels", "SpotTable", "fit_labels", "shuffled_patches", "spot_table"]
+__all__ = [
+    "FeatureScale",
+    "FoldLabels",
+    "SectionPatches",
+    "SpotTable",
+    "fit_labels",
+    "shuffled_patches",
+    "spot_table",
+]
 
 Floats = NDArray[np.float32]
+_LARGEST = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +65,53 @@ def fit_labels(
 
 
 @dataclass(frozen=True, eq=False)
+class FeatureScale:
+    """Mean and deviation of the features of training spots; what is scaled is cut at 5.
+
+    Attributes
+    ----------
+    mean_D, scale_D : float32 arrays, shape (num_features,)
+    """
+
+    mean_D: Floats
+    scale_D: Floats
+
+    @classmethod
+    def of(cls, feat_ND: Floats | None) -> FeatureScale | None:
+        """Return the scale of features; None where there are none."""
+        if feat_ND is None:
+            return None
+        spread = feat_ND.std(axis=0)
+        return cls(feat_ND.mean(axis=0), np.where(spread > 1e-9, spread, np.inf))
+
+    def apply(self, feat_ND: NDArray[np.floating]) -> Floats:
+        """Return scaled features, shape (..., num_features)."""
+        return ((feat_ND - self.mean_D) / self.scale_D).clip(-_LARGEST, _LARGEST).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class SectionPatches:
+    """What is known of the patches of a whole section; None where nobody asked.
+
+    Attributes
+    ----------
+    pixels_NHW3 : uint8 array, shape (num_spots, px, px, 3)
+    grid_N2 : int64 array, shape (num_spots, 2)
+    feat_ND : float array, shape (num_spots, num_features)
+    tokens_NTD : float array, shape (num_spots, places, token_dim)
+    nbr_NKD, nbr_mask_NK : float and bool arrays
+        Shapes (num_spots, 25, num_features) and (num_spots, 25).
+    """
+
+    pixels_NHW3: NDArray[np.uint8]
+    grid_N2: NDArray[np.int64]
+    feat_ND: NDArray[np.floating] | None = None
+    tokens_NTD: NDArray[np.floating] | None = None
+    nbr_NKD: NDArray[np.floating] | None = None
+    nbr_mask_NK: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class SpotTable:
     """Spots of some sections.
 
@@ -74,8 +134,11 @@ class SpotTable:
     patch_N : int64 array, shape (num_spots,)
         Row of the patch in its section: that of the spot, unless patches were exchanged.
     feat_ND : float32 array, shape (num_spots, num_features), or None
-    patches : mapping of int to uint8 array, shape (spots of the section, px, px, 3), or None
-        Patches by number of the section.
+        As they are, not scaled.
+    patches : mapping of int to SectionPatches
+        By number of the section.
+    scale : FeatureScale or None
+        What features go through in :meth:`batch`.
     """
 
     sections: list[str]
@@ -90,8 +153,9 @@ class SpotTable:
     counts_NG: Floats
     size_N: Floats
     patch_N: NDArray[np.int64]
+    patches: Mapping[int, SectionPatches]
     feat_ND: Floats | None = None
-    patches: Mapping[int, NDArray[np.uint8]] | None = None
+    scale: FeatureScale | None = None
 
     def __len__(self) -> int:
         return len(self.section_N)
@@ -105,11 +169,7 @@ class SpotTable:
 
     def joined(self, other: SpotTable) -> SpotTable:
         """Return the spots of both, these first."""
-        both: dict[str, Any] = {
-            "patches": None
-            if self.patches is None or other.patches is None
-            else {**self.patches, **other.patches},
-        }
+        both: dict[str, Any] = {"patches": {**self.patches, **other.patches}}
         both |= {
             part.name: np.concatenate([getattr(self, part.name), getattr(other, part.name)])
             for part in fields(self)
@@ -126,12 +186,43 @@ class SpotTable:
         }
         return replace(self, **chosen)
 
+    def batches(self, size: int, *, needs: frozenset[str] = frozenset()) -> Iterator[SpotBatch]:
+        """Yield all spots in their order, at most ``size`` at a time."""
+        for first in range(0, len(self), size):
+            places = np.arange(first, min(first + size, len(self)))
+            yield self.batch(places, needs=needs)
+
     def batch(self, places: NDArray[np.int64], *, needs: frozenset[str] = frozenset()) -> SpotBatch:
-        """Return some spots as tensors; pictures only where ``needs`` holds ``img``."""
+        """Return some spots as tensors.
+
+        Parameters
+        ----------
+        places : int64 array
+        needs : set of str
+            Fields that are made only where they are named: img, tokens, nbr, sections.
+        """
 
         def tensor(values: NDArray[np.generic]) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(values[places]))
 
+        rows = [
+            (self.patches[section], row)
+            for section, row in zip(
+                self.section_N[places].tolist(), self.patch_N[places].tolist(), strict=True
+            )
+        ]
+        found: dict[str, Any] = {}
+        if "img" in needs:
+            pixels = np.stack([patches.pixels_NHW3[row] for patches, row in rows])
+            found["img"] = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        if "tokens" in needs:
+            found["tokens"] = _stacked([(part.tokens_NTD, row) for part, row in rows])
+        if "nbr" in needs:
+            found["nbr"] = self._scaled(_stacked([(part.nbr_NKD, row) for part, row in rows]))
+            found["nbr_mask"] = _stacked([(part.nbr_mask_NK, row) for part, row in rows])
+        if "sections" in needs:
+            numbers = np.unique(self.section_N[places]).tolist()
+            found["sections"] = {number: self.whole_sections[number] for number in numbers}
         return SpotBatch(
             section=tensor(self.section_N),
             patient=tensor(self.patient_N),
@@ -143,16 +234,41 @@ class SpotTable:
             gene_mask=tensor(np.isfinite(self.y_NG)),
             counts=tensor(self.counts_NG),
             size_factor=tensor(self.size_N),
-            feat=None if self.feat_ND is None else tensor(self.feat_ND),
-            img=self._pictures(places) if "img" in needs else None,
+            feat=None if self.feat_ND is None else self._scaled(tensor(self.feat_ND)),
+            **found,
         )
 
-    def _pictures(self, places: NDArray[np.int64]) -> torch.Tensor | None:
-        if self.patches is None:
-            return None
-        pairs = zip(self.section_N[places].tolist(), self.patch_N[places].tolist(), strict=True)
-        stack = np.stack([self.patches[section][row] for section, row in pairs])
-        return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
+    @cached_property
+    def whole_sections(self) -> Mapping[int, tuple[torch.Tensor, torch.Tensor]]:
+        """Features and places of all spots of the sections that occur, by number.
+
+        Also of spots that are not in the table, which may be held out: their patches are seen, not
+        their labels. Where patches were exchanged, those of the table's spots are.
+        """
+        found = {}
+        for number in np.unique(self.section_N).tolist():
+            part = self.patches[number]
+            if part.feat_ND is None:
+                continue
+            here = self.section_N == number
+            order = np.arange(len(part.feat_ND))
+            order[self.row_N[here]] = self.patch_N[here]
+            feat_ND = part.feat_ND[order].astype(np.float32)
+            scaled = feat_ND if self.scale is None else self.scale.apply(feat_ND)
+            found[number] = (torch.from_numpy(scaled), torch.from_numpy(part.grid_N2))
+        return found
+
+    def _scaled(self, feat: torch.Tensor | None) -> torch.Tensor | None:
+        if feat is None or self.scale is None:
+            return feat
+        return torch.from_numpy(self.scale.apply(feat.numpy()))
+
+
+def _stacked(rows: list[tuple[NDArray[Any] | None, int]]) -> torch.Tensor | None:
+    if any(values is None for values, _ in rows):
+        return None
+    stack = np.stack([values[row] for values, row in rows if values is not None])
+    return torch.from_numpy(stack if stack.dtype == bool else stack.astype(np.float32))
 
 
 def spot_table(
@@ -161,7 +277,9 @@ def spot_table(
     labels: FoldLabels,
     *,
     training: bool,
-    features: Mapping[str, Floats] | None = None,
+    features: PatchFeatures | None = None,
+    needs: frozenset[str] = frozenset({"feat"}),
+    px: int = 0,
 ) -> SpotTable:
     """Return the spots of a part of a fold.
 
@@ -173,8 +291,11 @@ def spot_table(
     labels : FoldLabels
     training : bool
         Labels as the recipe makes them for training, or for evaluation.
-    features : mapping of str to float32 array, optional
-        Features of all spots by section.
+    features : PatchFeatures, optional
+    needs : set of str
+        What of the patches is read: img, feat, tokens, nbr, sections.
+    px : int
+        Side that pictures are brought to; 0 leaves them, on disk, as they are.
 
     Raises
     ------
@@ -187,34 +308,51 @@ def spot_table(
             facts("spots", found="none", expected="at least one", fix="check the folds", count=0)
         )
     patients = list(dict.fromkeys(cohort.patients.values()))
+    patches = {
+        cohort.names.index(name): _patches_of(cohort.section(name), features, needs, px)
+        for name in chosen
+    }
     parts = []
     for name, rows in chosen.items():
         section = cohort.section(name)
-        values = None if features is None else _features_of(section, features)
         number = cohort.names.index(name)
         person = patients.index(section.patient)
-        parts.append(_part(section, rows, labels, training, values, number, person))
-    joined = {
+        feat = patches[number].feat_ND
+        parts.append(_part(section, rows, labels, training, feat, number, person))
+    joined: dict[str, Any] = {
         key: np.concatenate([part[key] for part in parts])
         for key, value in parts[0].items()
         if value is not None
     }
-    patches = {cohort.names.index(name): cohort.section(name).patches for name in chosen}
     return SpotTable(cohort.names, patients, patches=patches, **joined)
 
 
-def _features_of(section: Section, features: Mapping[str, Floats]) -> Floats:
-    values = features[section.name]
-    if len(values) != len(section):
+def _patches_of(
+    section: Section, features: PatchFeatures | None, needs: frozenset[str], px: int
+) -> SectionPatches:
+    found: dict[str, Any] = {}
+    if features is not None and needs & {"feat", "sections"}:
+        found["feat_ND"] = features.feat(section.name)
+    if features is not None and "tokens" in needs:
+        found["tokens_NTD"] = features.tokens(section.name)
+    if features is not None and "nbr" in needs:
+        found["nbr_NKD"], found["nbr_mask_NK"] = features.nbr(section.name)
+    for values in found.values():
+        _require_rows(section, len(values))
+    pixels = resized(section.patches, px) if "img" in needs else section.patches
+    return SectionPatches(pixels, section.grid_N2, **found)
+
+
+def _require_rows(section: Section, num_rows: int) -> None:
+    if num_rows != len(section):
         raise InputError(
             facts(
                 f"features of section {section.name}",
-                found=f"{len(values)} rows",
+                found=f"{num_rows} rows",
                 expected=f"{len(section)}, one per spot",
                 fix="compute the features of this cohort again",
             )
         )
-    return values
 
 
 def _part(
@@ -222,7 +360,7 @@ def _part(
     rows: NDArray[np.int64],
     labels: FoldLabels,
     training: bool,  # noqa: FBT001
-    features: Floats | None,
+    features: NDArray[np.floating] | None,
     number: int,
     person: int,
 ) -> dict[str, NDArray[np.generic] | None]:

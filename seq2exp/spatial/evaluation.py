@@ -11,7 +11,7 @@ Controls that stand in every table:
     It uses the counts that are to be predicted, so it is no rival, only a measure; and its unit is
     not that of the labels, so only its correlations mean anything.
 
-A system may name further controls of its own (``own_controls``), which stand beside it.
+A system may have further controls of its own (``controls``), which stand beside it.
 
 Axes: N spots, G genes.
 """

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,9 +21,10 @@ from torch import nn
 from seq2exp.core.config import bind
 from seq2exp.core.errors import ConfigError, FormatError, facts
 from seq2exp.core.files import read_json, write_json
-from seq2exp.spatial.batch import SpotBatch, SystemInfo
+from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.config import SpatialFitConfig
-from seq2exp.spatial.data import SpotTable
+from seq2exp.spatial.data import FeatureScale, SpotTable
+from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.recall import GallerySize, recall_table
 from seq2exp.spatial.retrieval import RetrievalBank
 from seq2exp.spatial.systems.hescape import Hescape
@@ -32,59 +33,38 @@ from seq2exp.spatial.systems.registry import CLOSED, build_module, system_config
 from seq2exp.spatial.systems.ridge import Ridge
 from seq2exp.spatial.systems.stnet import StNet
 from seq2exp.spatial.towers import Alignment, TwoTowers
-from seq2exp.spatial.trainer import fit_module, predict_table
+from seq2exp.spatial.trainer import fit_module, needs_of, predict_table
 
-__all__ = ["FittedSystem", "TrainedModule", "fit_system", "load_system", "save_system"]
+__all__ = [
+    "FittedSystem",
+    "TrainedModule",
+    "fit_system",
+    "load_system",
+    "save_system",
+    "system_needs",
+]
 
 
-Predict = Callable[[SpotTable], NDArray[np.float64]]
-"""From spots to labels, shape (num_spots, num_genes)."""
-
-_LARGEST = 5.0
-_BATCH = 256
-_GALLERY = 64
+_BATCH, _GALLERY = 256, 64
 
 
 class FittedSystem(Protocol):
     """What can predict the labels of spots."""
 
-    def predict(self, table: SpotTable) -> NDArray[np.float64]:
-        """Return predicted labels, shape (num_spots, num_genes)."""
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of the batch that it reads."""
+
+    @property
+    def controls(self) -> Mapping[str, Callable[[SpotTable], NDArray[np.float64]]]:
+        """Simpler models that must stand beside it, by name."""
 
     @property
     def num_parameters(self) -> int:
         """Numbers that were fitted."""
 
-    def controls(self, fitting: SpotTable) -> Mapping[str, Predict]:
-        """Return controls that belong beside this system, fitted on the same spots, by name."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FeatureScale:
-    """Mean and deviation of the features of training spots; what is scaled is cut at 5.
-
-    Attributes
-    ----------
-    mean_D, scale_D : float32 arrays, shape (num_features,)
-    """
-
-    mean_D: NDArray[np.float32]
-    scale_D: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, table: SpotTable) -> FeatureScale | None:
-        """Return the scale of training spots; None where there are no features."""
-        if table.feat_ND is None:
-            return None
-        spread = table.feat_ND.std(axis=0)
-        return cls(table.feat_ND.mean(axis=0), np.where(spread > 1e-9, spread, np.inf))
-
-    def apply(self, table: SpotTable) -> SpotTable:
-        """Return the spots with scaled features."""
-        if table.feat_ND is None:
-            return table
-        scaled = ((table.feat_ND - self.mean_D) / self.scale_D).clip(-_LARGEST, _LARGEST)
-        return dataclasses.replace(table, feat_ND=scaled.astype(np.float32))
+    def predict(self, table: SpotTable) -> NDArray[np.float64]:
+        """Return predicted labels, shape (num_spots, num_genes)."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,25 +86,22 @@ class TrainedModule:
     scale: FeatureScale | None = None
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
-    def predict(self, table: SpotTable) -> NDArray[np.float64]:
-        """Return predicted labels, shape (num_spots, num_genes)."""
-        if isinstance(self.module, TwoTowers):
-            # Another cohort numbers its patients in its own way; those of one name are the same.
-            self.module.name_cohort(table.patients, table.sections)
-        return predict_table(self.module, _scaled(self.scale, table))
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of the batch that the system reads."""
+        return needs_of(self.module)
+
+    @property
+    def controls(self) -> Mapping[str, Callable[[SpotTable], NDArray[np.float64]]]:
+        """Simpler models that must stand beside the system, by name."""
+        if not isinstance(self.module, Nsl):
+            return {}
+        return {"mean density ridge": functools.partial(predict_table, self.module.control)}
 
     @property
     def num_parameters(self) -> int:
         """Weights that training moves."""
         return sum(each.numel() for each in self.module.parameters() if each.requires_grad)
-
-    def controls(self, fitting: SpotTable) -> Mapping[str, Predict]:
-        """Return the controls that the system names with ``own_controls``, fitted on spots."""
-        make = getattr(self.module, "own_controls", None)
-        if make is None:
-            return {}
-        made = make(_batches(self.module, _scaled(self.scale, fitting)))
-        return {name: partial(self._predict_with, control) for name, control in made.items()}
 
     def align(self, table: SpotTable) -> Alignment:
         """Return both embeddings of spots, in the order of (section, row).
@@ -143,10 +120,33 @@ class TrainedModule:
                     fix="use hescape, bleep or mclstexp",
                 )
             )
-        return self.module.align(_batches(self.module, _scaled(self.scale, table)))
+        return _alignment(self.module, dataclasses.replace(table, scale=self.scale))
 
-    def _predict_with(self, control: nn.Module, table: SpotTable) -> NDArray[np.float64]:
-        return predict_table(control, _scaled(self.scale, table))
+    def predict(self, table: SpotTable) -> NDArray[np.float64]:
+        """Return predicted labels, shape (num_spots, num_genes)."""
+        if isinstance(self.module, TwoTowers):
+            # Another cohort numbers its patients in its own way; those of one name are the same.
+            self.module.name_cohort(table.patients, table.sections)
+        predicted = predict_table(self.module, dataclasses.replace(table, scale=self.scale))
+        if isinstance(self.module, Nsl):
+            section_N = torch.from_numpy(table.section_N)
+            return self.module.finish(torch.from_numpy(predicted), section_N).numpy()
+        return predicted
+
+
+def system_needs(
+    settings: Mapping[str, Any], info: SystemInfo, *, encoder: Encoder | None = None
+) -> frozenset[str]:
+    """Return the fields of the batch that a system reads, before there are data.
+
+    Parameters
+    ----------
+    settings, info, encoder
+        As for :func:`fit_system`.
+    """
+    if settings["name"] in CLOSED:
+        return Ridge.needs
+    return needs_of(build_module(settings, info, encoder=encoder))
 
 
 def fit_system(
@@ -156,6 +156,7 @@ def fit_system(
     config: SpatialFitConfig,
     *,
     info: SystemInfo,
+    encoder: Encoder | None = None,
     checkpoint: Path | None = None,
 ) -> FittedSystem:
     """Fit a system.
@@ -169,6 +170,8 @@ def fit_system(
         Spots that choose the pass; a system that is solved takes them as training spots.
     config : SpatialFitConfig
     info : SystemInfo
+    encoder : Encoder, optional
+        Trained with the system on patches.
     checkpoint : Path, optional
         File to continue from.
 
@@ -181,15 +184,11 @@ def fit_system(
         together = train if valid is None else train.joined(valid)
         return Ridge(system_config(settings)).fit(together)
     torch.manual_seed(config.seed)
-    module = build_module(settings, info)
-    scale = FeatureScale.of(train)
-    known, held = _scaled(scale, train), _scaled(scale, train if valid is None else valid)
-    if isinstance(module, Nsl):
-        module.fit_labels(torch.from_numpy(known.y_NG))
-    if isinstance(module, StNet):
-        module.start_at(torch.from_numpy(np.nan_to_num(np.nanmean(known.y_NG, axis=0))))
-    if isinstance(module, Hescape):
-        module.prepare(_batches(module, known))
+    module = build_module(settings, info, encoder=encoder)
+    scale = FeatureScale.of(train.feat_ND)
+    known = dataclasses.replace(train, scale=scale)
+    held = known if valid is None else dataclasses.replace(valid, scale=scale)
+    _start(module, known)
     fill = None
     if isinstance(module, TwoTowers):
         if np.intersect1d(known.patient_N, held.patient_N).size:
@@ -198,7 +197,9 @@ def fit_system(
         def fill(trained: nn.Module) -> None:
             assert isinstance(trained, TwoTowers)
             trained.fit_reference(
-                _batches(trained, known), patients=held.patients, sections=held.sections
+                known.batches(_BATCH),
+                patients=held.patients,
+                sections=held.sections,
             )
 
     by_recall = isinstance(module, Hescape) and module.config.select == "recall"
@@ -214,12 +215,15 @@ def fit_system(
     return TrainedModule(module, info, scale, history.rows)
 
 
+def _alignment(module: TwoTowers, table: SpotTable) -> Alignment:
+    return module.align(table.batches(_BATCH, needs=needs_of(module)))
+
+
 def _gallery_recall(module: nn.Module, table: SpotTable) -> float:
     """Return the mean recall at 5 of both directions among 64 spots of a section, or all of it."""
     assert isinstance(module, TwoTowers)
-    views = module.align(_batches(module, table))
-    counts = np.bincount(views.section_S)
-    size: GallerySize = _GALLERY if counts.max() >= _GALLERY else "section"
+    views = _alignment(module, table)
+    size: GallerySize = _GALLERY if np.bincount(views.section_S).max() >= _GALLERY else "section"
     found = recall_table(
         views.image_SD,
         views.gene_SD,
@@ -231,6 +235,17 @@ def _gallery_recall(module: nn.Module, table: SpotTable) -> float:
     return float(found.loc[found["scope"] == "within", "recall"].mean())
 
 
+def _start(module: nn.Module, train: SpotTable) -> None:
+    """Give a system what it takes from the training spots before the first step."""
+    if isinstance(module, Nsl):
+        module.fit_labels(torch.from_numpy(train.y_NG))
+        module.fit_control(train.batches(_BATCH, needs=module.requires))
+    if isinstance(module, StNet):
+        module.start_at(torch.from_numpy(np.nan_to_num(np.nanmean(train.y_NG, axis=0))))
+    if isinstance(module, Hescape):
+        module.prepare(train.batches(_BATCH))
+
+
 def _as_strangers(table: SpotTable) -> SpotTable:
     """Return spots under names that no bank knows.
 
@@ -238,26 +253,14 @@ def _as_strangers(table: SpotTable) -> SpotTable:
     the bank may answer for it.
     """
     num_sections, num_patients = len(table.sections), len(table.patients)
-    patches = table.patches
     return dataclasses.replace(
         table,
         sections=[*table.sections, *(f"{name} (validation)" for name in table.sections)],
         patients=[*table.patients, *(f"{name} (validation)" for name in table.patients)],
         section_N=table.section_N + num_sections,
         patient_N=table.patient_N + num_patients,
-        patches=patches and {key + num_sections: value for key, value in patches.items()},
+        patches={key + num_sections: part for key, part in table.patches.items()},
     )
-
-
-def _scaled(scale: FeatureScale | None, table: SpotTable) -> SpotTable:
-    return table if scale is None else scale.apply(table)
-
-
-def _batches(module: nn.Module, table: SpotTable) -> Iterator[SpotBatch]:
-    needs: frozenset[str] = module.requires  # type: ignore[assignment]
-    places = np.arange(len(table))
-    for first in range(0, len(table), _BATCH):
-        yield table.batch(places[first : first + _BATCH], needs=needs)
 
 
 def save_system(system: FittedSystem, folder: Path) -> None:
@@ -277,8 +280,17 @@ def save_system(system: FittedSystem, folder: Path) -> None:
     write_json(system.history, folder / "metrics.json")
 
 
-def load_system(settings: Mapping[str, Any], folder: Path) -> FittedSystem:
+def load_system(
+    settings: Mapping[str, Any], folder: Path, *, encoder: Encoder | None = None
+) -> FittedSystem:
     """Load what :func:`save_system` wrote.
+
+    Parameters
+    ----------
+    settings : mapping
+    folder : Path
+    encoder : Encoder, optional
+        Of the kind that was trained with the system; its weights are replaced.
 
     Raises
     ------
@@ -290,7 +302,7 @@ def load_system(settings: Mapping[str, Any], folder: Path) -> FittedSystem:
         if settings["name"] in CLOSED:
             return Ridge.from_state(system_config(settings), load_arrays(str(path)))
         info = bind(SystemInfo, read_json(folder / "info.json"), where=str(folder / "info.json"))
-        module = build_module(settings, info)
+        module = build_module(settings, info, encoder=encoder)
         module.load_state_dict(load_tensors(str(path)))
         scale = None
         if (folder / "features.safetensors").is_file():

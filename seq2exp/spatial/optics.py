@@ -14,10 +14,8 @@ from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, facts
 
-__all__ = ["STAINS", "OpticalPixels", "foreground", "optical_density", "transmitted"]
+__all__ = ["OpticalPixels", "foreground", "optical_density", "transmitted"]
 
-STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
-"""Absorption of red, green and blue by haematoxylin, eosin and a third stain (DAB)."""
 _DARKEST = 1 / 255
 
 

@@ -9,16 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from seq2exp.core.files import atomic_directory, safe_name
 from seq2exp.spatial.cohort import Section, SpatialCohort
-from seq2exp.spatial.data import spot_table
+from seq2exp.spatial.features import PatchFeatures
 from seq2exp.spatial.run import FittedFold, SpatialRun
 
 __all__ = ["predict_cohort"]
@@ -29,7 +27,7 @@ def predict_cohort(
     cohort: SpatialCohort,
     out: Path,
     *,
-    features: Mapping[str, NDArray[np.float32]],
+    features: PatchFeatures,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write one AnnData per section; the folder appears whole or not at all.
@@ -41,8 +39,7 @@ def predict_cohort(
         Any cohort whose patches show as much tissue as those of the training.
     out : Path
         Folder to write.
-    features : mapping of str to float32 array
-        Features of all spots by section.
+    features : PatchFeatures
     overwrite : bool
         Replace an existing folder.
 
@@ -66,12 +63,12 @@ def _write(
     cohort: SpatialCohort,
     section: Section,
     path: Path,
-    features: Mapping[str, NDArray[np.float32]],
+    features: PatchFeatures,
 ) -> None:
     import anndata
 
     spots = {section.name: np.arange(len(section))}
-    table = spot_table(cohort, spots, fitted.labels, training=False, features=features)
+    table = fitted.table(cohort, spots, features=features)
     panel = fitted.labels.panel
     var = pd.DataFrame({"gene_id": panel.gene_id}, index=pd.Index(panel.symbol))
     data = anndata.AnnData(
@@ -92,7 +89,7 @@ def _write(
         "system": str(run.config.system["name"]),
         "recipe": run.config.recipe,
         "panel": panel.rule,
-        "encoder": run.config.encoder,
+        "encoder": run.config.encoder.name,
         "trained_on": list(fitted.fold.fitting),
     }
     data.write_h5ad(path, compression="gzip")

@@ -13,6 +13,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, FormatError, InputError, Seq2ExpWarning, facts
 from seq2exp.core.files import atomic_directory, read_json, write_json
+from seq2exp.spatial.nearest import distance_weights, nearest_spots, weighted_moments
 
 __all__ = ["RetrievalBank", "RetrievalConfig", "Retrieved"]
 
@@ -212,13 +214,13 @@ class RetrievalBank:
         )
         left_B = len(self) - lost_B
         k = self._clipped(config.k, left_B, config.exclude)
-        unit_ND = F.normalize(self.keys_ND, dim=-1)
-        # So many queries at a time that neither cosines nor expression outgrow the memory.
-        widest = max(min(config.chunk, len(self)), k * self.expression_NG.shape[1])
+        # So many queries at a time that neither cosines nor keys outgrow the memory.
+        gathered = k * self.keys_ND.shape[1] if config.weights == "l1" else k
+        widest = max(min(config.chunk, len(self)), gathered)
         size = max(1, min(config.chunk, _MOST_NUMBERS // widest))
         parts = [
             self._answer(
-                query_BD[at : at + size], own_B[at : at + size], unit_ND, code_N, k, config
+                query_BD[at : at + size], own_B[at : at + size], self._unit_ND, code_N, k, config
             )
             for at in range(0, len(query_BD), size)
         ]
@@ -278,54 +280,44 @@ class RetrievalBank:
         k: int,
         config: RetrievalConfig,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        parts: list[tuple[Tensor, Tensor]] = []
-        for start in range(0, len(self), config.chunk):
-            part = slice(start, start + config.chunk)
-            cosine = F.normalize(query_BD, dim=-1) @ unit_ND[part].T
-            cosine = cosine.masked_fill(own_B[:, None] == code_N[part], -torch.inf)
-            found, place = cosine.topk(min(k, cosine.shape[1]))
-            parts.append((found, place + start))
-        cosine_BK, ids_BK = _best(parts, k)
+        cosine_BK, ids_BK = nearest_spots(
+            query_BD, unit_ND, k=k, chunk=config.chunk, own_B=own_B, code_N=code_N
+        )
         weights_BK = self._weights(query_BD, ids_BK, cosine_BK, config)
-        ids_BK = torch.where(torch.isfinite(cosine_BK), ids_BK, -1)
-        mean_BG, sd_BG = self._average(ids_BK.clamp(min=0), weights_BK)
-        return mean_BG, sd_BG, ids_BK, weights_BK, cosine_BK
-
-    def _average(self, ids_BK: Tensor, weights_BK: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted mean and deviation of the expression, over the spots that measured a gene."""
-        values_BKG = self.expression_NG[ids_BK]
-        weights_B1K = weights_BK[:, None]
-        if torch.isfinite(values_BKG).all():
-            mean_BG = (weights_B1K @ values_BKG)[:, 0]
-            square_BKG = values_BKG.sub_(mean_BG[:, None]).square_()
-            return mean_BG, (weights_B1K @ square_BKG)[:, 0].sqrt()
-        known_BKG = torch.isfinite(values_BKG)
-        share_BKG = weights_BK[..., None] * known_BKG
-        total_BG = share_BKG.sum(1)
-        share_BKG = share_BKG / total_BG.clamp(min=1e-30)[:, None]
-        values_BKG = torch.where(known_BKG, values_BKG, 0.0)
-        mean_BG = (share_BKG * values_BKG).sum(1)
-        sd_BG = (share_BKG * (values_BKG - mean_BG[:, None]).square()).sum(1).sqrt()
+        mean_BG, sd_BG, total_BG = weighted_moments(
+            self.expression_NG, ids_BK, weights_BK, complete=self._complete
+        )
         # Where none of the spots found has measured a gene, its mean over the bank answers.
-        return torch.where(total_BG > 0, mean_BG, self.expression_NG.nanmean(0)), sd_BG
+        if not self._complete:
+            mean_BG = torch.where(total_BG > 0, mean_BG, self.expression_NG.nanmean(0))
+        ids_BK = torch.where(torch.isfinite(cosine_BK), ids_BK, -1)
+        return mean_BG, sd_BG, ids_BK, weights_BK, cosine_BK
 
     def _weights(
         self, query_BD: Tensor, ids_BK: Tensor, cosine_BK: Tensor, config: RetrievalConfig
     ) -> Tensor:
-        found_BK = torch.isfinite(cosine_BK)
         if config.weights == "softmax":
             return (cosine_BK / config.temperature).softmax(-1)
         if config.weights == "uniform":
-            raw_BK = found_BK.to(cosine_BK.dtype)
-        else:
-            query, keys = query_BD[:, None], self.keys_ND[ids_BK]
-            if config.unit:
-                query, keys = F.normalize(query, dim=-1), F.normalize(keys, dim=-1)
-            order = 1 if config.weights == "l1" else 2
-            distance_BK = (query - keys).norm(p=order, dim=-1)
-            raw_BK = distance_BK.clamp(min=config.epsilon).pow(-2) * found_BK
-        weights_BK: Tensor = raw_BK / raw_BK.sum(-1, keepdim=True)
-        return weights_BK
+            found_BK = torch.isfinite(cosine_BK).to(cosine_BK.dtype)
+            return found_BK / found_BK.sum(-1, keepdim=True)
+        return distance_weights(
+            query_BD,
+            self.keys_ND,
+            ids_BK,
+            cosine_BK,
+            order=1 if config.weights == "l1" else 2,
+            unit=config.unit,
+            epsilon=config.epsilon,
+        )
+
+    @cached_property
+    def _unit_ND(self) -> Tensor:
+        return F.normalize(self.keys_ND, dim=-1)
+
+    @cached_property
+    def _complete(self) -> bool:
+        return bool(torch.isfinite(self.expression_NG).all())
 
     # Other references -----------------------------------------------------------------------------
 
@@ -440,15 +432,6 @@ class RetrievalBank:
                 )
             )
         return cls(**tensors, **words, recipe=recipe, towers=towers)
-
-
-def _best(parts: list[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
-    """Join the best of the chunks, in the order of (-cosine, row)."""
-    cosine, ids = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
-    by_row = ids.argsort(dim=1)
-    cosine, ids = cosine.gather(1, by_row), ids.gather(1, by_row)
-    order = cosine.neg().argsort(stable=True, dim=1)[:, :k]
-    return cosine.gather(1, order), ids.gather(1, order)
 
 
 def _joined(

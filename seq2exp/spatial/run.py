@@ -13,14 +13,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import seq2exp
 from seq2exp.core.config import bind, dump_yaml, load_config, to_dict
@@ -30,11 +29,19 @@ from seq2exp.core.measure import Cost, measured
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
-from seq2exp.spatial.data import FoldLabels, fit_labels, spot_table
+from seq2exp.spatial.data import FoldLabels, SpotTable, fit_labels, spot_table
 from seq2exp.spatial.evaluation import FoldResult, judge_fold
-from seq2exp.spatial.fitting import FittedSystem, fit_system, load_system, save_system
-from seq2exp.spatial.folds import Fold, inner_validation, make_folds
+from seq2exp.spatial.features import PatchFeatures, configured_encoder
+from seq2exp.spatial.fitting import (
+    FittedSystem,
+    fit_system,
+    load_system,
+    save_system,
+    system_needs,
+)
+from seq2exp.spatial.folds import Fold, Spots, inner_validation, make_folds
 from seq2exp.spatial.format import manifest_path
+from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
 from seq2exp.spatial.systems.registry import system_config
@@ -42,7 +49,6 @@ from seq2exp.spatial.systems.registry import system_config
 __all__ = ["FittedFold", "SpatialRun", "evaluate_run", "open_spatial_run", "train_run"]
 
 logger = logging.getLogger(__name__)
-Features = Mapping[str, NDArray[np.float32]] | None
 _FINAL = "final"
 
 
@@ -53,6 +59,36 @@ class FittedFold:
     fold: Fold
     labels: FoldLabels
     system: FittedSystem
+    picture_px: int = 0
+
+    def table(
+        self,
+        cohort: SpatialCohort,
+        spots: Spots,
+        *,
+        features: PatchFeatures | None,
+        training: bool = False,
+    ) -> SpotTable:
+        """Return spots as the system reads them.
+
+        Parameters
+        ----------
+        cohort : SpatialCohort
+        spots : mapping of str to int64 array
+            Rows by section.
+        features : PatchFeatures or None
+        training : bool
+            Labels as the recipe makes them for training, or for evaluation.
+        """
+        return spot_table(
+            cohort,
+            spots,
+            self.labels,
+            training=training,
+            features=features,
+            needs=self.system.needs,
+            px=self.picture_px,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +130,7 @@ def train_run(
     data: Path,
     out: Path,
     *,
-    features: Features,
+    features: PatchFeatures | None,
     progress: bool = True,
 ) -> SpatialRun:
     """Fit every fold and the final system; folds that stand are kept.
@@ -106,8 +142,7 @@ def train_run(
         Cohort folder.
     out : Path
         Run folder; a folder of another configuration or cohort is refused.
-    features : mapping of str to float32 array, or None
-        Features of all spots by section.
+    features : PatchFeatures or None
     progress : bool
 
     Raises
@@ -134,7 +169,7 @@ def train_run(
             fitted, cost = _fit(config, cohort, fold, features, checkpoint)
             with atomic_directory(place) as partial:
                 _save_fold(fitted, partial)
-                write_json(asdict(cost), partial / "cost.json")
+                write_json(dataclasses.asdict(cost), partial / "cost.json")
             checkpoint.unlink(missing_ok=True)
         manifest["state"] = "finished"
         write_json(manifest, out / "manifest.json")
@@ -142,27 +177,61 @@ def train_run(
 
 
 def _fit(
-    config: SpatialConfig, cohort: SpatialCohort, fold: Fold, features: Features, checkpoint: Path
+    config: SpatialConfig,
+    cohort: SpatialCohort,
+    fold: Fold,
+    features: PatchFeatures | None,
+    checkpoint: Path,
 ) -> tuple[FittedFold, Cost]:
     labels = fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe)
+    info = _info(cohort, features, num_genes=len(labels.panel))
+    encoder = _trained_encoder(config)
+    needs = system_needs(config.system, info, encoder=encoder)
     train, valid = (
-        spot_table(cohort, spots, labels, training=True, features=features)
+        spot_table(
+            cohort,
+            spots,
+            labels,
+            training=True,
+            features=features,
+            needs=needs,
+            px=config.picture_px,
+        )
         for spots in (fold.train, fold.valid)
     )
-    grids = [section.grid_N2.max(axis=0) + 1 for section in cohort.sections()]
-    rows, cols = np.max(grids, axis=0)
-    info = SystemInfo(
-        num_genes=len(labels.panel),
-        feat_dim=0 if train.feat_ND is None else int(train.feat_ND.shape[1]),
+    with measured() as cost:
+        system = fit_system(
+            config.system,
+            train,
+            valid,
+            config.fit,
+            info=info,
+            encoder=encoder,
+            checkpoint=checkpoint,
+        )
+    return FittedFold(fold, labels, system, config.picture_px), cost
+
+
+def _info(cohort: SpatialCohort, features: PatchFeatures | None, *, num_genes: int) -> SystemInfo:
+    rows, cols = np.max([part.grid_N2.max(axis=0) + 1 for part in cohort.sections()], axis=0)
+    return SystemInfo(
+        num_genes=num_genes,
+        feat_dim=0 if features is None else features.dim,
+        token_dim=0 if features is None else features.token_dim,
         patch_px=cohort.manifest.patch.px,
         grid_rows=int(rows),
         grid_cols=int(cols),
     )
-    with measured() as cost:
-        system = fit_system(
-            config.system, train, valid, config.fit, info=info, checkpoint=checkpoint
-        )
-    return FittedFold(fold, labels, system), cost
+
+
+def _trained_encoder(config: SpatialConfig, *, loaded: bool = False) -> Encoder | None:
+    """Return the encoder that is trained with the system; its file of weights starts it."""
+    if config.trained_encoder is None:
+        return None
+    start = config.trained_encoder
+    if loaded:
+        start = dataclasses.replace(start, weights="")
+    return configured_encoder(start, freeze=False)
 
 
 def _start(
@@ -239,7 +308,12 @@ def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
         *scale,
     )
     labels = FoldLabels(GenePanel.from_dict(kept["panel"]), recipe)
-    return FittedFold(fold, labels, load_system(config.system, folder))
+    return FittedFold(
+        fold,
+        labels,
+        load_system(config.system, folder, encoder=_trained_encoder(config, loaded=True)),
+        config.picture_px,
+    )
 
 
 def open_spatial_run(folder: Path) -> SpatialRun:
@@ -274,15 +348,14 @@ def open_spatial_run(folder: Path) -> SpatialRun:
 
 
 def evaluate_run(
-    run: SpatialRun, *, features: Features, data: Path | None = None
+    run: SpatialRun, *, features: PatchFeatures | None, data: Path | None = None
 ) -> list[FoldResult]:
     """Judge every fold of a run on its held-out spots.
 
     Parameters
     ----------
     run : SpatialRun
-    features : mapping of str to float32 array
-        Features of all spots by section.
+    features : PatchFeatures or None
     data : Path, optional
         The cohort, where it is not at the recorded place.
 
@@ -305,7 +378,7 @@ def evaluate_run(
     for name in run.fold_names:
         fitted = run.fold(name)
         tables = [
-            spot_table(cohort, spots, fitted.labels, training=training, features=features)
+            fitted.table(cohort, spots, features=features, training=training)
             for spots, training in ((fitted.fold.fitting, True), (fitted.fold.test, False))
         ]
         results.append(
@@ -316,7 +389,7 @@ def evaluate_run(
                 genes=fitted.labels.panel.gene_id,
                 name=name,
                 leaky=fitted.fold.leaky,
-                controls=fitted.system.controls(tables[0]),
+                controls=fitted.system.controls,
             )
         )
     return results

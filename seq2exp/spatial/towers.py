@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, InputError, facts
-from seq2exp.spatial.batch import SpotBatch, require_fields
+from seq2exp.spatial.batch import SpotBatch, SystemInfo, require_fields
 from seq2exp.spatial.contrastive_losses import ChanceWatch, LogitScale
 from seq2exp.spatial.genes import GeneInputs
-from seq2exp.spatial.image_tower import ImageTower
+from seq2exp.spatial.image_tower import ImageTower, PatchEncoder
 from seq2exp.spatial.retrieval import RetrievalBank, RetrievalConfig, Retrieved
+from seq2exp.spatial.samplers import Negatives
 
-__all__ = ["Alignment", "TwoTowers", "evaluating", "join_spots", "spot_order"]
+__all__ = ["Alignment", "TwoTowers", "evaluating", "join_spots", "shared_parts", "spot_order"]
 
 _PER_SPOT = ("section", "patient", "spot", "grid", "xy_um", "total", "y", "gene_mask")
 
@@ -112,6 +113,38 @@ def join_spots(batches: Sequence[SpotBatch]) -> SpotBatch:
     return SpotBatch(**columns)
 
 
+def shared_parts(
+    config: Any,  # noqa: ANN401
+    info: SystemInfo,
+    *,
+    encoder: PatchEncoder | None,
+) -> dict[str, Any]:
+    """Return image tower, retrieval and temperature of BLEEP and mclSTExp, which share them.
+
+    Parameters
+    ----------
+    config : BleepConfig or MclSTExpConfig
+        With ``reference_compat`` features stay as they are, products have no temperature, and other
+        sections of the query's patient may answer.
+    info : SystemInfo
+    encoder : PatchEncoder, optional
+        Trained with the image tower.
+    """
+    compat, retrieval = config.reference_compat, config.retrieval
+    if compat:
+        retrieval = replace(retrieval, unit=False, exclude="section")
+    image = ImageTower(
+        info,
+        width=config.width,
+        dropout=config.dropout,
+        standardise=not compat,
+        neighbours=config.image_neighbours,
+        encoder=encoder,
+    )
+    temperature = None if compat else config.temperature
+    return {"image": image, "retrieval": retrieval, "temperature": temperature}
+
+
 class TwoTowers(nn.Module):
     """An image tower, a gene tower, a logit scale and a bank; systems add their loss.
 
@@ -124,6 +157,9 @@ class TwoTowers(nn.Module):
     temperature : float, optional
         Of the logits at the start, learned; without one the logits are plain products.
     """
+
+    batches: Negatives = "any"
+    """Where the negatives of a batch come from."""
 
     def __init__(
         self,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from seq2exp.core.files import atomic_file
 from seq2exp.spatial.batch import SpotBatch, require_fields
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import SpotTable
+from seq2exp.spatial.images.augment import paired_dihedral
 from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.samplers import Negatives, SpotSampler
+from seq2exp.spatial.systems.triplex import TriBranch
 
-__all__ = ["FitHistory", "fit_module", "predict_table"]
+__all__ = ["FitHistory", "fit_module", "needs_of", "parameter_groups", "predict_table"]
 
 logger = logging.getLogger(__name__)
 _PREDICT_BATCH = 256
@@ -82,7 +85,8 @@ def fit_module(
     InputError
         The loss is not a number.
     """
-    optimizer = torch.optim.AdamW(_groups(module, config.weight_decay), lr=config.lr)
+    groups = parameter_groups(module, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr)
     history = FitHistory([])
     best = _copy(module)
     first = 0
@@ -136,8 +140,11 @@ def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in module.state_dict().items()}
 
 
-def _groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices only: biases, norms and temperatures have a meaning at their size."""
+def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Return parameter groups for an optimiser; only matrices decay.
+
+    Biases, norms and the scale of logits have a meaning at their size.
+    """
     trained = [value for value in module.parameters() if value.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
@@ -154,9 +161,9 @@ def _one_pass(
 ) -> dict[str, float]:
     module.train()
     torch.manual_seed(config.seed * 1_000_003 + epoch)
-    negatives: Negatives = getattr(getattr(module, "config", None), "negatives", "any")
+    drawn: Negatives = getattr(module, "batches", "any")
     sampler = SpotSampler(
-        table.section_N, batch_size=config.batch_size, negatives=negatives, seed=config.seed
+        table.section_N, batch_size=config.batch_size, negatives=drawn, seed=config.seed
     )
     sampler.set_epoch(epoch)
     num_steps = len(sampler)
@@ -165,7 +172,9 @@ def _one_pass(
         number = epoch * num_steps + step
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (number + 1) / max(1, config.warmup_steps))
-        batch = table.batch(np.asarray(places), needs=_needs(module))
+        batch = table.batch(np.asarray(places), needs=needs_of(module))
+        if config.augment == "dihedral" and batch.img is not None:
+            batch = _turned(batch, batch.img, (config.seed, epoch))
         loss = _loss(module, batch, number)
         optimizer.zero_grad(set_to_none=True)
         loss["total"].backward()  # type: ignore[no-untyped-call]
@@ -180,13 +189,24 @@ def _one_pass(
     return sums
 
 
-def _needs(module: nn.Module) -> frozenset[str]:
+def _turned(batch: SpotBatch, img_B3HW: Tensor, seed: tuple[int, int]) -> SpotBatch:
+    """Turn and mirror each patch in a way that follows from seed, pass and spot."""
+    spots = zip(batch.section.tolist(), batch.spot.tolist(), strict=True)
+    base = (seed[0] * 100_003 + seed[1]) * 4_099
+    img, maps = paired_dihedral(
+        img_B3HW, batch.maps, [(base + section) * 1_000_003 + row for section, row in spots]
+    )
+    return replace(batch, img=img, maps=maps or None)
+
+
+def needs_of(module: nn.Module) -> frozenset[str]:
+    """Return the fields of the batch that a system reads."""
     found: frozenset[str] = module.requires  # type: ignore[assignment]
     return found
 
 
 def _loss(module: nn.Module, batch: SpotBatch, step: int) -> dict[str, Tensor]:
-    require_fields(_needs(module), batch, system=type(module).__name__)
+    require_fields(needs_of(module), batch, system=type(module).__name__)
     loss: dict[str, Tensor] = module.loss(batch, step)  # type: ignore[operator]
     if not torch.isfinite(loss["total"]):
         raise InputError(
@@ -225,11 +245,13 @@ def predict_table(module: nn.Module, table: SpotTable) -> np.ndarray[Any, np.dty
     """
     was_training = module.training
     module.eval()
+    predict: Callable[[SpotBatch], Tensor] = module.predict  # type: ignore[assignment]
+    if isinstance(module, TriBranch):
+        # Sections are encoded once, not once per batch.
+        predict = partial(module.predict, encoded=module.encode_sections(table.whole_sections))
     parts = []
-    for first in range(0, len(table), _PREDICT_BATCH):
-        places = np.arange(first, min(first + _PREDICT_BATCH, len(table)))
-        batch = table.batch(places, needs=_needs(module))
-        require_fields(_needs(module), batch, system=type(module).__name__)
-        parts.append(module.predict(batch).double().cpu().numpy())  # type: ignore[operator]
+    for batch in table.batches(_PREDICT_BATCH, needs=needs_of(module)):
+        require_fields(needs_of(module), batch, system=type(module).__name__)
+        parts.append(predict(batch).double().cpu().numpy())
     module.train(was_training)
     return np.concatenate(parts)

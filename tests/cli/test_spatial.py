@@ -148,7 +148,7 @@ def test_the_suite_of_hescape_is_run_by_name(run, tmp_path, capsys):
          "did you mean 'ridge'"),
         (["spatial", "compare", "--data", "COHORT", "--out", "X", "--config-of", "mine=CONFIG"],
          "is not that of the comparison"),
-        (["spatial", "compare", "--data", "COHORT", "--out", "X", "--encoder", "resnet19"],
+        (["spatial", "compare", "--data", "COHORT", "--out", "X", "--encoder.name", "resnet19"],
          "did you mean 'resnet18'"),
         (["spatial", "compare", "--data", "COHORT", "--out", "X", "--suite", "hescape", "--systems",
           "ridge"], "found --systems or --config-of"),
@@ -161,7 +161,7 @@ def test_the_suite_of_hescape_is_run_by_name(run, tmp_path, capsys):
         (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
           "--panel.num_genes", "99"], "ask for fewer genes"),
         (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
-          "--encoder", "resnet19"], "did you mean 'resnet18'"),
+          "--encoder.name", "resnet19"], "did you mean 'resnet18'"),
         (["spatial", "predict", "RUN", "--data", "COHORT", "--out", "COHORT"], "existing output"),
     ],
 )  # fmt: skip

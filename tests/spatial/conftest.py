@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from seq2exp.spatial.colour import colour_stats
-from tests.spatial.fakes import small_cohort
+from tests.spatial.fakes import colour_features, small_cohort
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +12,4 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def features(cohort):
-    return {
-        section.name: np.stack([colour_stats(patch) for patch in section.patches])
-        for section in cohort.sections()
-    }
+    return colour_features(cohort)

@@ -13,6 +13,8 @@ from scipy import sparse
 from data_prep.histology.build import prepare_cohort
 from data_prep.histology.config import CohortConfig, PatchConfig, SectionConfig
 from seq2exp.spatial.cohort import SpatialCohort
+from seq2exp.spatial.config import EncoderConfig
+from seq2exp.spatial.features import PatchFeatures, cohort_features
 
 PITCH = 40
 GENES = 30
@@ -68,3 +70,8 @@ def small_cohort(folder: Path, sections: dict[str, str] | None = None) -> Spatia
     config = CohortConfig("small", configs, patch=PatchConfig(um=160.0, px=32))
     prepare_cohort(config, folder / "raw", folder / "cohort")
     return SpatialCohort(folder / "cohort")
+
+
+def colour_features(cohort: SpatialCohort) -> PatchFeatures:
+    """Return the colour statistics of the patches of a cohort."""
+    return cohort_features(cohort, EncoderConfig())

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from seq2exp.spatial.batch import SpotBatch, SystemInfo
-from seq2exp.spatial.contrastive_losses import weight_decay_groups
 from seq2exp.spatial.samplers import SpotSampler
+from seq2exp.spatial.trainer import parameter_groups
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def train(
     sampler = SpotSampler(
         pairs.section, batch_size=batch_size, negatives=system.config.negatives, seed=seed
     )
-    groups = weight_decay_groups(system, weight_decay=weight_decay)
+    groups = parameter_groups(system, weight_decay=weight_decay)
     optimiser = torch.optim.AdamW(groups, lr=lr)
     whole = pairs.batch()
     names = ("section", "patient", "spot", "grid", "xy_um", "total", "y", "gene_mask", "feat")

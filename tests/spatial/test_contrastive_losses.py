@@ -16,8 +16,8 @@ from seq2exp.spatial.contrastive_losses import (
     info_nce,
     siglip,
     soft_clip,
-    weight_decay_groups,
 )
+from seq2exp.spatial.trainer import parameter_groups
 
 
 @pytest.fixture
@@ -130,8 +130,8 @@ class Scaled(nn.Module):
 def test_the_scale_stays_in_its_bounds_and_does_not_decay():
     module = Scaled()
     assert module.scale().item() == pytest.approx(1 / 0.07, rel=1e-6)
-    groups = weight_decay_groups(module, weight_decay=0.3)
-    assert [len(group["params"]) for group in groups] == [2, 1]
+    groups = parameter_groups(module, weight_decay=0.3)
+    assert [len(group["params"]) for group in groups] == [1, 2]
     optimiser = torch.optim.AdamW(groups, lr=1e-2)
     before = module.scale.log_scale.item()
     (0 * sum(each.sum() for each in module.parameters())).backward()
@@ -144,10 +144,6 @@ def test_the_scale_stays_in_its_bounds_and_does_not_decay():
         assert module.scale.log_scale.item() == pytest.approx(bound)
     with pytest.raises(ConfigError, match="logit scale stays within 1 and 100"):
         LogitScale(temperature=0.001)
-
-
-def test_a_module_without_scale_has_one_group():
-    assert len(weight_decay_groups(nn.Linear(2, 2), weight_decay=0.1)) == 1
 
 
 def test_a_loss_at_chance_is_said_once(caplog):

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from seq2exp.core.errors import ConfigError, FormatError
-from seq2exp.spatial.colour import colour_stats
-from seq2exp.spatial.config import SpatialConfig, SpatialFitConfig
-from seq2exp.spatial.data import spot_table
+from seq2exp.spatial.config import EncoderConfig, SpatialConfig, SpatialFitConfig
 from seq2exp.spatial.evaluation import evaluation_rows
+from seq2exp.spatial.features import cohort_features
+from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recall import recall_table
 from seq2exp.spatial.run import evaluate_run, open_spatial_run, train_run
 from seq2exp.spatial.systems.registry import MODULES
-from tests.spatial.fakes import small_cohort
+from tests.spatial.fakes import colour_features, small_cohort
 
 RETRIEVAL = {"k": 8}
 SETTINGS = {
@@ -25,7 +25,17 @@ SETTINGS = {
     "mclstexp": {"width": 16, "retrieval": RETRIEVAL},
     "hescape": {"width": 16, "retrieval": RETRIEVAL},
     "nsl": {},
+    "triplex": {
+        "width": 32,
+        "depths": [1, 1, 1],
+        "heads": [2, 2, 2],
+        "mlp_ratios": [2.0, 2.0, 2.0],
+        "dropouts": [0.1, 0.1, 0.1],
+    },
 }
+FIT = {"triplex": {"max_epochs": 30, "lr": 2e-3, "augment": "dihedral"}}
+TRAINED = {"triplex": EncoderConfig("tinycnn")}
+"""Encoders that are trained with the system: colour statistics have no tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +46,17 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def features(cohort):
-    return {
-        section.name: np.stack([colour_stats(patch) for patch in section.patches])
-        for section in cohort.sections()
-    }
+    return colour_features(cohort)
 
 
-def trained(name, cohort, features, out, epochs=25):
+def trained(name, cohort, features, out, epochs=None):
+    fit = {"max_epochs": 25, "batch_size": 16, "lr": 5e-3, "patience": 0, **FIT.get(name, {})}
+    fit |= {} if epochs is None else {"max_epochs": epochs}
     config = SpatialConfig(
         system={"name": name, **SETTINGS[name]},
+        trained_encoder=TRAINED.get(name),
         panel=PanelConfig("heg", 16),
-        fit=SpatialFitConfig(max_epochs=epochs, batch_size=16, lr=5e-3, patience=0),
+        fit=SpatialFitConfig(**fit),
     )
     return train_run(config, cohort.root, out, features=features, progress=False)
 
@@ -77,7 +87,7 @@ def test_a_system_from_training_to_judgement(name, cohort, features, tmp_path):
 @pytest.mark.parametrize("name", sorted(SETTINGS))
 def test_predictions_do_not_depend_on_the_other_spots(name, cohort, features, tmp_path):
     fitted = trained(name, cohort, features, tmp_path / "run", epochs=2).fold("A")
-    test = spot_table(cohort, fitted.fold.test, fitted.labels, training=False, features=features)
+    test = fitted.table(cohort, fitted.fold.test, features=features)
     whole = fitted.system.predict(test)
     order = np.random.default_rng(0).permutation(len(test))
     np.testing.assert_allclose(fitted.system.predict(test.take(order)), whole[order], atol=2e-4)
@@ -89,10 +99,7 @@ def test_predictions_do_not_depend_on_the_other_spots(name, cohort, features, tm
 def test_a_patient_with_one_section_trains_alone(name, tmp_path):
     """The inner validation is a block of the only section; the bank holds the other blocks."""
     cohort = small_cohort(tmp_path, {"A1": "A", "B1": "B"})
-    found = {
-        section.name: np.stack([colour_stats(patch) for patch in section.patches])
-        for section in cohort.sections()
-    }
+    found = colour_features(cohort)
     run = trained(name, cohort, found, tmp_path / "run", epochs=2)
     results = evaluate_run(run, features=found)
     assert [result.name for result in results] == ["A", "B"]
@@ -117,7 +124,7 @@ def test_a_system_names_its_parameters_costs_and_controls(cohort, features, tmp_
 def test_towers_align_in_one_order_whatever_that_of_the_spots(cohort, features, tmp_path):
     fitted = trained("hescape", cohort, features, tmp_path / "run", epochs=1).fold("A")
     spots = fitted.fold.fitting
-    table = spot_table(cohort, spots, fitted.labels, training=True, features=features)
+    table = fitted.table(cohort, spots, training=True, features=features)
     views = fitted.system.align(table)
     turned = fitted.system.align(table.take(np.arange(len(table))[::-1]))
     np.testing.assert_allclose(views.image_SD, turned.image_SD, atol=1e-5)
@@ -138,7 +145,7 @@ def test_hescape_keeps_the_pass_with_the_best_recall_where_told_to(cohort, featu
     history = json.loads((run.place("A") / "metrics.json").read_text())
     scores = [row["valid_score"] for row in history]
     fitted = run.fold("A")
-    valid = spot_table(cohort, fitted.fold.valid, fitted.labels, training=True, features=features)
+    valid = fitted.table(cohort, fitted.fold.valid, training=True, features=features)
     views = fitted.system.align(valid)
     table = recall_table(
         views.image_SD, views.gene_SD, section_S=views.section_S, spot_S=views.spot_S,
@@ -152,6 +159,64 @@ def test_weights_of_another_system_are_refused(cohort, features, tmp_path):
     (run.folder / "folds" / "A" / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(FormatError, match="weights of system stnet"):
         run.fold("A")
+
+
+def test_the_control_of_neural_stain_learning_stands_beside_it(cohort, features, tmp_path):
+    """Four numbers per gene find the planted colour as well; they are saved with the system."""
+    fitted = trained("nsl", cohort, features, tmp_path / "run", epochs=2).fold("A")
+    (control,) = fitted.system.controls.values()
+    test = fitted.table(cohort, fitted.fold.test, features=features)
+    scores = columns_pearson(test.y_NG.astype(float), control(test))
+    assert np.nanmean(np.sort(scores)[-5:]) > 0.5
+
+
+def test_neural_stain_learning_from_kept_densities(cohort, tmp_path):
+    """Densities computed once give the weights and predictions of those made in every step."""
+    found = {}
+    for source, encoder in (("img", "colour_stats"), ("tokens", "pixel_densities")):
+        config = SpatialConfig(
+            system={"name": "nsl", "source": source},
+            encoder=EncoderConfig(encoder),
+            panel=PanelConfig("heg", 16),
+            fit=SpatialFitConfig(max_epochs=3, lr=1e-2),
+        )
+        features = cohort_features(cohort, config.encoder)
+        run = train_run(config, cohort.root, tmp_path / source, features=features, progress=False)
+        (result, *_) = evaluate_run(run, features=features)
+        found[source] = result.tables["model"]["pearson"]
+    np.testing.assert_allclose(found["img"], found["tokens"], atol=1e-5)
+
+
+def test_an_encoder_for_a_system_that_takes_none(cohort, features, tmp_path):
+    config = SpatialConfig(
+        system={"name": "nsl"},
+        trained_encoder=EncoderConfig("tinycnn"),
+        panel=PanelConfig("heg", 16),
+    )
+    with pytest.raises(ConfigError, match="leave trained_encoder out"):
+        train_run(config, cohort.root, tmp_path / "run", features=features, progress=False)
+
+
+def test_tokens_of_a_kept_encoder_serve_triplex(cohort, tmp_path):
+    config = SpatialConfig(
+        system={"name": "triplex", **SETTINGS["triplex"], "batches": "within_slide"},
+        encoder=EncoderConfig("tinycnn", px=16),
+        panel=PanelConfig("heg", 16),
+        fit=SpatialFitConfig(max_epochs=1, batch_size=16),
+    )
+    features = cohort_features(cohort, config.encoder)
+    run = train_run(config, cohort.root, tmp_path / "run", features=features, progress=False)
+    fitted = run.fold("A")
+    assert fitted.system.needs == {"tokens", "nbr", "nbr_mask", "sections"}
+    # 16 pixels a side leave 2 x 2 places.
+    assert features.tokens("A1").shape == (42, 4, 64)
+    assert [result.name for result in evaluate_run(run, features=features)] == ["A", "B", "C"]
+
+
+def test_colours_alone_do_not_serve_triplex(cohort, features, tmp_path):
+    config = SpatialConfig(system={"name": "triplex"}, panel=PanelConfig("heg", 16))
+    with pytest.raises(ConfigError, match="tokens"):
+        train_run(config, cohort.root, tmp_path / "run", features=features, progress=False)
 
 
 def test_what_a_system_needs_is_named(cohort, tmp_path):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from seq2exp.core.errors import ConfigError
+from seq2exp.core.stain import STAINS
 from seq2exp.spatial.colour import stain_concentrations
 from seq2exp.spatial.optics import (
-    STAINS,
     OpticalPixels,
     foreground,
     optical_density,

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from seq2exp.core.errors import ConfigError, InputError
-from seq2exp.spatial.config import SpatialConfig
+from seq2exp.spatial.config import EncoderConfig, SpatialConfig
 from seq2exp.spatial.data import fit_labels, shuffled_patches, spot_table
 from seq2exp.spatial.evaluation import evaluation_rows
+from seq2exp.spatial.features import cohort_features
 from seq2exp.spatial.folds import FoldConfig, make_folds
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import RECIPES
@@ -173,6 +174,57 @@ def test_shuffling_keeps_sections_and_labels(cohort, features):
         assert not np.array_equal(fitting.feat_ND[places], moved.feat_ND[places])
 
 
+def test_the_whole_section_follows_the_exchanged_patches(cohort, features):
+    """A system that reads whole sections must not see the true patch of a shuffled spot."""
+    fold = make_folds(cohort, FoldConfig())[0]
+    labels = fit_labels(cohort, fold, panel=PanelConfig("heg", 9), recipe=RECIPES["default"])
+    needs = frozenset({"feat", "nbr", "nbr_mask", "sections"})
+    test = spot_table(
+        cohort, fold.test, labels, training=False, features=features, needs=needs
+    ).take(np.arange(5, 60))
+    moved = shuffled_patches(test, seed=3)
+    places = np.arange(len(test))
+    batch, plain = (table.batch(places, needs=needs) for table in (moved, test))
+    for spot in range(len(test)):
+        feat, grid = batch.sections[int(batch.section[spot])]
+        row = int(batch.spot[spot])
+        np.testing.assert_array_equal(feat[row], batch.feat[spot])
+        np.testing.assert_array_equal(grid[row], batch.grid[spot])
+        middle = batch.nbr[spot, 12]
+        np.testing.assert_allclose(middle, batch.feat[spot], rtol=1e-4, atol=1e-3)
+    assert not np.array_equal(batch.feat, plain.feat)
+    # Spots that are not in the table keep theirs.
+    first = int(plain.section[0])
+    np.testing.assert_array_equal(batch.sections[first][0][:5], plain.sections[first][0][:5])
+
+
+def test_features_of_another_program(cohort, features, tmp_path):
+    """A file per section, named by a pattern, in place of an encoder."""
+    for section in cohort.sections():
+        np.save(tmp_path / f"{section.name}.npy", features.feat(section.name)[::-1, :7])
+        names = "\n".join(section.obs.index[::-1])
+        (tmp_path / f"{section.name}.txt").write_text(names)
+    config = EncoderConfig(embeddings=str(tmp_path / "{section}.npy"))
+    given = cohort_features(cohort, config)
+    assert given.dim == 7
+    np.testing.assert_array_equal(given.feat("B1"), features.feat("B1")[:, :7])
+    with pytest.raises(ConfigError, match="tiles around"):
+        given.nbr("B1")
+    with pytest.raises(ConfigError, match="a path that holds"):
+        EncoderConfig(embeddings="features.npy")
+
+
+def test_centred_features_do_not_know_their_section(cohort, features):
+    centred = cohort_features(cohort, EncoderConfig(center="section"))
+    for name in cohort.names:
+        plain = features.feat(name)
+        np.testing.assert_allclose(centred.feat(name), plain - plain.mean(axis=0), atol=1e-4)
+        tiles, mask = centred.nbr(name)
+        # The middle tile is the patch of the spot; tiles that are not there stay 0.
+        np.testing.assert_allclose(tiles[:, 12], centred.feat(name), atol=1e-3)
+        assert not tiles[~mask].any()
+
+
 def test_another_cohort_is_refused(run, features, tmp_path):
     from tests.spatial.fakes import small_cohort
 
@@ -186,6 +238,9 @@ def test_another_cohort_is_refused(run, features, tmp_path):
 def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="recipe"):
         SpatialConfig(recipe="custom")
+    for wrong in (EncoderConfig(), EncoderConfig("tinycnn", center="section")):
+        with pytest.raises(ConfigError, match="a network that sees the patches"):
+            SpatialConfig(trained_encoder=wrong)
     with pytest.raises(ConfigError, match="no name"):
         SpatialConfig(system={})
     with pytest.raises(ConfigError, match="strengths above 0"):

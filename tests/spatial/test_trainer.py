@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,7 +156,7 @@ def test_a_system_says_where_its_negatives_come_from(tables, negatives):
     mixed = []
 
     class Contrasting(Linear):
-        config = SimpleNamespace(negatives=negatives)
+        batches = negatives
 
         def loss(self, batch, step):
             mixed.append(len(batch.section.unique()) > 1)

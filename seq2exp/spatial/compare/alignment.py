@@ -21,7 +21,7 @@ from seq2exp.core.measure import measured
 from seq2exp.spatial.batch_effects import section_rows
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.compare.entries import Judged
-from seq2exp.spatial.data import SpotTable, spot_table
+from seq2exp.spatial.data import SpotTable
 from seq2exp.spatial.fitting import TrainedModule
 from seq2exp.spatial.probes import Groups, logistic_probe, ridge_transfer, spot_groups
 from seq2exp.spatial.recall import GallerySize, recall_table
@@ -91,7 +91,7 @@ def judge_alignment(
         if not isinstance(system, TrainedModule):
             continue
         fitting, test = (
-            _sorted(spot_table(cohort, spots, each.labels, training=training, features=features))
+            _sorted(each.table(cohort, spots, features=features, training=training))
             for spots, training in ((fold.fitting, True), (fold.test, False))
         )
         with measured() as cost:

@@ -11,7 +11,7 @@ from typing import Any
 from seq2exp.core.config import bind, load_config, load_yaml, merge, require_known, to_dict
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.core.files import safe_name
-from seq2exp.spatial.config import Protocol, SpatialConfig, SpatialFitConfig
+from seq2exp.spatial.config import EncoderConfig, Protocol, SpatialConfig, SpatialFitConfig
 from seq2exp.spatial.evaluation import DEPTH
 from seq2exp.spatial.systems.registry import CLOSED, SYSTEMS, system_config
 
@@ -20,21 +20,25 @@ __all__ = [
     "Contender",
     "SystemChoice",
     "contenders",
+    "encoder_label",
     "plain_protocol",
     "protocol_of",
     "seeded",
 ]
 
-OWN = ("system", "fit")
+OWN = ("system", "fit", "trained_encoder")
 """What a system decides itself; everything else of its configuration is the protocol."""
+_PIXELS = "pixel_densities"
 
 
 @dataclass(frozen=True)
 class CompareConfig(Protocol):
     """A protocol, and the systems that are compared under it."""
 
-    encoder: str = "colour_stats"
-    """What makes features of patches, for all systems."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """What makes features of patches, for all systems that read features. A system may still train
+    an encoder of its own on the same patches (``trained_encoder`` of its file), or read their
+    pixels (``encoder: {name: pixel_densities}``)."""
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Systems by name, each with ``config`` (a YAML file with its settings; by default
     ``configs/spatial/NAME.yaml``), ``system`` and ``fit`` (settings that replace those of the
@@ -155,7 +159,9 @@ def _resolved(
     system_config(system)
     fit = merge(to_dict(own.fit), choice.fit)
     fitted = bind(SpatialFitConfig, fit, where=f"systems.{name}.fit")
-    return SpatialConfig(**protocol, system=system, fit=fitted)
+    if own.encoder.name == _PIXELS:
+        protocol["encoder"] = own.encoder
+    return SpatialConfig(**protocol, system=system, fit=fitted, trained_encoder=own.trained_encoder)
 
 
 def protocol_of(config: Protocol) -> dict[str, Any]:
@@ -176,6 +182,8 @@ def _require_protocol(
 ) -> None:
     """Refuse a file that asks for other labels, genes, folds or features than the comparison."""
     other = [key for key in protocol if key in stated and getattr(own, key) != protocol[key]]
+    if own.encoder.name == _PIXELS:
+        other = [key for key in other if key != "encoder"]
     if other:
         raise ConfigError(
             facts(
@@ -186,6 +194,16 @@ def _require_protocol(
                 count=len(other),
             )
         )
+
+
+def encoder_label(encoder: EncoderConfig) -> str:
+    """Return a short name of an encoder, its weights and sizes, or of embeddings."""
+    given = Path(encoder.embeddings)
+    parts = [given.parent.name or given.stem] if encoder.embeddings else [encoder.name]
+    parts += [Path(encoder.weights).stem] if encoder.weights else []
+    parts += [f"{encoder.px}px"] if encoder.px else []
+    parts += ["centred"] if encoder.center == "section" else []
+    return "-".join(parts)
 
 
 def seeded(contender: Contender, seed: int) -> SpatialConfig:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.core.files import safe_name
-from seq2exp.spatial.compare.config import protocol_of
-from seq2exp.spatial.config import Protocol, SpatialConfig, SpatialFitConfig
+from seq2exp.spatial.compare.config import encoder_label, protocol_of
+from seq2exp.spatial.config import EncoderConfig, Protocol, SpatialConfig, SpatialFitConfig
 from seq2exp.spatial.recall import GallerySize
 from seq2exp.spatial.samplers import Negatives
 from seq2exp.spatial.systems.registry import system_config
@@ -25,7 +25,7 @@ Objective = Literal["clip", "siglip"]
 class HescapeSuiteConfig(Protocol):
     """Every image encoder with every gene encoder, loss and choice of negatives."""
 
-    encoders: tuple[str, ...] = ("colour_stats",)
+    encoders: list[EncoderConfig] = field(default_factory=lambda: [EncoderConfig()])
     """Image encoders; their features are frozen, the towers' heads are trained."""
     genes: tuple[GeneEncoder, ...] = ("mlp", "linear", "pca")
     """Gene encoders: mlp (that of the published benchmark), linear, pca (of the training labels,
@@ -36,7 +36,7 @@ class HescapeSuiteConfig(Protocol):
     """Where the other spots of a batch come from: any section, or that of the spot."""
     system: dict[str, Any] = field(default_factory=lambda: {"width": 64})
     """Further settings of the towers (system hescape), the same for all."""
-    fit: SpatialFitConfig = field(default_factory=lambda: SpatialFitConfig(max_epochs=60))
+    fit: SpatialFitConfig = field(default_factory=SpatialFitConfig)
     """How they are trained; the pass with the best recall on the validation spots is kept."""
     sizes: tuple[GallerySize, ...] = (64, 1000, "section")
     """Spots of a gallery; section takes each section whole."""
@@ -65,6 +65,16 @@ class HescapeSuiteConfig(Protocol):
                     fix="add one",
                 )
             )
+        labels = [encoder_label(encoder) for encoder in self.encoders]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(
+                facts(
+                    "suite hescape",
+                    found=f"encoders {', '.join(labels)}",
+                    expected="encoders that differ in name, weights, px or center",
+                    fix="give files of weights other names",
+                )
+            )
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Arm:
     """One combination."""
 
     encoder: str
-    """Image encoder."""
+    """Name of the image encoder (:func:`encoder_label`)."""
     gene: str
     """Gene encoder."""
     objective: str
@@ -96,9 +106,10 @@ class Arm:
             **suite.system,
         }
         system_config(system)
+        (encoder,) = [each for each in suite.encoders if encoder_label(each) == self.encoder]
         return SpatialConfig(
             **protocol_of(suite),
-            encoder=self.encoder,
+            encoder=encoder,
             system=system,
             fit=dataclasses.replace(suite.fit, seed=suite.fit.seed + seed),
         )
@@ -106,5 +117,6 @@ class Arm:
 
 def arms(suite: HescapeSuiteConfig) -> list[Arm]:
     """Return all combinations."""
-    parts = (suite.encoders, suite.genes, suite.objectives, suite.negatives)
+    encoders = [encoder_label(encoder) for encoder in suite.encoders]
+    parts = (encoders, suite.genes, suite.objectives, suite.negatives)
     return [Arm(*each) for each in itertools.product(*parts)]

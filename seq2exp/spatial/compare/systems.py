@@ -21,7 +21,13 @@ import pandas as pd
 
 from seq2exp.core.files import file_lock
 from seq2exp.spatial.cohort import SpatialCohort
-from seq2exp.spatial.compare.config import CompareConfig, Contender, plain_protocol, seeded
+from seq2exp.spatial.compare.config import (
+    CompareConfig,
+    Contender,
+    encoder_label,
+    plain_protocol,
+    seeded,
+)
 from seq2exp.spatial.compare.costs import SystemCost, cohort_facts, system_costs
 from seq2exp.spatial.compare.entries import Entry, Judged, Outcome, claim_folder, run_entries
 from seq2exp.spatial.compare.rows import comparison_rows, failed_rows
@@ -91,9 +97,10 @@ def compare_systems(
     cohort = SpatialCohort(data)
     folds = make_folds(cohort, config.folds)
     leaky = any(fold.leaky for fold in folds)
-    notes: list[str] = []
+    notes = _other_inputs(config, systems)
     if leaky:
-        systems, notes = _opened_banks(systems)
+        systems, more = _opened_banks(systems)
+        notes += more
     entries = [
         Entry(each.name, seed, seeded(each, seed))
         for each in systems
@@ -120,6 +127,18 @@ def compare_systems(
     rows += failed_rows(names, outcomes, split=split)
     costs = system_costs(names, outcomes)
     return Comparison(config, rows, costs, failed, cohort_facts(cohort, folds), notes)
+
+
+def _other_inputs(config: CompareConfig, systems: Sequence[Contender]) -> list[str]:
+    """Say which systems see the patches in another way than through the common features."""
+    found = []
+    for each in systems:
+        trained = each.config.trained_encoder
+        if trained is not None:
+            found.append(f"{each.name} trains {encoder_label(trained)} on the patches")
+        elif each.config.encoder != config.encoder:
+            found.append(f"{each.name} reads {encoder_label(each.config.encoder)}")
+    return ["of the same patches " + ", ".join(found)] if found else []
 
 
 def _opened_banks(systems: Sequence[Contender]) -> tuple[list[Contender], list[str]]:

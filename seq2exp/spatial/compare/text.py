@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from seq2exp.spatial.compare.config import encoder_label
 from seq2exp.spatial.compare.costs import SystemCost
 from seq2exp.spatial.compare.rows import SEED_SD
 from seq2exp.spatial.compare.systems import Comparison
@@ -30,9 +31,10 @@ def comparison_text(found: Comparison) -> str:
     cells = {(row["name"], row["metric"]): row for row in found.rows}
     names = [cost.name for cost in found.costs]
     leaky = " (leaky)" if cohort["leaky"] else ""
+    encoder = encoder_label(config.encoder)
     protocol = (
         f"Folds by {config.folds.kind}{leaky}; labels `{config.recipe}`; {_panel(found)}; features "
-        f"`{config.encoder}`. Correlations across the spots of a section, means over genes, "
+        f"`{encoder}`. Correlations across the spots of a section, means over genes, "
         "sections, patients; in brackets 95 % intervals, resampled over "
         f"{_units(cohort['num_patients'])} and genes. Differences are paired by section and gene."
     )

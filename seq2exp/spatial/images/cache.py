@@ -34,6 +34,7 @@ from seq2exp.core.config import require_known
 from seq2exp.core.errors import ConfigError, FormatError, Seq2ExpWarning, facts
 from seq2exp.core.files import atomic_file, require_space, safe_name
 from seq2exp.spatial.cohort import Section, SpatialCohort
+from seq2exp.spatial.config import UNTRAINABLE
 from seq2exp.spatial.images.compute import encode_patches
 from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.images.tiles import NUM_TILES, open_section_image, tile_centres, tiles_of
@@ -46,7 +47,7 @@ Part = Literal["feat", "tokens", "nbr"]
 Arrays = dict[str, NDArray[Any]]
 _LAYOUT = 1
 # Encoders that are used without a file of weights.
-_NO_FILE = ("colour_stats", "tinycnn")
+_NO_FILE = (*UNTRAINABLE, "tinycnn")
 _LARGEST_HALF = 65504.0
 
 
@@ -84,6 +85,8 @@ class FeatureCache:
     config : FeatureConfig, optional
     device : str or torch.device
         Where the encoder computes.
+    progress : bool
+        Report what is computed when it is first asked for.
     """
 
     def __init__(
@@ -94,8 +97,10 @@ class FeatureCache:
         root: Path | None = None,
         config: FeatureConfig | None = None,
         device: torch.device | str = "cpu",
+        progress: bool = False,
     ) -> None:
         self.cohort, self.encoder, self.device = cohort, encoder, torch.device(device)
+        self.progress = progress
         self.config = config or FeatureConfig()
         folder = f"{safe_name(encoder.name)}-{encoder.weight_hash[:12]}"
         self.folder = (Path(root) if root is not None else cohort.root / "features") / folder
@@ -104,27 +109,30 @@ class FeatureCache:
         """Return the features of the patches of a section, shape (num_spots, dim)."""
         return _single(self._whole(section, "feat")["feat"])
 
-    def tokens(self, section: str) -> NDArray[np.float32]:
+    def tokens(self, section: str) -> NDArray[np.floating]:
         """Return the features of all places, shape (num_spots, places, token_dim).
+
+        Memory-mapped, and of the type on disk.
 
         Raises
         ------
         ConfigError
             The encoder has none.
         """
-        return _single(self._whole(section, "tokens")["tokens"])
+        self._whole(section, "tokens")
+        return _mapped(self.path(section, "tokens"), "tokens")
 
-    def nbr(self, section: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def nbr(self, section: str) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
         """Return the features of the tiles around every spot, and which tiles are there.
 
         Returns
         -------
-        nbr_NKD : float32 array, shape (num_spots, 25, dim)
-            Zero where there is no tile.
+        nbr_NKD : float array, shape (num_spots, 25, dim)
+            Zero where there is no tile; memory-mapped, and of the type on disk.
         mask_NK : bool array, shape (num_spots, 25)
         """
-        arrays = self._whole(section, "nbr")
-        return _single(arrays["nbr"]), arrays["mask"].astype(bool)
+        mask_NK = self._whole(section, "nbr")["mask"].astype(bool)
+        return _mapped(self.path(section, "nbr"), "nbr"), mask_NK
 
     def build(
         self,
@@ -188,6 +196,7 @@ class FeatureCache:
             "weights": self.encoder.weight_hash,
             "mean": self.encoder.mean,
             "std": self.encoder.std,
+            "encoder_px": self.encoder.px,
             "px": patch.px,
             "um": patch.um,
             "stain": patch.stain,
@@ -200,7 +209,7 @@ class FeatureCache:
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def _whole(self, name: str, part: Part) -> Arrays:
-        self.build([part], sections=[name])
+        self.build([part], sections=[name], progress=self.progress)
         found = self._read(self.cohort.section(name), part)
         if found is None:
             raise FormatError(
@@ -315,6 +324,16 @@ class FeatureCache:
             Seq2ExpWarning,
             stacklevel=3,
         )
+
+
+def _mapped(path: Path, name: str) -> NDArray[np.floating]:
+    """Return an array of a safetensors file that was checked, without reading it."""
+    with path.open("rb") as handle:
+        size = int.from_bytes(handle.read(8), "little")
+        entry = json.loads(handle.read(size))[name]
+    dtype = {"F32": np.float32, "F16": np.float16}[entry["dtype"]]
+    first = 8 + size + entry["data_offsets"][0]
+    return np.memmap(path, dtype, "r", offset=first, shape=tuple(entry["shape"]))
 
 
 def _single(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -14,18 +14,40 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.progress import track
 from seq2exp.spatial.images.encoder import Encoder
 
-__all__ = ["encode_patches", "patches_to_tensor"]
+__all__ = ["encode_patches", "patches_to_tensor", "resized"]
+
+_RESIZED_AT_ONCE = 64
 
 
 def patches_to_tensor(patches_BHW3: NDArray[np.uint8]) -> Tensor:
     """Return patches as encoders take them: float32, shape (batch, 3, height, width), 0 to 1."""
     # A copy: patches may be a memory map that must not be written to.
     return torch.from_numpy(np.array(patches_BHW3)).permute(0, 3, 1, 2).float() / 255
+
+
+def resized(patches_NHW3: NDArray[np.uint8], px: int) -> NDArray[np.uint8]:
+    """Return patches of another side, averaged over what a new pixel covers.
+
+    Parameters
+    ----------
+    patches_NHW3 : uint8 array, shape (num_patches, side, side, 3)
+    px : int
+        The new side; 0 and the side itself return the patches as they are.
+    """
+    if px in (0, patches_NHW3.shape[1]):
+        return patches_NHW3
+    out = np.empty((len(patches_NHW3), px, px, 3), np.uint8)
+    for first in range(0, len(out), _RESIZED_AT_ONCE):
+        part = patches_to_tensor(patches_NHW3[first : first + _RESIZED_AT_ONCE])
+        small = F.interpolate(part, (px, px), mode="bilinear", antialias=True)
+        out[first : first + _RESIZED_AT_ONCE] = (small * 255).round().permute(0, 2, 3, 1).numpy()
+    return out
 
 
 def encode_patches(

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError, facts
 
@@ -33,6 +34,8 @@ class Encoder(nn.Module, ABC):
         Features of a place; 0 for encoders without places.
     input_px : int
         Side of the patches it was made for. Others work where `step` allows them.
+    px : int
+        Side to which patches are brought first; 0 leaves them as they are.
     step : int
         Sides of patches are multiples of it.
     weight_hash : str
@@ -46,6 +49,7 @@ class Encoder(nn.Module, ABC):
     name: str = ""
     weight_hash: str = ""
     pretrained: bool = False
+    px: int = 0
     heads: tuple[str, ...] = ("fc.", "classifier.", "head.")
     """Starts of the names of weights that only classify."""
 
@@ -141,6 +145,8 @@ class Encoder(nn.Module, ABC):
 
     def both(self, x_B3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Return :meth:`tokens` and :meth:`pool` of one pass."""
+        if self.px and x_B3HW.shape[-2:] != (self.px, self.px):
+            x_B3HW = F.interpolate(x_B3HW, (self.px, self.px), mode="bilinear", antialias=True)
         self.check(x_B3HW.shape)
         return self.encode((x_B3HW - self._shift) / self._scale)
 

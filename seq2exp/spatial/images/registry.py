@@ -14,7 +14,7 @@ from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.images.densenet import DenseNet
 from seq2exp.spatial.images.encoder import Colour, Encoder
 from seq2exp.spatial.images.resnet import RESNETS, ResNet
-from seq2exp.spatial.images.small import ColourStats, TinyCNN
+from seq2exp.spatial.images.small import ColourStats, PixelDensities, TinyCNN
 from seq2exp.spatial.images.vit import VITS, VisionTransformer
 from seq2exp.spatial.images.weights import hash_weights, load_weights
 
@@ -22,6 +22,7 @@ __all__ = ["ENCODERS", "make_encoder"]
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "colour_stats": ColourStats,
+    "pixel_densities": PixelDensities,
     "tinycnn": TinyCNN,
     **{name: partial(ResNet, sizes) for name, sizes in RESNETS.items()},
     "densenet121": DenseNet,
@@ -30,8 +31,8 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
 """Encoders of this package by name; ``timm:<name>`` names those of timm."""
 
 _TIMM = "timm:"
-# Raised when the definition of the colour statistics changes, so that cached ones are not used.
-_COLOUR_STATS_VERSION = 1
+# Raised when the definition of features without weights changes, so that cached ones are not used.
+_DEFINITION = 1
 
 
 def make_encoder(
@@ -85,7 +86,7 @@ def make_encoder(
                     fix="leave the weights out",
                 )
             )
-        text = f"{name} version {_COLOUR_STATS_VERSION}"
+        text = f"{name} version {_DEFINITION}"
         encoder.weight_hash = hashlib.sha256(text.encode()).hexdigest()
     elif weights is not None:
         load_weights(encoder, Path(weights))

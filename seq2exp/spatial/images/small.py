@@ -1,4 +1,4 @@
-"""The two encoders that need no published weights: a tiny network, and colour statistics.
+"""Encoders without published weights: a tiny network, colour statistics, densities of pixels.
 
 Axes: B patches, H, W pixels, D features.
 """
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.colour import NUM_FEATURES, colour_stats
 from seq2exp.spatial.images.encoder import Encoder, flat_places
+from seq2exp.spatial.optics import OpticalPixels
 
-__all__ = ["ColourStats", "TinyCNN"]
+__all__ = ["ColourStats", "PixelDensities", "TinyCNN"]
 
 
 class TinyCNN(Encoder):
@@ -73,3 +74,21 @@ class ColourStats(Encoder):
             pooled[row] = colour_stats(patch)
         pooled_BD = torch.from_numpy(pooled).to(x_B3HW.device)
         return pooled_BD.new_zeros(len(pooled_BD), 0, 0), pooled_BD
+
+
+class PixelDensities(Encoder):
+    """Optical densities of 1,024 pixels of a patch: what neural stain learning reads.
+
+    Places are those of :class:`~seq2exp.spatial.optics.OpticalPixels`; features of a patch are the
+    mean densities of red, green and blue. There are no weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(dim=3, token_dim=3, input_px=224, min_px=8)
+        self.set_colour((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        self.pixels = OpticalPixels()
+
+    def encode(self, x_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the densities of pixels, and their mean."""
+        tokens_BTD = self.pixels.tokens(x_B3HW)
+        return tokens_BTD, tokens_BTD.mean(dim=1)

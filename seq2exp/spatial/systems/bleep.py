@@ -10,7 +10,7 @@ Axes: B spots of a batch, G genes, D width of the embeddings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -18,11 +18,11 @@ from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.batch import SpotBatch, SystemInfo
 from seq2exp.spatial.contrastive_losses import soft_clip
 from seq2exp.spatial.genes import GeneInputs
-from seq2exp.spatial.image_tower import ImageTower, PatchEncoder
+from seq2exp.spatial.image_tower import PatchEncoder
 from seq2exp.spatial.retrieval import RetrievalConfig
 from seq2exp.spatial.samplers import Negatives
 from seq2exp.spatial.standard import ProjectionHead, RunningStandard
-from seq2exp.spatial.towers import TwoTowers
+from seq2exp.spatial.towers import TwoTowers, shared_parts
 
 __all__ = ["Bleep", "BleepConfig"]
 
@@ -71,22 +71,11 @@ class Bleep(TwoTowers):
         *,
         encoder: PatchEncoder | None = None,
     ) -> None:
-        compat = config.reference_compat
-        image = ImageTower(
-            info,
-            width=config.width,
-            dropout=config.dropout,
-            standardise=not compat,
-            neighbours=config.image_neighbours,
-            encoder=encoder,
-        )
-        retrieval = config.retrieval
-        if compat:
-            retrieval = replace(retrieval, unit=False, exclude="section")
-        temperature = None if compat else config.temperature
-        super().__init__("bleep", image=image, retrieval=retrieval, temperature=temperature)
+        super().__init__("bleep", **shared_parts(config, info, encoder=encoder))
         self.config = config
-        self.standard = nn.Identity() if compat else RunningStandard(info.num_genes)
+        self.batches = config.negatives
+        plain = config.reference_compat
+        self.standard = nn.Identity() if plain else RunningStandard(info.num_genes)
         self.project = ProjectionHead(info.num_genes, config.width, dropout=config.dropout)
 
     def encode_genes(self, batch: SpotBatch) -> Tensor:

@@ -109,6 +109,7 @@ class Hescape(TwoTowers):
             "hescape", image=image, retrieval=config.retrieval, temperature=config.temperature
         )
         self.config = config
+        self.batches = config.negatives
         tokens = None
         if config.gene in ("priorpool", "tokens") and genes is not None:
             tokens = GeneTokenEncoder(

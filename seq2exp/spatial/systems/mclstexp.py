@@ -24,7 +24,7 @@ Axes: B spots of a batch, G genes, D width of the embeddings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -36,12 +36,12 @@ from seq2exp.spatial.batch import SpotBatch, SystemInfo
 from seq2exp.spatial.contrastive_losses import info_nce, soft_clip
 from seq2exp.spatial.gene_towers import TokenPool
 from seq2exp.spatial.genes import GeneInputs, GeneTokenEncoder, TokenMode
-from seq2exp.spatial.image_tower import ImageTower, PatchEncoder
+from seq2exp.spatial.image_tower import PatchEncoder
 from seq2exp.spatial.retrieval import RetrievalConfig
 from seq2exp.spatial.samplers import Negatives
 from seq2exp.spatial.spot_blocks import SpotBlock, grid_encoding, nearest_spots
 from seq2exp.spatial.standard import ProjectionHead, RunningStandard
-from seq2exp.spatial.towers import TwoTowers, evaluating, join_spots, spot_order
+from seq2exp.spatial.towers import TwoTowers, evaluating, join_spots, shared_parts, spot_order
 
 __all__ = ["MclSTExp", "MclSTExpConfig", "SpotTower"]
 
@@ -208,21 +208,9 @@ class MclSTExp(TwoTowers):
         genes: GeneInputs | None = None,
         encoder: PatchEncoder | None = None,
     ) -> None:
-        compat = config.reference_compat
-        image = ImageTower(
-            info,
-            width=config.width,
-            dropout=config.dropout,
-            standardise=not compat,
-            neighbours=config.image_neighbours,
-            encoder=encoder,
-        )
-        retrieval = config.retrieval
-        if compat:
-            retrieval = replace(retrieval, unit=False, exclude="section")
-        temperature = None if compat else config.temperature
-        super().__init__("mclstexp", image=image, retrieval=retrieval, temperature=temperature)
+        super().__init__("mclstexp", **shared_parts(config, info, encoder=encoder))
         self.config = config
+        self.batches = config.negatives
         self.spots: TokenPool | SpotTower
         if config.spot == "tokens":
             self.spots = TokenPool(self._tokens(genes, info.num_genes))

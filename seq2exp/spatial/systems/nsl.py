@@ -34,9 +34,10 @@ import torch
 from torch import Tensor, nn
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.core.stain import STAINS
 from seq2exp.spatial.batch import SpotBatch, SystemInfo, require_fields
 from seq2exp.spatial.losses import mse_per_gene, pearson
-from seq2exp.spatial.optics import STAINS, OpticalPixels, foreground
+from seq2exp.spatial.optics import OpticalPixels, foreground
 from seq2exp.spatial.systems.pixel_pool import Phi, pooled_moments
 
 __all__ = ["MeanDensityRidge", "Nsl", "NslConfig", "center_per_section"]
@@ -161,7 +162,7 @@ class Nsl(nn.Module):
 
     def __init__(self, config: NslConfig, info: SystemInfo) -> None:
         super().__init__()
-        self.config, self.info = config, info
+        self.config = config
         self.requires = frozenset({config.source})
         self.pixels = _Pixels(config, info)
         genes = info.num_genes
@@ -180,6 +181,7 @@ class Nsl(nn.Module):
         self.level = nn.Parameter(torch.zeros(genes)) if biased else None
         self.register_buffer("label_mean", torch.zeros(genes))
         self.register_buffer("label_sd", torch.ones(genes))
+        self.control = MeanDensityRidge(config, info)
 
     @property
     def parameters_per_gene(self) -> int:
@@ -202,6 +204,12 @@ class Nsl(nn.Module):
         self.label_mean.copy_(mean)
         # A constant gene has nothing to scale by.
         self.label_sd.copy_(torch.where(spread > _FLOOR, spread, 1.0).sqrt())
+
+    def fit_control(self, batches: Iterable[SpotBatch]) -> None:
+        """Fit the control on the training spots, given with their pixels."""
+        parts = [(self.control.mean_density(batch), cast("Tensor", batch.y)) for batch in batches]
+        density, labels = (torch.cat(side) for side in zip(*parts, strict=True))
+        self.control.fit(density, labels)
 
     def deconvolution(self) -> Tensor:
         """Return what turns densities into concentrations, shape (G, 3, Q)."""
@@ -277,13 +285,6 @@ class Nsl(nn.Module):
         density_BP3 = self.pixels(batch)
         scores_BG = self.scores(density_BP3, self.pixels.shares(density_BP3))
         return scores_BG * self.label_sd + self.label_mean
-
-    def own_controls(self, batches: Iterable[SpotBatch]) -> dict[str, MeanDensityRidge]:
-        """Return what must stand beside this system, fitted on spots with labels."""
-        control = MeanDensityRidge(self.config, self.info)
-        parts = [(control.mean_density(batch), cast("Tensor", batch.y)) for batch in batches]
-        control.fit(*(torch.cat(part) for part in zip(*parts, strict=True)))
-        return {"mean density ridge": control}
 
     def flagged(self, batch: SpotBatch) -> Tensor:
         """Return which spots have too little tissue for the mask, shape (B,)."""

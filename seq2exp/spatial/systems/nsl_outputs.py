@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from seq2exp.core.errors import InputError, facts
-from seq2exp.spatial.optics import STAINS, optical_density
+from seq2exp.core.stain import STAINS
+from seq2exp.spatial.optics import optical_density
 from seq2exp.spatial.systems.nsl import Nsl
 from seq2exp.spatial.systems.pixel_pool import bend
 

@@ -8,27 +8,34 @@ from typing import Any
 from torch import nn
 
 from seq2exp.core.config import bind, require_known
+from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.batch import SystemInfo
+from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.systems.bleep import Bleep, BleepConfig
 from seq2exp.spatial.systems.hescape import Hescape, HescapeConfig
 from seq2exp.spatial.systems.mclstexp import MclSTExp, MclSTExpConfig
 from seq2exp.spatial.systems.nsl import Nsl, NslConfig
 from seq2exp.spatial.systems.ridge import RidgeConfig
 from seq2exp.spatial.systems.stnet import StNet, StNetConfig
+from seq2exp.spatial.systems.tri_encoders import TriBranchConfig
+from seq2exp.spatial.systems.triplex import TriBranch
 
 __all__ = ["CLOSED", "MODULES", "SYSTEMS", "build_module", "system_config"]
 
 CLOSED = {"ridge": RidgeConfig}
 """Configuration of systems that are solved, not trained."""
 
-MODULES: dict[str, tuple[type, Callable[[Any, SystemInfo], nn.Module]]] = {
+MODULES: dict[str, tuple[type, Callable[..., nn.Module]]] = {
     "stnet": (StNetConfig, StNet),
     "bleep": (BleepConfig, Bleep),
     "mclstexp": (MclSTExpConfig, MclSTExp),
     "hescape": (HescapeConfig, Hescape),
     "nsl": (NslConfig, Nsl),
+    "triplex": (TriBranchConfig, TriBranch),
 }
 """Configuration and class of systems that learn by gradients."""
+
+_WITHOUT_ENCODER = ("nsl",)
 
 SYSTEMS: dict[str, type] = {**CLOSED, **{name: pair[0] for name, pair in MODULES.items()}}
 
@@ -47,6 +54,34 @@ def system_config(settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
     return bind(SYSTEMS[name], rest, where=f"system {name}")
 
 
-def build_module(settings: Mapping[str, Any], info: SystemInfo) -> nn.Module:
-    """Return a system that learns by gradients, with fresh weights."""
-    return MODULES[str(settings["name"])][1](system_config(settings), info)
+def build_module(
+    settings: Mapping[str, Any], info: SystemInfo, *, encoder: Encoder | None = None
+) -> nn.Module:
+    """Return a system that learns by gradients, with fresh weights.
+
+    Parameters
+    ----------
+    settings : mapping
+    info : SystemInfo
+    encoder : Encoder, optional
+        Trained with the system on patches; without one it reads cached features.
+
+    Raises
+    ------
+    ConfigError
+        The system takes no encoder.
+    """
+    name = str(settings["name"])
+    config, build = system_config(settings), MODULES[name][1]
+    if encoder is None:
+        return build(config, info)
+    if name in _WITHOUT_ENCODER:
+        raise ConfigError(
+            facts(
+                f"system {name}",
+                found="a trained_encoder",
+                expected="none: it reads the colours of pixels",
+                fix="leave trained_encoder out",
+            )
+        )
+    return build(config, info, encoder=encoder)

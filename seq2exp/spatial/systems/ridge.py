@@ -11,7 +11,6 @@ Axes: N spots, D features, G genes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +66,18 @@ class Ridge:
     config : RidgeConfig
     """
 
+    needs = frozenset({"feat"})
+    """Fields that are read."""
+
     def __init__(self, config: RidgeConfig | None = None) -> None:
         self.config = config or RidgeConfig()
         self.alpha = self.config.alpha
         self._state: dict[str, Floats] = {}
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """Simpler models that must stand beside it: none."""
+        return {}
 
     def fit(self, table: SpotTable) -> Ridge:
         """Fit on training spots; genes that were not measured in a section are left out there.
@@ -95,11 +102,6 @@ class Ridge:
     def num_parameters(self) -> int:
         """Weights and means of the genes."""
         return int(self._state["weight"].size + self._state["mean_y"].size)
-
-    def controls(self, fitting: SpotTable) -> dict[str, Callable[[SpotTable], Floats]]:
-        """Return no control: this is one."""
-        del fitting
-        return {}
 
     def state(self) -> dict[str, Any]:
         """Return the fitted numbers, for saving."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from seq2exp.core.config import require_known
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.blocks import Apeg2d, CrossBlock, SelfBlock
+from seq2exp.spatial.samplers import Negatives
 
 __all__ = [
     "TRIBRANCH_PRESETS",
@@ -55,6 +56,9 @@ class TriBranchConfig:
     """Tiles around a spot are a square of this side."""
     gene_rank: int = 64
     """Rank of the heads where genes come as tokens."""
+    batches: Negatives = "any"
+    """Spots of a training step: any, as published, or within_slide, which encodes one section per
+    step in place of all."""
 
     def __post_init__(self) -> None:
         triples = {name: getattr(self, name) for name in ("depths", "heads", "mlp_ratios")}

@@ -104,6 +104,7 @@ class TriBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.batches = config.batches
         self.encoder = encoder
         self.gene_tokens = gene_tokens
         given = "tokens" if encoder is None else "img"

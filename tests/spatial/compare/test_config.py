@@ -10,25 +10,27 @@ from seq2exp.core.errors import ConfigError
 from seq2exp.spatial.compare.config import (
     CompareConfig,
     contenders,
+    encoder_label,
     plain_protocol,
     protocol_of,
     seeded,
 )
-from seq2exp.spatial.config import SpatialConfig
+from seq2exp.spatial.config import EncoderConfig, SpatialConfig
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.systems.registry import SYSTEMS
 
+OWN = {"system", "fit", "trained_encoder"}
 SHIPPED = Path(__file__).parents[3] / "configs" / "spatial"
 
 
-def test_a_comparison_decides_everything_but_system_and_fit():
+def test_a_comparison_decides_everything_but_the_system_and_how_it_is_trained():
     """A field added to the runs' configuration must be one of the comparison's too."""
     run, comparison = (
         {part.name: part for part in dataclasses.fields(cls)}
         for cls in (SpatialConfig, CompareConfig)
     )
-    assert set(run) - {"system", "fit"} <= set(comparison)
-    assert set(protocol_of(CompareConfig())) == set(run) - {"system", "fit"}
+    assert set(run) - OWN <= set(comparison)
+    assert set(protocol_of(CompareConfig())) == set(run) - OWN
     default = to_dict(SpatialConfig())
     assert plain_protocol(CompareConfig()) == {k: default[k] for k in protocol_of(CompareConfig())}
 
@@ -79,6 +81,25 @@ def test_the_configuration_of_a_run_may_be_given_where_its_protocol_is_the_same(
         contenders(CompareConfig(), shipped=SHIPPED, files=files)
 
 
+def test_a_system_may_train_its_encoder_or_read_pixels_and_nothing_else(tmp_path):
+    config = CompareConfig(encoder=EncoderConfig("tinycnn"))
+    found = {each.name: each.config for each in contenders(config, shipped=SHIPPED)}
+    assert found["nsl"].encoder == EncoderConfig("pixel_densities")
+    assert found["triplex"].trained_encoder == EncoderConfig("tinycnn", px=48)
+    assert {each.encoder for name, each in found.items() if name != "nsl"} == {config.encoder}
+    dump_yaml({"encoder": {"name": "resnet18"}, "system": {"name": "stnet"}}, tmp_path / "x.yaml")
+    with pytest.raises(ConfigError, match="take encoder out"):
+        contenders(config, shipped=SHIPPED, files={"x": tmp_path / "x.yaml"})
+
+
+def test_encoders_have_short_names():
+    assert encoder_label(EncoderConfig("vit_small", weights="a/uni.pt", px=224)) == (
+        "vit_small-uni-224px"
+    )
+    assert encoder_label(EncoderConfig(center="section")) == "colour_stats-centred"
+    assert encoder_label(EncoderConfig(embeddings="x/gigapath/{section}.h5")) == "gigapath"
+
+
 @pytest.mark.parametrize(
     ("systems", "message"),
     [
@@ -105,7 +126,6 @@ def test_another_seed_changes_seeds_and_nothing_else():
         assert seeded(each, 0) == each.config
     other = seeded(found["nsl"], 2)
     assert (other.fit.seed, other.system["seed"]) == (2, 2)
-    assert dataclasses.replace(other, fit=found["nsl"].config.fit, system={"name": "nsl"}) == (
-        found["nsl"].config
-    )
+    nsl = found["nsl"].config
+    assert dataclasses.replace(other, fit=nsl.fit, system=nsl.system) == nsl
     assert "seed" not in seeded(found["stnet"], 2).system

@@ -16,7 +16,8 @@ from seq2exp.spatial.compare.hescape import compare_hescape
 from seq2exp.spatial.compare.hescape_config import Arm, HescapeSuiteConfig, arms
 from seq2exp.spatial.compare.hescape_rows import over_units, recall_interval, recall_name
 from seq2exp.spatial.compare.hescape_text import hescape_text, shown_recall
-from seq2exp.spatial.config import SpatialFitConfig
+from seq2exp.spatial.config import EncoderConfig, SpatialFitConfig
+from seq2exp.spatial.features import GivenFeatures
 from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
 from tests.spatial.tissue_batches import quick_features
@@ -27,7 +28,7 @@ WHOLE = recall_name(5, "section", "within")
 
 def config(**more):
     settings = {
-        "encoders": ("colours",),
+        "encoders": [EncoderConfig("colours")],
         "genes": ("linear",),
         "objectives": ("clip",),
         "system": {"width": 8, "image_head": "linear", "retrieval": {"k": 10}},
@@ -51,7 +52,8 @@ def tissue(tmp_path_factory):
     truth = simulate_cohort(settings, folder / "raw")
     prepare_cohort(truth.cohort, folder / "raw", folder / "cohort")
     cohort = SpatialCohort(folder / "cohort")
-    return cohort, {each.name: quick_features(each.patches) for each in cohort.sections()}
+    values = {each.name: quick_features(each.patches) for each in cohort.sections()}
+    return cohort, GivenFeatures(values)
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +62,11 @@ def aligned(tissue, tmp_path_factory):
     cohort, features = tissue
 
     def get(run):
-        if run.encoder == "none":
+        if run.encoder.name == "none":
             raise ConfigError("no such encoder")
         return features
 
-    suite = config(encoders=("colours", "none"))
+    suite = config(encoders=[EncoderConfig("colours"), EncoderConfig("none")])
     return out, compare_hescape(suite, data=cohort.root, out=out, features=get), get
 
 
@@ -160,9 +162,8 @@ def test_seeds_are_averaged_and_one_section_is_told_from_all(cohort, features, t
         fit=SpatialFitConfig(max_epochs=2),
         panel=PanelConfig("var", 15),
     )
-    get = {name: values[:, :14] for name, values in features.items()}
     result = compare_hescape(
-        suite, data=cohort.root, out=tmp_path / "out", features=lambda run: get
+        suite, data=cohort.root, out=tmp_path / "out", features=lambda run: features
     )
     rows = found_in(result.rows)
     found = rows[NAME.format("any"), WHOLE, "image->gene"]
@@ -182,13 +183,14 @@ def test_seeds_are_averaged_and_one_section_is_told_from_all(cohort, features, t
 
 
 def test_arms_are_all_combinations_with_the_seed_in_the_fit():
-    suite = config(encoders=("a", "timm:b"), genes=("mlp", "pca"), objectives=("clip", "siglip"))
+    encoders = [EncoderConfig("a"), EncoderConfig("timm:b")]
+    suite = config(encoders=encoders, genes=("mlp", "pca"), objectives=("clip", "siglip"))
     every = arms(suite)
     assert len({arm.name for arm in every}) == len(every) == 16
     assert every[-1] == Arm("timm:b", "pca", "siglip", "within_slide")
     assert every[-1].name == "timm_b.pca.siglip.within_slide"
     run = every[-1].config(suite, 3)
-    assert (run.encoder, run.fit.seed, run.panel) == ("timm:b", 3, suite.panel)
+    assert (run.encoder, run.fit.seed, run.panel) == (encoders[1], 3, suite.panel)
     assert run.system["objective"] == "siglip"
     assert run.system["select"] == "recall"
 
@@ -198,6 +200,8 @@ def test_settings_that_mean_nothing_are_refused(cohort, tmp_path):
         config(genes=())
     with pytest.raises(ConfigError, match="empty list, or a number below 1"):
         config(ks=(0,))
+    with pytest.raises(ConfigError, match="differ in name, weights"):
+        config(encoders=[EncoderConfig("a"), EncoderConfig("a")])
     with pytest.raises(ConfigError, match="did you mean 'array_row'"):
         compare_hescape(
             config(probe_columns=("array_rwo",)), data=cohort.root, out=tmp_path, features=print

@@ -212,14 +212,16 @@ def test_encoders_weights_and_colours_keep_apart(cohort):
     assert first.key("A", "feat") != first.key("B", "feat") != first.key("B", "nbr")
 
 
-def test_half_precision_on_disk_is_single_in_use(cohort):
+def test_half_precision_is_that_of_the_disk(cohort):
+    """Features of patches are single in use; places are mapped, not read, and become so later."""
     full = FeatureCache(cohort, tiny(), root=cohort.root / "full")
     half = FeatureCache(
         cohort, tiny(), root=cohort.root / "half", config=FeatureConfig(dtype="float16")
     )
     for part in ("feat", "tokens"):
         found, exact = getattr(half, part)("A"), getattr(full, part)("A")
-        assert found.dtype == np.float32
+        assert found.dtype == (np.float32 if part == "feat" else np.float16)
+        assert isinstance(found, np.memmap) == (part == "tokens")
         np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-6)
         assert not np.array_equal(found, exact)
         sizes = [cache.path("A", part).stat().st_size for cache in (half, full)]

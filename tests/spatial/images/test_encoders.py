@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError
 from seq2exp.spatial.colour import colour_stats
+from seq2exp.spatial.images.compute import patches_to_tensor, resized
 from seq2exp.spatial.images.densenet import DenseNet, DenseNetConfig
 from seq2exp.spatial.images.encoder import IMAGENET_MEAN, IMAGENET_STD
 from seq2exp.spatial.images.registry import ENCODERS, make_encoder
@@ -390,3 +391,21 @@ def test_unknown_encoders_and_sizes_are_refused():
         make_encoder("colour_stats", "weights.pt")
     with pytest.raises(ConfigError, match="whole numbers of channels per head"):
         VitConfig(width=10, num_heads=3)
+
+
+def test_patches_are_brought_to_the_side_of_the_encoder():
+    """Blocks of two by two pixels become one; the encoder's own side does the same."""
+    random = np.random.default_rng(0)
+    blocks = random.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    large = blocks.repeat(4, axis=1).repeat(4, axis=2)
+    small = resized(large, 8)
+    # A pixel of the small patch also sees a little of its neighbours.
+    middle = np.abs(small.astype(int) - blocks).mean()
+    assert middle < np.abs(blocks.astype(int) - np.roll(blocks, 1, axis=1)).mean() / 2
+    grey = np.full((2, 32, 32, 3), 77, np.uint8)
+    assert (resized(grey, 8) == 77).all()
+    assert resized(large, 32) is large
+    encoder = make_encoder("tinycnn")
+    before = encoder.pool(patches_to_tensor(small))
+    encoder.px = 8
+    torch.testing.assert_close(encoder.pool(patches_to_tensor(large)), before, rtol=0.02, atol=0.02)

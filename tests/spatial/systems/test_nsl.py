@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from seq2exp.core.errors import ConfigError, InputError
+from seq2exp.core.stain import STAINS
 from seq2exp.spatial.batch import SpatialSystem, SpotBatch, SystemInfo
-from seq2exp.spatial.optics import STAINS, OpticalPixels, optical_density, transmitted
+from seq2exp.spatial.optics import OpticalPixels, optical_density, transmitted
 from seq2exp.spatial.systems.nsl import MeanDensityRidge, Nsl, NslConfig, center_per_section
 from seq2exp.spatial.systems.nsl_outputs import (
     concentration_maps,
@@ -331,18 +332,6 @@ def test_a_bend_sees_the_share_of_stained_pixels():
         assert bent > 0.93, seed
         # The specification asks for no more than not to lose .02; a bend that acts gains.
         assert bent > plain + 0.01, seed
-
-
-def test_it_names_its_control_fitted_on_the_same_spots():
-    random = torch.Generator().manual_seed(0)
-    density = torch.rand(20, 30, 3, generator=random)
-    batch = pixels_batch(density, torch.randn(20, GENES, generator=random))
-    model = system(of("conv1x1", source="tokens"))
-    named = model.own_controls(iter([batch]))
-    assert list(named) == ["mean density ridge"]
-    control = MeanDensityRidge(model.config, model.info)
-    control.fit(control.mean_density(batch), batch.y)
-    assert torch.equal(named["mean density ridge"].predict(batch), control.predict(batch))
 
 
 def test_the_control_leaves_missing_labels_out_gene_by_gene():
