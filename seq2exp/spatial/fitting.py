@@ -202,7 +202,9 @@ def fit_system(
                 sections=held.sections,
             )
 
-    by_recall = isinstance(module, Hescape) and module.config.select == "recall"
+    score = None
+    if isinstance(module, Hescape) and module.config.select == "recall":
+        score = functools.partial(_gallery_recall, module)
     history = fit_module(
         module,
         known,
@@ -210,7 +212,7 @@ def fit_system(
         config,
         checkpoint=checkpoint,
         on_valid=fill,
-        score=_gallery_recall if by_recall else None,
+        score=score,
     )
     return TrainedModule(module, info, scale, history.rows)
 
@@ -219,9 +221,8 @@ def _alignment(module: TwoTowers, table: SpotTable) -> Alignment:
     return module.align(table.batches(_BATCH, needs=needs_of(module)))
 
 
-def _gallery_recall(module: nn.Module, table: SpotTable) -> float:
+def _gallery_recall(module: TwoTowers, _: nn.Module, table: SpotTable) -> float:
     """Return the mean recall at 5 of both directions among 64 spots of a section, or all of it."""
-    assert isinstance(module, TwoTowers)
     views = _alignment(module, table)
     size: GallerySize = _GALLERY if np.bincount(views.section_S).max() >= _GALLERY else "section"
     found = recall_table(

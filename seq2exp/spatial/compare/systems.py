@@ -135,10 +135,10 @@ def _other_inputs(config: CompareConfig, systems: Sequence[Contender]) -> list[s
     for each in systems:
         trained = each.config.trained_encoder
         if trained is not None:
-            found.append(f"{each.name} trains {encoder_label(trained)} on the patches")
+            found.append(f"{each.name} trains {encoder_label(trained)}")
         elif each.config.encoder != config.encoder:
             found.append(f"{each.name} reads {encoder_label(each.config.encoder)}")
-    return ["of the same patches " + ", ".join(found)] if found else []
+    return ["from the same patches, in another way: " + ", ".join(found)] if found else []
 
 
 def _opened_banks(systems: Sequence[Contender]) -> tuple[list[Contender], list[str]]:
