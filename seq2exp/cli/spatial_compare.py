@@ -164,8 +164,8 @@ def _note(cohort: dict[str, Any], config: Any) -> str:  # noqa: ANN401
     """Return what a picture rests on, in a line."""
     leaky = ", leaky" if cohort["leaky"] else ""
     return (
-        f"{cohort['name']}: folds by {config.folds.kind}{leaky}; {cohort['num_patients']} "
-        f"patient(s), {cohort['num_sections']} sections; 95 % intervals; "
+        f"{cohort['name']}: folds by {config.folds.kind}{leaky}; patients: "
+        f"{cohort['num_patients']}, sections: {cohort['num_sections']}; 95 % intervals; "
         f"{config.panel.kind}-{config.panel.num_genes}"
     )
 
