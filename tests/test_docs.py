@@ -27,7 +27,9 @@ PAGE_OF_COMMAND = {
     "spatial simulate": "simulator",
     "spatial prepare": "spatial_cohort",
     "spatial train": "spatial",
-    "spatial predict": "spatial",
+    "spatial inspect": "spatial_inspect",
+    "spatial predict": "spatial_predictions",
+    "spatial plot": "spatial_predictions",
     "spatial evaluate": "spatial",
     "spatial compare": "spatial_compare",
 }

@@ -31,7 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Import name of every package that only an extra installs, or that must never be needed.
 OPTIONAL = {"hicstraw", "mamba_ssm", "causal_conv1d", "transformers", "timm", "torchvision",
             "anndata", "spatialdata", "dask", "pyfaidx", "cyvcf2", "zarr", "pyranges",
-            "lightning", "triton", "captum", "modiscolite"}  # fmt: skip
+            "lightning", "triton", "captum", "modiscolite", "tiffslide", "tifffile"}  # fmt: skip
 # Kernels are functions of the package that compiles them, so these cannot be imported without it.
 KERNELS = {f"seq2exp.nn.scan.triton_{part}" for part in ("backward", "forward", "tiles")}
 # dependencies.md, section 2: packages that break an environment or are not what they seem.

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.histology.image import saturation
-from data_prep.histology.section import RawSection
+from data_prep.histology.pitch import estimate_pitch
+from data_prep.histology.raw import RawSection
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
-from seq2exp.core.images import TissueImage
+from seq2exp.core.slides import AnyImage
 
-__all__ = ["alignment", "estimate_pitch", "keep_spots", "physical_scale", "require_on_image"]
+__all__ = ["alignment", "keep_spots", "physical_scale", "require_on_image"]
 
 
-def require_on_image(section: RawSection, image: TissueImage) -> None:
+def require_on_image(section: RawSection, image: AnyImage) -> None:
     """Refuse spots beyond the image, and places that are no number.
 
     Raises
@@ -68,7 +69,9 @@ def keep_spots(section: RawSection, *, min_umi: int) -> tuple[RawSection, dict[s
             )
         )
     total = np.asarray(section.counts.sum(axis=1)).ravel()
-    kept = np.flatnonzero(total >= min_umi)
+    # A bare image has no counts that could be too few.
+    least = min_umi if section.has_counts else 0
+    kept = np.flatnonzero(total >= least)
     if kept.size == 0:
         raise InputError(
             facts(
@@ -81,8 +84,10 @@ def keep_spots(section: RawSection, *, min_umi: int) -> tuple[RawSection, dict[s
             )
         )
     ordered = kept[np.lexsort((section.array_col[kept], section.array_row[kept]))]
-    left_out = {f"fewer than {min_umi} counts": int(total.size - kept.size)}
-    if kept.size < 10:
+    left_out = dict(section.left_out)
+    if section.has_counts:
+        left_out[f"fewer than {min_umi} counts"] = int(total.size - kept.size)
+    if section.has_counts and kept.size < 10:
         warnings.warn(
             facts(
                 f"section {section.name}",
@@ -102,24 +107,9 @@ def _rows(section: RawSection, rows: NDArray[np.int64]) -> RawSection:
         name: getattr(section, name)[rows]
         for name in ("counts", "array_row", "array_col", "x", "y")
     }
+    if section.patches is not None:
+        chosen["patches"] = replace(section.patches, row_N=section.patches.row_N[rows])
     return replace(section, labels=section.labels.iloc[rows].reset_index(drop=True), **chosen)
-
-
-def estimate_pitch(section: RawSection) -> float:
-    """Return the distance of neighbouring spots in pixels: the median to the nearest spot.
-
-    Returns
-    -------
-    float
-        NaN for a single spot.
-    """
-    from scipy.spatial import cKDTree
-
-    places = np.column_stack([section.x, section.y])
-    if len(places) < 2:
-        return float("nan")
-    distance, _ = cKDTree(places).query(places, k=2)
-    return float(np.median(distance[:, 1]))
 
 
 def physical_scale(section: RawSection) -> float:
@@ -166,7 +156,7 @@ def physical_scale(section: RawSection) -> float:
     return section.um_per_px
 
 
-def alignment(section: RawSection, image: TissueImage) -> dict[str, float]:
+def alignment(section: RawSection, image: AnyImage) -> dict[str, float]:
     """Return the mean colour saturation on the spots and off them.
 
     Off means around the corners and edges of the image, farther than two pitches from any spot.

@@ -13,7 +13,7 @@ from seq2exp.core.errors import ConfigError, facts
 
 __all__ = ["CohortConfig", "GeneTableConfig", "PatchConfig", "SectionConfig"]
 
-Layout = Literal["h5ad", "st"]
+Layout = Literal["h5ad", "st", "visium", "hest", "image"]
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,53 @@ class SectionConfig:
     name: str
     """Unique name."""
     patient: str = ""
-    """Patient; required unless the table says it."""
+    """Patient; required unless the table says it. Of a bare image its name when empty."""
     layout: Layout = "h5ad"
     """h5ad: an AnnData; st: a table of counts, a table of spots and an image, as Spatial
-    Transcriptomics data are published."""
+    Transcriptomics data are published; visium: a folder of Space Ranger; hest: AnnData and
+    patches of HEST-1k; image: an image without counts, to predict on."""
     table: str = ""
-    """The AnnData, or the table of counts (rows ``{x}x{y}``, columns symbols)."""
+    """The AnnData, the table of counts (rows ``{x}x{y}``, columns symbols), or the folder."""
     spots: str = ""
-    """Table of spots, for st: x, y and their pixels (pixel_x and pixel_y, or px and py)."""
+    """Table of spots, for st: x, y and their pixels (pixel_x and pixel_y, or px and py). For image:
+    x and y in pixels, and array_row, array_col and barcode where known."""
     image: str = ""
-    """Image; for h5ad the one it names when empty."""
+    """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png."""
     um_per_px: float | None = None
-    """Micrometres per pixel; what the AnnData says when not given. For st it follows from the pitch
-    of the spots."""
+    """Micrometres per pixel; what the AnnData says when not given. For st and visium it follows
+    from the pitch of the spots; a bare TIFF or slide may say it."""
+    patches: str = ""
+    """File of patches, for hest; when empty ``patches/<id>.h5`` beside ``st/<id>.h5ad``. Not read
+    where an image is given."""
+    grid_um: float | None = None
+    """For image, in place of a table: distance of the places of a grid over the tissue."""
+    grid: Literal["square", "hex"] = "square"
+    """Array of the table of spots of an image; hex with columns in half steps, as of Visium."""
 
     def __post_init__(self) -> None:
-        needed = {"table": self.table}
+        needed = {"image": self.image} if self.layout == "image" else {"table": self.table}
         if self.layout == "st":
-            needed |= {"spots": self.spots, "image": self.image, "patient": self.patient}
+            needed |= {"spots": self.spots, "image": self.image}
+        if self.layout in ("st", "visium"):
+            needed |= {"patient": self.patient}
+        if self.layout == "image" and (bool(self.spots) == (self.grid_um is not None)):
+            raise ConfigError(
+                facts(
+                    f"section {self.name}, layout image",
+                    found="both spots and grid_um" if self.spots else "neither spots nor grid_um",
+                    expected="one of them: where to predict",
+                    fix="name a table of spots, or set grid_um to 100",
+                )
+            )
+        if self.grid_um is not None and not 0 < self.grid_um < float("inf"):
+            raise ConfigError(
+                facts(
+                    f"section {self.name}, grid_um",
+                    found=f"{self.grid_um:g}",
+                    expected="above 0",
+                    fix="set it to 100, the pitch of Visium",
+                )
+            )
         missing = [key for key, value in needed.items() if not value]
         if missing:
             raise ConfigError(

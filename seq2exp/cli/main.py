@@ -41,8 +41,10 @@ COMMANDS = {
     "report": "one HTML page about a run",
     "spatial simulate": "simulated tissue with known gene programmes",
     "spatial prepare": "tissue images, spots and counts -> cohort folder",
+    "spatial inspect": "what a cohort holds or a spatial run learnt, with pictures",
     "spatial train": "cohort -> a system fitted on every fold; continues a killed run",
     "spatial predict": "predicted expression of every spot, as AnnData",
+    "spatial plot": "genes over tissue: observed, predicted, difference",
     "spatial evaluate": "accuracy on held-out tissue beside controls, with intervals",
     "spatial compare": "all systems under one protocol in one table; continues a killed one",
 }

@@ -1,12 +1,13 @@
 """Images of tissue: opened with checks, patches cut at a given size in micrometres.
 
 Positions are pixels of the image as stored, x along columns and y along rows. What lies beyond the
-border is filled with the colour of the glass: the brightest grey that the border shows.
+border is filled with the colour of the glass: the brightest grey that the border shows. Whole
+slides that are read by region: :mod:`seq2exp.core.slides`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from seq2exp.core.errors import FormatError, InputError, Seq2ExpError, facts
 
-__all__ = ["TissueImage", "cut_square", "open_image"]
+__all__ = ["TissueImage", "border_colour", "cut_square", "open_image", "square_of"]
 
 Pixels = NDArray[np.uint8]
 _ORIENTATION = 0x0112
@@ -53,11 +54,15 @@ class TissueImage:
     @cached_property
     def glass(self) -> Pixels:
         """Colour of the glass: the 95 % quantile of each channel along the border."""
-        edge = np.concatenate(
-            [self.pixels_HW3[[0, -1]].reshape(-1, 3), self.pixels_HW3[:, [0, -1]].reshape(-1, 3)]
-        )
-        colour: Pixels = np.quantile(edge, 0.95, axis=0).round().astype(np.uint8)
-        return colour
+        return border_colour(self.pixels_HW3)
+
+    def overview(self) -> tuple[Pixels, float]:
+        """Return the image, and its size as a share of the full one: 1."""
+        return self.pixels_HW3, 1.0
+
+    def recoloured(self, change: Callable[[Pixels], Pixels]) -> TissueImage:
+        """Return the image in other colours."""
+        return TissueImage(self.path, change(self.pixels_HW3))
 
     def patch(self, x: float, y: float, *, side: float, px: int) -> Pixels:
         """Return a square around a point.
@@ -76,6 +81,15 @@ class TissueImage:
         uint8 array, shape (px, px, 3)
         """
         return cut_square(self.pixels_HW3, x, y, side=side, px=px, fill=self.glass)
+
+
+def border_colour(pixels_HW3: Pixels) -> Pixels:
+    """Return the 95 % quantile of each channel along the border of an image."""
+    edge = np.concatenate(
+        [pixels_HW3[[0, -1]].reshape(-1, 3), pixels_HW3[:, [0, -1]].reshape(-1, 3)]
+    )
+    colour: Pixels = np.quantile(edge, 0.95, axis=0).round().astype(np.uint8)
+    return colour
 
 
 def cut_square(
@@ -99,11 +113,41 @@ def cut_square(
     -------
     uint8 array, shape (px, px) or (px, px, 3)
     """
+
+    def read(left: int, top: int, right: int, bottom: int) -> Pixels:
+        return pixels[top:bottom, left:right]
+
+    return square_of(read, x, y, side=side, px=px, fill=fill)
+
+
+def square_of(
+    read: Callable[[int, int, int, int], Pixels],
+    x: float,
+    y: float,
+    *,
+    side: float,
+    px: int,
+    fill: Pixels | int,
+) -> Pixels:
+    """Return a square of what a function reads.
+
+    Parameters
+    ----------
+    read : callable
+        From left, top, right and bottom, 0 or more, to the pixels there; what lies beyond the
+        border is missing in the result.
+    x, y, side, px, fill
+        As of :func:`cut_square`.
+
+    Returns
+    -------
+    uint8 array, shape (px, px) or (px, px, 3)
+    """
     whole = max(1, round(side))
     left, top = int(np.floor(x - whole / 2)), int(np.floor(y - whole / 2))
-    inside = pixels[max(top, 0) : max(top + whole, 0), max(left, 0) : max(left + whole, 0)]
+    inside = read(max(left, 0), max(top, 0), max(left + whole, 0), max(top + whole, 0))
     if inside.shape[:2] != (whole, whole):
-        filled = np.empty((whole, whole, *pixels.shape[2:]), np.uint8)
+        filled = np.empty((whole, whole, *inside.shape[2:]), np.uint8)
         filled[:] = fill
         first_row, first_column = max(-top, 0), max(-left, 0)
         filled[

@@ -30,6 +30,7 @@ __all__ = [
     "SectionPatches",
     "SpotTable",
     "fit_labels",
+    "require_counts",
     "shuffled_patches",
     "spot_table",
 ]
@@ -109,6 +110,27 @@ class SectionPatches:
     tokens_NTD: NDArray[np.floating] | None = None
     nbr_NKD: NDArray[np.floating] | None = None
     nbr_mask_NK: NDArray[np.bool_] | None = None
+
+
+def require_counts(cohort: SpatialCohort) -> None:
+    """Refuse sections that are images without counts: nothing can be learned from or judged on.
+
+    Raises
+    ------
+    InputError
+    """
+    bare = [info.name for info in cohort.manifest.sections if info.num_genes == 0]
+    if bare:
+        raise InputError(
+            facts(
+                f"cohort {cohort.root}",
+                found="sections without counts",
+                expected="genes that were measured, to train on and to judge by",
+                fix="prepare them with their counts; `seq2exp spatial predict` takes them as is",
+                count=len(bare),
+                examples=bare[:3],
+            )
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,6 +49,7 @@ __all__ = [
     "accuracy_rows",
     "evaluation_rows",
     "judge_fold",
+    "section_tables",
 ]
 
 Floats = NDArray[np.float64]
@@ -132,7 +133,7 @@ def judge_fold(
         **{key: np.asarray(control(test), np.float64) for key, control in (controls or {}).items()},
     }
     tables = {
-        key: _sections(test, values, genes).merge(listed, on="gene_id").assign(fold=name)
+        key: section_tables(test, values, genes).merge(listed, on="gene_id").assign(fold=name)
         for key, values in predictions.items()
     }
     return FoldResult(name, leaky, tables, seconds)
@@ -150,7 +151,16 @@ def _depth(table: SpotTable) -> Floats:
     return np.repeat(depth[:, None], table.y_NG.shape[1], axis=1)
 
 
-def _sections(table: SpotTable, predicted: Floats, genes: Sequence[str]) -> pd.DataFrame:
+def section_tables(table: SpotTable, predicted: Floats, genes: Sequence[str]) -> pd.DataFrame:
+    """Return the gene tables of the sections of some spots, one below the other.
+
+    Parameters
+    ----------
+    table : SpotTable
+    predicted : float64 array, shape (num_spots, num_genes)
+    genes : sequence of str
+        Ids of the columns.
+    """
     parts = []
     for name, places in table.by_section():
         patient = table.patients[int(table.patient_N[places[0]])]

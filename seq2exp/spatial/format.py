@@ -66,13 +66,14 @@ class SectionInfo:
     um_per_px: float
     """Micrometres per pixel of the image."""
     image: str
-    """The image: a path in the cohort folder, or an absolute one where it was not copied."""
+    """The image: a path in the cohort folder, or an absolute one where it was not copied; empty
+    where patches were given without it."""
     width: int
-    """Pixels."""
+    """Pixels; 0 where the image is not there and nothing says it."""
     height: int
     """Pixels."""
     image_sha256: str
-    """Checksum of the image file."""
+    """Checksum of the image file, or of the file of patches."""
     spot_pitch_um: float
     """Distance of neighbouring spots; 0 where it is not known."""
     spot_diameter_um: float
@@ -83,6 +84,8 @@ class SectionInfo:
     """Spots that were left out, by reason."""
     notes: dict[str, float] = field(default_factory=dict)
     """What the checks measured."""
+    by_region: bool = False
+    """The image is a slide that is read by region."""
 
 
 @dataclass(frozen=True)

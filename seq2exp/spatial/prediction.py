@@ -1,25 +1,30 @@
 """Predict the expression of a cohort with the system of a run that was fitted on every spot.
 
-::
-
-    OUT/<section>.h5ad   X predicted labels [spots, genes of the panel]; obs, obsm and uns["image"]
-                         of the section; layers["observed"] labels, NaN where not measured;
-                         uns["seq2exp"] run, system, recipe, panel
+One AnnData per section; :mod:`seq2exp.spatial.prediction_file` says what is in it.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from seq2exp.core.files import atomic_directory, safe_name
+from seq2exp.core.files import atomic_directory, safe_name, sha256
 from seq2exp.spatial.cohort import Section, SpatialCohort
+from seq2exp.spatial.data import SpotTable
 from seq2exp.spatial.features import PatchFeatures
+from seq2exp.spatial.format import manifest_path
+from seq2exp.spatial.heldout import heldout_genes, read_heldout
+from seq2exp.spatial.prediction_file import AnnData, label_unit, section_anndata
 from seq2exp.spatial.run import FittedFold, SpatialRun
+from seq2exp.spatial.uncertainty import fold_opinions, retrieval_sd
 
 __all__ = ["predict_cohort"]
+
+logger = logging.getLogger(__name__)
 
 
 def predict_cohort(
@@ -28,6 +33,7 @@ def predict_cohort(
     out: Path,
     *,
     features: PatchFeatures,
+    folds: bool = True,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write one AnnData per section; the folder appears whole or not at all.
@@ -40,6 +46,9 @@ def predict_cohort(
     out : Path
         Folder to write.
     features : PatchFeatures
+    folds : bool
+        Predict with the system of every fold too, for ``fold_sd`` and ``heldout``: as many
+        predictions more as the run has folds.
     overwrite : bool
         Replace an existing folder.
 
@@ -48,48 +57,74 @@ def predict_cohort(
     list of Path
     """
     fitted = run.fold("final")
+    others = [run.fold(name) for name in run.fold_names] if folds else []
+    genes = _gene_table(run, fitted)
     paths = []
     with atomic_directory(Path(out), overwrite=overwrite) as partial:
         for section in cohort.sections():
             name = f"{safe_name(section.name)}.h5ad"
-            _write(run, fitted, cohort, section, partial / name, features)
+            spots = {section.name: np.arange(len(section))}
+            table = fitted.table(cohort, spots, features=features)
+            data = section_anndata(
+                section,
+                fitted.system.predict(table),
+                observed=table.y_NG,
+                var=genes.copy(),
+                about=_about(run, fitted),
+            )
+            _add_spread(data, run, fitted, others, table, section, cohort)
+            data.write_h5ad(partial / name, compression="gzip")
             paths.append(Path(out) / name)
     return paths
 
 
-def _write(
-    run: SpatialRun,
-    fitted: FittedFold,
-    cohort: SpatialCohort,
-    section: Section,
-    path: Path,
-    features: PatchFeatures,
-) -> None:
-    import anndata
-
-    spots = {section.name: np.arange(len(section))}
-    table = fitted.table(cohort, spots, features=features)
+def _gene_table(run: SpatialRun, fitted: FittedFold) -> pd.DataFrame:
+    """Return genes by symbol with what was held out said of them."""
     panel = fitted.labels.panel
-    var = pd.DataFrame({"gene_id": panel.gene_id}, index=pd.Index(panel.symbol))
-    data = anndata.AnnData(
-        X=fitted.system.predict(table).astype(np.float32), obs=section.obs.copy(), var=var
-    )
-    data.layers["observed"] = table.y_NG
-    data.obsm["spatial"] = section.xy_N2
-    info = section.info
-    data.uns["image"] = {
-        "file": str(section.image_path),
-        "width": info.width,
-        "height": info.height,
-        "um_per_px": info.um_per_px,
-        "spot_diameter_px": info.spot_diameter_um / info.um_per_px,
-    }
-    data.uns["seq2exp"] = {
+    rows = read_heldout(run.folder, run.fold_names)
+    if rows is None:
+        logger.warning(
+            "run %s has no accuracy of genes (genes.tsv of its folds): heldout_pearson and others "
+            "are NaN; train again to have them",
+            run.folder,
+        )
+    found = heldout_genes(rows, panel.gene_id)
+    found.insert(0, "gene_id", panel.gene_id)
+    return found.set_axis(pd.Index(panel.symbol), axis=0)
+
+
+def _about(run: SpatialRun, fitted: FittedFold) -> dict[str, Any]:
+    return {
         "run": str(run.folder),
         "system": str(run.config.system["name"]),
         "recipe": run.config.recipe,
-        "panel": panel.rule,
+        "unit": label_unit(run.config.label_recipe),
+        "panel": fitted.labels.panel.rule,
         "encoder": run.config.encoder.name,
         "trained_on": list(fitted.fold.fitting),
+        "heldout_by": run.config.folds.kind,
+        "heldout_leaky": bool(run.manifest["leaky"]),
     }
-    data.write_h5ad(path, compression="gzip")
+
+
+def _add_spread(
+    data: AnnData,
+    run: SpatialRun,
+    fitted: FittedFold,
+    folds: list[FittedFold],
+    table: SpotTable,
+    section: Section,
+    cohort: SpatialCohort,
+) -> None:
+    """Add the layers that say how far predictions of a spot lie apart."""
+    sd_NG = retrieval_sd(fitted.system, table)
+    if sd_NG is not None:
+        data.layers["sd"] = sd_NG.astype(np.float32)
+    if not folds:
+        return
+    same = sha256(manifest_path(cohort.root)) == run.manifest["cohort_sha256"]
+    found = fold_opinions(folds, fitted.labels, table, section=section.name, same_cohort=same)
+    data.layers["fold_sd"] = found.sd_NG.astype(np.float32)
+    data.var["fold_systems"] = found.systems_G
+    if same:
+        data.layers["heldout"] = found.heldout_NG.astype(np.float32)

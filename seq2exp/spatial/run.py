@@ -8,6 +8,7 @@
     RUN/folds/<name>/labels.json    panel and fitted recipe
     RUN/folds/<name>/cost.json      seconds of the fit (from its last start) and peak memory
     RUN/folds/<name>/model.safetensors
+    RUN/folds/<name>/genes.tsv      accuracy per held-out section and gene
     RUN/final/                      the same, fitted on every spot
 """
 
@@ -29,7 +30,7 @@ from seq2exp.core.measure import Cost, measured
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
-from seq2exp.spatial.data import FoldLabels, SpotTable, fit_labels, spot_table
+from seq2exp.spatial.data import FoldLabels, SpotTable, fit_labels, require_counts, spot_table
 from seq2exp.spatial.evaluation import FoldResult, judge_fold
 from seq2exp.spatial.features import PatchFeatures, configured_encoder
 from seq2exp.spatial.fitting import (
@@ -40,7 +41,8 @@ from seq2exp.spatial.fitting import (
     system_needs,
 )
 from seq2exp.spatial.folds import Fold, Spots, inner_validation, make_folds
-from seq2exp.spatial.format import manifest_path
+from seq2exp.spatial.format import PatchInfo, manifest_path, read_manifest
+from seq2exp.spatial.heldout import write_heldout
 from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
@@ -115,6 +117,37 @@ class SpatialRun:
         """Return the folder of a fold, or of ``final``."""
         return self.folder / (_FINAL if name == _FINAL else f"folds/{safe_name(name)}")
 
+    @property
+    def patch(self) -> PatchInfo | None:
+        """How the patches of the training were cut; None where an old run's cohort is gone."""
+        if "patch" in self.manifest:
+            return PatchInfo(**self.manifest["patch"])
+        cohort = Path(self.manifest["cohort"])
+        return read_manifest(cohort).patch if manifest_path(cohort).is_file() else None
+
+    def require_patches(self, patch: PatchInfo, *, what: str) -> None:
+        """Refuse patches that show another size of tissue than those of the training, or colours.
+
+        Raises
+        ------
+        InputError
+        """
+        known = self.patch
+        if known is None or (
+            patch.px == known.px
+            and patch.stain == known.stain
+            and abs(patch.um - known.um) <= 0.01 * known.um
+        ):
+            return
+        raise InputError(
+            facts(
+                what,
+                found=f"patches of {patch.um:g} um in {patch.px} px, stain {patch.stain}",
+                expected=f"{known.um:g} um in {known.px} px, stain {known.stain}, as in training",
+                fix="prepare it with the patch settings of the training cohort",
+            )
+        )
+
     def fold(self, name: str) -> FittedFold:
         """Return a fitted fold, or ``final``."""
         return _load_fold(self.place(name), self.config)
@@ -151,6 +184,7 @@ def train_run(
         What cannot be used, and why.
     """
     cohort, out = SpatialCohort(data), Path(out)
+    require_counts(cohort)
     system_config(config.system)
     folds = make_folds(cohort, config.folds)
     everything = {info.name: np.arange(info.num_spots) for info in cohort.manifest.sections}
@@ -170,6 +204,8 @@ def train_run(
             with atomic_directory(place) as partial:
                 _save_fold(fitted, partial)
                 write_json(dataclasses.asdict(cost), partial / "cost.json")
+                if fold.test:
+                    _save_accuracy(fitted, cohort, features, partial)
             checkpoint.unlink(missing_ok=True)
         manifest["state"] = "finished"
         write_json(manifest, out / "manifest.json")
@@ -242,6 +278,7 @@ def _start(
         "version": seq2exp.__version__,
         "cohort": str(cohort.root),
         "cohort_sha256": sha256(manifest_path(cohort.root)),
+        "patch": dataclasses.asdict(cohort.manifest.patch),
         "folds": [fold.name for fold in folds],
         "leaky": any(fold.leaky for fold in folds),
     }
@@ -283,6 +320,15 @@ def _save_fold(fitted: FittedFold, folder: Path) -> None:
         folder / "labels.json",
     )
     save_system(fitted.system, folder)
+
+
+def _save_accuracy(
+    fitted: FittedFold, cohort: SpatialCohort, features: PatchFeatures | None, folder: Path
+) -> None:
+    """Judge a fold on what it held out, gene by gene."""
+    fold, genes = fitted.fold, fitted.labels.panel.gene_id
+    test = fitted.table(cohort, fold.test, features=features)
+    write_heldout(fitted.system.predict, test, genes=genes, fold=fold.name, folder=folder)
 
 
 def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
@@ -365,6 +411,7 @@ def evaluate_run(
         The cohort is not the one of the training.
     """
     cohort = SpatialCohort(data or Path(run.manifest["cohort"]))
+    require_counts(cohort)
     if sha256(manifest_path(cohort.root)) != run.manifest["cohort_sha256"]:
         raise ConfigError(
             facts(

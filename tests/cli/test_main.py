@@ -22,8 +22,8 @@ DEBUG = ROOT / "configs" / "train" / "debug.yaml"
 HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
 WORK = ("doctor", "demo", "simulate", "prepare", "inspect", "train", "evaluate", "compare",
         "predict", "elements", "elements compare", "elements check", "priors", "attribute",
-        "motifs", "report", "spatial simulate", "spatial prepare", "spatial train",
-        "spatial predict",
+        "motifs", "report", "spatial simulate", "spatial prepare", "spatial inspect",
+        "spatial train", "spatial predict", "spatial plot",
         "spatial evaluate", "spatial compare")  # fmt: skip
 
 # Runs `seq2exp ARGUMENTS` and says at the end which of the heavy packages were imported.

@@ -180,3 +180,101 @@ def test_bad_input_is_one_line(run, tmp_path, capsys, line, message):
     assert message in text
     assert len(text.splitlines()) == 1
     assert text.startswith("error: ")
+
+
+# Images without counts -------------------------------------------------------------------------
+
+
+def failed(capsys, line):
+    assert main(list(map(str, line))) == 2
+    return capsys.readouterr().err
+
+
+def write_new(folder):
+    """Write an image as that of section A1, and where its spots are."""
+    data = anndata.read_h5ad(folder / "raw" / "A1.h5ad")
+    (folder / "new.png").write_bytes((folder / "raw" / "A1.png").read_bytes())
+    spots = pd.DataFrame(data.obsm["spatial"], columns=["x", "y"])
+    spots.to_csv(folder / "new.tsv", sep="\t", index=False)
+    return folder / "new.png", folder / "new.tsv"
+
+
+def test_an_image_is_predicted_as_the_section_it_is_of(run):
+    """Its own counts are not needed: predictions equal those of the cohort that has them."""
+    image, spots = write_new(run.parent)
+    out, known = run.parent / "of_image", run.parent / "of_cohort"
+    line = ["spatial", "predict", run, "--image", image, "--spots", spots, "--um-per-px", "5",
+            "--out", out, "--quiet"]  # fmt: skip
+    assert main(list(map(str, line))) == 0
+    line = ["spatial", "predict", run, "--data", run.parent / "cohort", "--out", known, "--quiet"]
+    assert main(list(map(str, line))) == 0
+    data, expected = (anndata.read_h5ad(path) for path in (out / "new.h5ad", known / "A1.h5ad"))
+    np.testing.assert_allclose(data.X, expected.X, atol=1e-5)
+    np.testing.assert_array_equal(data.obsm["spatial"], expected.obsm["spatial"])
+    assert np.isnan(data.layers["observed"]).all()
+    assert data.uns["image"]["file"] == str(image)
+    assert sorted(path.name for path in out.iterdir()) == ["new.h5ad"]
+
+
+def test_a_grid_over_the_tissue_of_an_image(run):
+    """Spots stand 200 micrometres apart; the tissue is 6 x 7 of their squares."""
+    image, _ = write_new(run.parent)
+    line = ["spatial", "predict", run, "--image", image, "--um-per-px", "5", "--quiet", "--out"]
+    for words, least, most in (([], 150, 200), (["--grid-um", "200"], 30, 60)):
+        out = run.parent / f"grid{len(words)}"
+        assert main(list(map(str, [*line, out, *words]))) == 0
+        data = anndata.read_h5ad(out / "new.h5ad")
+        assert least < data.n_obs < most
+        assert np.isfinite(data.X).all()
+
+
+def test_a_cohort_of_images_is_predicted_and_not_trained_on(run, capsys):
+    write_new(run.parent)
+    config = {
+        "name": "bare",
+        "sections": [{"name": "new", "layout": "image", "image": "new.png", "grid_um": 200,
+                      "um_per_px": 5.0}],
+        "patch": {"um": 160.0, "px": 32},
+    }  # fmt: skip
+    folder = run.parent
+    dump_yaml(config, folder / "bare.yaml")
+    line = ["spatial", "prepare", "--quiet", "--config", folder / "bare.yaml", "--out"]
+    assert main(list(map(str, [*line, folder / "bare"]))) == 0
+    words = ["--data", folder / "bare", "--out", folder / "bare_out", "--quiet"]
+    assert main(list(map(str, ["spatial", "predict", run, *words]))) == 0
+    assert (folder / "bare_out" / "new.h5ad").is_file()
+    capsys.readouterr()
+    line = ["spatial", "train", "--quiet", "--config", folder / "ridge.yaml", "--data",
+            folder / "bare", "--out", folder / "bare_run"]  # fmt: skip
+    assert "sections without counts" in failed(capsys, line)
+    line = ["spatial", "evaluate", run, "--data", folder / "bare"]
+    assert "sections without counts" in failed(capsys, line)
+
+
+def test_f19_patches_of_another_size_are_refused(run, capsys):
+    """Trained on 160 micrometres, asked to read 100."""
+    folder = run.parent
+    write_new(folder)
+    line = ["spatial", "prepare", "--quiet", "--config", folder / "cohort.yaml", "--source",
+            folder / "raw", "--out", folder / "narrow", "--patch.um", "100"]  # fmt: skip
+    assert main(list(map(str, line))) == 0
+    line = ["spatial", "predict", run, "--data", folder / "narrow", "--out", folder / "x"]
+    message = failed(capsys, line)
+    assert "patches of 100 um in 32 px" in message
+    assert "160 um in 32 px" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--image", "new.png"], "no size of a pixel"),
+        (["--image", "gone.png", "--um-per-px", "5"], "no such file"),
+        (["--image", "new.png", "--um-per-px", "5", "--grid-um", "0"], "grid_um"),
+        (["--data", "cohort", "--grid-um", "100"], "--grid-um with --data"),
+    ],
+)
+def test_images_that_cannot_be_predicted(run, capsys, monkeypatch, words, text):
+    write_new(run.parent)
+    monkeypatch.chdir(run.parent)
+    assert text in failed(capsys, ["spatial", "predict", run, *words, "--out", "not_there"])
+    assert not (run.parent / "not_there").exists()

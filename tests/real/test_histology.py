@@ -10,9 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.spatial import cKDTree
 
+from data_prep.histology.bare import tissue_grid
 from data_prep.histology.build import prepare_cohort
+from data_prep.histology.checks import alignment
 from data_prep.histology.config import CohortConfig, PatchConfig, SectionConfig
+from data_prep.histology.pitch import estimate_pitch, nearest_distance
+from data_prep.histology.section import read_section
+from seq2exp.core.images import open_image
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.images.cache import FeatureCache
 from seq2exp.spatial.images.registry import make_encoder
@@ -57,16 +63,17 @@ def test_the_crop(crop):
     np.testing.assert_array_equal(
         section.counts_NA.toarray(), table.loc[names, section.var.index].to_numpy()
     )
-    assert section.info.um_per_px == pytest.approx(200 / 272.4, rel=0.03)
+    # 25 spots that are some pixels off their places tell the pitch to about a percent.
+    assert section.info.um_per_px == pytest.approx(200 / 290.7, rel=0.03)
 
 
 def test_patches_of_the_crop_are_cut_around_the_pixels_of_the_spots(crop):
-    """165 micrometres, about 224 pixels of the image."""
+    """165 micrometres, about 240 pixels of the image."""
     section = crop.section("C4")
     with Image.open(DATA / "fixture_C4/C4_crop.jpg") as image:
         pixels = np.asarray(image.convert("RGB"))
     side = round(165 / section.info.um_per_px)
-    assert abs(side - 224) <= 6  # few spots tell the pitch to some percent
+    assert abs(side - 240) <= 6
     for spot in (0, 7, 24):
         left, top = np.floor(section.xy_N2[spot] - side / 2).astype(int)
         cut = pixels[top : top + side, left : left + side]
@@ -96,8 +103,35 @@ def test_a_whole_section_keeps_its_184_spots_on_stained_tissue(whole):
     assert (info.width, info.height, info.num_genes) == (9278, 9916, 15_842)
     assert 43 <= info.notes["saturation_on_spots"] <= 46
     assert info.notes["saturation_off_spots"] < 20
-    assert info.um_per_px == pytest.approx(200 / 272.4, rel=0.002)
+    assert info.um_per_px == pytest.approx(200 / 290.8, rel=0.003)
     assert int(np.median(whole.section("C4").total_N)) == 10_190
+
+
+@pytest.mark.parametrize("name", ["C2", "C3", "C4", "C5"])
+def test_the_pitch_is_that_of_the_refined_places(name):
+    """new_x and new_y are the pixels in units of the array: their slope is its pitch.
+
+    The nearest neighbours are 271 to 274 pixels away, as a jitter of 17 pixels makes them.
+    """
+    spots = pd.read_csv(DATA / f"fullres/{name}_spots.tsv", sep="\t")
+    slopes = [np.polyfit(spots[f"new_{axis}"], spots[f"pixel_{axis}"], 1)[0] for axis in "xy"]
+    assert np.ptp(slopes) < 3
+    files = {"table": f"{name}_counts.tsv.gz", "spots": f"{name}_spots.tsv", "image": f"{name}.jpg"}
+    config = st_section(name=name, **files)
+    section = read_section(config, CohortConfig("pitch", [config]), DATA / "fullres")
+    assert estimate_pitch(section) == pytest.approx(np.mean(slopes), rel=0.005)
+    assert nearest_distance(np.column_stack([section.x, section.y])) < 0.95 * np.mean(slopes)
+
+
+@pytest.mark.parametrize("name", ["A1", "C2", "C3", "C4", "C5"])
+def test_a_grid_over_the_tissue_meets_the_measured_spots(name):
+    """Spots were measured under tissue: a grid of their pitch lies on it and covers it."""
+    spots = pd.read_csv(DATA / f"lowres/{name}_spots.tsv", sep="\t")[["px", "py"]].to_numpy()
+    step = 200 / 3.19
+    x, y, _, _ = tissue_grid(open_image(DATA / f"lowres/{name}.jpg"), step)
+    grid = np.column_stack([x, y])
+    assert (cKDTree(spots).query(grid)[0] < 0.75 * step).mean() > 0.9
+    assert (cKDTree(grid).query(spots)[0] < 0.75 * step).mean() > 0.95
 
 
 def test_the_tables_and_the_anndata_of_a_section_agree(whole, tmp_path):
@@ -129,10 +163,6 @@ def test_exchanged_axes_of_a_real_section_are_not_taken(tmp_path):
         spots=str(DATA / "lowres/C4_spots.tsv"),
         image=str(DATA / "lowres/C4.jpg"),
     )
-    from data_prep.histology.checks import alignment
-    from data_prep.histology.section import read_section
-    from seq2exp.core.images import open_image
-
     config = CohortConfig("low", [section], patch=PatchConfig(px=48))
     image = open_image(DATA / "lowres/C4.jpg")
     on = {}

@@ -26,10 +26,11 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2exp.core.errors import ConfigError, facts
+from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import atomic_file, require_space, safe_name
 from seq2exp.core.images import cut_square
 from seq2exp.core.progress import track
+from seq2exp.core.slides import SlideImage
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.colour import stain_concentrations
 from seq2exp.spatial.images.tiles import open_section_image
@@ -240,7 +241,17 @@ class BoundaryMaps:
     def _compute(self, name: str) -> None:
         info = self.cohort.manifest.section(name)
         require_space(self.folder, len(MAPS) * info.height * info.width)
-        rgb_HW3 = open_section_image(self.cohort, name).pixels_HW3
+        image = open_section_image(self.cohort, name)
+        if isinstance(image, SlideImage):
+            raise InputError(
+                facts(
+                    f"section {name}",
+                    found=f"a slide of {image.width:,} x {image.height:,} pixels",
+                    expected="an image that fits into memory: maps are made of the whole",
+                    fix="prepare the cohort from the slide scaled down",
+                )
+            )
+        rgb_HW3 = image.pixels_HW3
         with atomic_file(self.path(name), overwrite=True) as partial:
             out = np.lib.format.open_memmap(
                 partial, mode="w+", dtype=np.uint8, shape=(len(MAPS), *rgb_HW3.shape[:2])

@@ -7,13 +7,15 @@ tile whose centre lies outside the image is not there. Axes: N spots, K = 25 til
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2exp.core.errors import FormatError, facts
+from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.files import sha256
-from seq2exp.core.images import TissueImage, open_image
+from seq2exp.core.images import open_image
+from seq2exp.core.slides import AnyImage, open_slide
 from seq2exp.core.stain import Macenko
 from seq2exp.spatial.cohort import Section, SpatialCohort
 
@@ -48,14 +50,14 @@ def tile_centres(section: Section, *, um: float) -> tuple[NDArray[np.float64], N
 
 
 def tiles_of(
-    section: Section, image: TissueImage, *, um: float, px: int
+    section: Section, image: AnyImage, *, um: float, px: int
 ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
     """Yield spot, number of the tile and its pixels, for the tiles that are there.
 
     Parameters
     ----------
     section : Section
-    image : TissueImage
+    image : TissueImage or SlideImage
         What :func:`open_section_image` returned.
     um : float
         Side of a tile, micrometres.
@@ -69,13 +71,13 @@ def tiles_of(
         yield int(spot), int(tile), image.patch(x, y, side=side, px=px)
 
 
-def open_section_image(cohort: SpatialCohort, name: str) -> TissueImage:
+def open_section_image(cohort: SpatialCohort, name: str) -> AnyImage:
     """Open the image of a section, in the colours that the patches of the cohort have.
 
     Raises
     ------
     InputError
-        The image is not where the manifest says.
+        The image is not where the manifest says, or the cohort was made without it.
     FormatError
         It is damaged, or another one than the cohort was made of.
     """
@@ -84,16 +86,27 @@ def open_section_image(cohort: SpatialCohort, name: str) -> TissueImage:
         return image
     # Preparation takes the first section as reference; both fits follow from the pixels alone.
     first = cohort.names[0]
-    own = Macenko.fit(image.pixels_HW3)
-    other = own if first == name else Macenko.fit(_unchanged(cohort, first).pixels_HW3)
-    return TissueImage(image.path, own.transform(image.pixels_HW3, other))
+    own = Macenko.fit(image.overview()[0])
+    other = own if first == name else Macenko.fit(_unchanged(cohort, first).overview()[0])
+    return image.recoloured(partial(own.transform, reference=other))
 
 
-def _unchanged(cohort: SpatialCohort, name: str) -> TissueImage:
+def _unchanged(cohort: SpatialCohort, name: str) -> AnyImage:
     section = cohort.section(name)
     path, info = section.image_path, section.info
+    if not info.image:
+        raise InputError(
+            facts(
+                f"section {name}",
+                found="patches without the image that they were cut from",
+                expected="an image, to see beyond the patches",
+                fix="prepare the cohort with the slides",
+            )
+        )
     # The size in the manifest was checked when the cohort was made.
-    image = open_image(path, max_megapixels=info.width * info.height / 1e6 + 1)
+    limit = info.width * info.height / 1e6 + 1
+    image: AnyImage
+    image = open_slide(path) if info.by_region else open_image(path, max_megapixels=limit)
     if (image.width, image.height) != (info.width, info.height) or (
         sha256(path) != info.image_sha256
     ):

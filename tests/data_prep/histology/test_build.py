@@ -18,7 +18,7 @@ from data_prep.histology.config import GeneTableConfig, PatchConfig
 from seq2exp.core.errors import FormatError, InputError, Seq2ExpWarning
 from seq2exp.spatial import format as layout
 from seq2exp.spatial.cohort import SpatialCohort
-from tests.data_prep.histology import raw
+from tests.data_prep.histology import raw, visium_folder
 
 
 def digest(root):
@@ -338,3 +338,17 @@ def test_f19_no_gene_of_the_gtf_is_an_error_and_few_are_flagged(tmp_path):
     write_gtf(tmp_path, [*raw.GENES[:2], *(f"OTHER{i}" for i in range(6))])
     with pytest.warns(Seq2ExpWarning, match="6 of 8 genes without an id"):
         prepare_cohort(settings, tmp_path, tmp_path / "out")
+
+
+def test_f19_sections_without_a_gene_in_common(tmp_path):
+    """One section knows Ensembl ids and the other symbols only: a GTF brings them together."""
+    folder = visium_folder.write_visium(tmp_path / "outs")
+    sections = [folder, raw.write_st(tmp_path)]
+    refuses(
+        raw.cohort(*sections), tmp_path, tmp_path / "out", InputError, r"sections V1 and S1.*ENSG0"
+    )
+    write_gtf(tmp_path, raw.GENES)
+    config = raw.cohort(*sections, genes=GeneTableConfig("genes.gtf"))
+    assert prepare_cohort(config, tmp_path, tmp_path / "out").gene_ids == "ensembl"
+    cohort = SpatialCohort(tmp_path / "out")
+    assert set(cohort.section("V1").var["gene_id"]) == set(cohort.section("S1").var["gene_id"])

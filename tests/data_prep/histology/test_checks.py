@@ -10,12 +10,11 @@ from scipy import sparse
 
 from data_prep.histology.checks import (
     alignment,
-    estimate_pitch,
     keep_spots,
     physical_scale,
     require_on_image,
 )
-from data_prep.histology.section import RawSection
+from data_prep.histology.raw import RawSection
 from seq2exp.core.errors import InputError, Seq2ExpWarning
 from seq2exp.core.images import TissueImage
 from tests.data_prep.histology import raw
@@ -119,14 +118,6 @@ def test_f19_one_spot_is_flagged():
 
 
 # Scale ---------------------------------------------------------------------------------------
-
-
-def test_the_pitch_is_the_median_distance_of_neighbours():
-    assert estimate_pitch(section()) == raw.PITCH
-    apart = section().x.copy()
-    apart[0] -= 30  # one spot off the grid does not matter
-    assert estimate_pitch(section(x=apart)) == raw.PITCH
-    assert np.isnan(estimate_pitch(some(section(), np.array([0]))))
 
 
 def test_the_size_of_a_pixel_is_as_stated_or_follows_from_the_pitch():
