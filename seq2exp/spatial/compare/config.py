@@ -21,6 +21,7 @@ __all__ = [
     "SystemChoice",
     "contenders",
     "encoder_label",
+    "open_bank",
     "plain_protocol",
     "protocol_of",
     "seeded",
@@ -204,6 +205,11 @@ def encoder_label(encoder: EncoderConfig) -> str:
     parts += [f"{encoder.px}px"] if encoder.px else []
     parts += ["centred"] if encoder.center == "section" else []
     return "-".join(parts)
+
+
+def open_bank(system: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose bank answers with other sections of a patient, unless they say how."""
+    return merge({"retrieval": {"exclude": "section"}}, system)
 
 
 def seeded(contender: Contender, seed: int) -> SpatialConfig:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from seq2exp.core.config import require_known
 from seq2exp.core.files import atomic_file, file_lock
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.compare.alignment import GENES, IMAGE, judge_alignment
-from seq2exp.spatial.compare.config import plain_protocol
+from seq2exp.spatial.compare.config import open_bank, plain_protocol
 from seq2exp.spatial.compare.costs import SystemCost, cohort_facts, system_costs
 from seq2exp.spatial.compare.entries import Entry, Outcome, claim_folder, run_entries
 from seq2exp.spatial.compare.hescape_config import Arm, HescapeSuiteConfig, arms
@@ -89,6 +90,10 @@ def compare_hescape(
     known = sorted({str(key) for section in cohort.sections() for key in section.obs})
     for column in config.probe_columns:
         require_known("probe_columns", column, known, expected="a column of obs of a section")
+    facts = cohort_facts(cohort, folds)
+    if facts["leaky"]:
+        # A run also predicts what it holds out, from a bank that then is of the same patient.
+        config = dataclasses.replace(config, system=open_bank(config.system))
     every = arms(config)
     entries = [
         Entry(arm.name, seed, arm.config(config, seed))
@@ -113,7 +118,6 @@ def compare_hescape(
         for arm in every
     }
     good = {arm: trainings for arm, trainings in found.items() if trainings}
-    facts = cohort_facts(cohort, folds)
     split = "test (leaky)" if facts["leaky"] else "test"
     rows = alignment_rows(
         good, split=split, num_resamples=config.num_resamples, seed=config.bootstrap_seed

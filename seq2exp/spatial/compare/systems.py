@@ -25,6 +25,7 @@ from seq2exp.spatial.compare.config import (
     CompareConfig,
     Contender,
     encoder_label,
+    open_bank,
     plain_protocol,
     seeded,
 )
@@ -147,10 +148,9 @@ def _opened_banks(systems: Sequence[Contender]) -> tuple[list[Contender], list[s
     for each in systems:
         system = each.config.system
         names = {part.name for part in dataclasses.fields(SYSTEMS[str(system["name"])])}
-        retrieval = system.get("retrieval") or {}
-        if "retrieval" in names and "exclude" not in retrieval:
-            system = {**system, "retrieval": {**retrieval, "exclude": "section"}}
-            each = Contender(each.name, dataclasses.replace(each.config, system=system))
+        opened = open_bank(system)
+        if "retrieval" in names and opened != system:
+            each = Contender(each.name, dataclasses.replace(each.config, system=opened))
             changed.append(each.name)
         found.append(each)
     if not changed:
