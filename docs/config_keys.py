@@ -28,6 +28,8 @@ from seq2exp.encoders.enformer import EnformerConfig
 from seq2exp.encoders.epinformer import EPInformerConfig
 from seq2exp.models.baseline import BaselineConfig
 from seq2exp.models.config import Seq2ExpConfig
+from seq2exp.spatial.compare.config import CompareConfig
+from seq2exp.spatial.compare.hescape_config import HescapeSuiteConfig
 from seq2exp.spatial.config import SpatialConfig
 from seq2exp.spatial.systems.registry import SYSTEMS
 from seq2exp.training.config import TrainConfig
@@ -45,6 +47,8 @@ CONFIGS: Mapping[str, type] = {
     "tissue": SpatialSimulationConfig,
     "cohort": CohortConfig,
     "spatial": SpatialConfig,
+    "compare": CompareConfig,
+    "suite": HescapeSuiteConfig,
     **SYSTEMS,
 }
 # The dataset and the data section decide these.
@@ -83,10 +87,11 @@ def _rows(config: type, prefix: str) -> list[str]:
 
 
 def _docstrings(config: type) -> dict[str, str]:
-    """Return the text below each field."""
+    """Return the text below each field, those of its bases included."""
+    bases = [base for base in config.__mro__[:0:-1] if dataclasses.is_dataclass(base)]
+    found = {name: text for base in bases for name, text in _docstrings(base).items()}
     tree = ast.parse(textwrap.dedent(inspect.getsource(config)))
     body = typing.cast("ast.ClassDef", tree.body[0]).body
-    found = {}
     for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             value = text.value if isinstance(text, ast.Expr) else None

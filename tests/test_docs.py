@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from seq2exp.cli.main import COMMANDS, _join_words, build_parser
+from seq2exp.spatial.systems.registry import SYSTEMS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -30,6 +31,7 @@ PAGE_OF_COMMAND = {
     "spatial predict": "spatial_predictions",
     "spatial plot": "spatial_predictions",
     "spatial evaluate": "spatial",
+    "spatial compare": "spatial_compare",
 }
 
 
@@ -50,7 +52,11 @@ def settings_of(page: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "page",
-    ["baselines.md", "train.md", "prepare.md", "simulator.md", "enformer.md", "epinformer.md"],
+    [
+        *("baselines.md", "train.md", "prepare.md", "simulator.md", "enformer.md"),
+        *("epinformer.md", "spatial.md", "spatial_compare.md"),
+        *(f"spatial_{name}.md" for name in SYSTEMS),
+    ],
 )
 def test_tables_of_settings_are_those_of_the_dataclasses(config_keys, page):
     text = (DOCS / page).read_text()
@@ -101,7 +107,7 @@ def test_commands_in_pages_are_understood(page):
         parser = build_parser(words[0])
         args, rest = parser.parse_known_args(words)
         free = ("prepare", "train", "simulate", "spatial simulate", "spatial prepare",
-                "spatial train")  # fmt: skip
+                "spatial train", "spatial compare")  # fmt: skip
         assert not rest or words[0] in free, words
         for path in getattr(args, "config", None) or []:
             if str(path).startswith("configs/"):

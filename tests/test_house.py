@@ -19,6 +19,8 @@ import pytest
 from data_prep.config import DataConfig
 from data_prep.histology.config import CohortConfig
 from seq2exp.core.config import load_config, load_yaml
+from seq2exp.spatial.compare.config import CompareConfig
+from seq2exp.spatial.compare.hescape_config import HescapeSuiteConfig
 from seq2exp.spatial.config import SpatialConfig
 from seq2exp.training.config import TrainConfig
 
@@ -181,6 +183,7 @@ def test_every_configuration_is_bound_to_its_dataclass(path):
     kinds = {"data": DataConfig, "train": TrainConfig, "spatial": SpatialConfig}
     folders = path.relative_to(ROOT / "configs").parts
     kind = CohortConfig if folders[:2] == ("spatial", "data") else kinds[folders[0]]
+    kind = {"compare": CompareConfig, "compare_hescape": HescapeSuiteConfig}.get(path.stem, kind)
     config = load_config(kind, [path])
     assert load_yaml(path)
     assert config

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _steps(out: Path, seed: int) -> list[tuple[str, Callable[[], None]]]:
     """Return the commands of the demo as a user would type them, and how to run each."""
-    configs = _configs()
+    configs = options.shipped_configs()
     genome, dataset, trained = (str(out / name) for name in ("genome", "dataset", "run"))
     lines = (
         ["simulate", genome, "--seed", str(seed)],
@@ -62,13 +62,6 @@ def _steps(out: Path, seed: int) -> list[tuple[str, Callable[[], None]]]:
          str(out / "report.html")],
     )  # fmt: skip
     return [(" ".join(line), lambda line=line: _call(line)) for line in lines]  # type: ignore[misc]
-
-
-def _configs() -> Path:
-    """Return the folder of the shipped configurations: inside a wheel, or beside the package."""
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def _call(line: list[str]) -> None:

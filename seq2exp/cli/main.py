@@ -46,6 +46,7 @@ COMMANDS = {
     "spatial predict": "predicted expression of every spot, as AnnData",
     "spatial plot": "genes over tissue: observed, predicted, difference",
     "spatial evaluate": "accuracy on held-out tissue beside controls, with intervals",
+    "spatial compare": "all systems under one protocol in one table; continues a killed one",
 }
 
 logger = logging.getLogger("seq2exp")

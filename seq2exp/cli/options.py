@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_json", "add_loading", "add_overwrite", "add_run", "load", "write_rows"]
+__all__ = [
+    "add_json",
+    "add_loading",
+    "add_overwrite",
+    "add_run",
+    "load",
+    "shipped_configs",
+    "write_rows",
+]
 
 
 def add_run(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
@@ -42,6 +50,13 @@ def write_rows(
 
     if args.json:
         write_json({"command": args.command, "inputs": inputs, "rows": rows}, args.json)
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the shipped configurations: inside a wheel, or beside the package."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def load(cls: type[Any], args: argparse.Namespace) -> Any:  # noqa: ANN401

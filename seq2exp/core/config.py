@@ -23,6 +23,7 @@ __all__ = [
     "dump_yaml",
     "load_config",
     "load_yaml",
+    "merge",
     "nearest",
     "parse_overrides",
     "require_known",
@@ -167,10 +168,10 @@ def load_config(
     for path in paths:
         layer = load_yaml(path)
         _refuse_unknown(cls, layer, where=str(path))
-        merged = _merge(merged, layer)
+        merged = merge(merged, layer)
     if overrides:
         _refuse_unknown(cls, overrides, where="command line")
-        merged = _merge(merged, overrides)
+        merged = merge(merged, overrides)
     return bind(cls, merged, where=" + ".join(map(str, paths)) or "command line")
 
 
@@ -240,12 +241,13 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     return str(value) if isinstance(value, Path) else value
 
 
-def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values in which those of ``layer`` win, key by key."""
     result = dict(base)
     for key, value in layer.items():
         old = result.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        result[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+        result[key] = merge(old, value) if both else value  # type: ignore[arg-type]
     return result
 
 

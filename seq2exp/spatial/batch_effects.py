@@ -6,7 +6,6 @@ Axes: S spots, D features, G genes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,21 @@ from numpy.typing import NDArray
 from seq2exp.core.errors import InputError, facts
 from seq2exp.spatial.probes import ALPHAS, Probe, logistic_probe, ridge_probe
 from seq2exp.spatial.recall import recall_table
-from seq2exp.training.metrics import Estimate
+from seq2exp.training.metrics import Estimate, Row
 
-__all__ = ["batch_effect_rows", "between_share", "contrastive_gain", "section_silhouette"]
+__all__ = [
+    "SECTION_METRICS",
+    "batch_effect_rows",
+    "between_share",
+    "contrastive_gain",
+    "section_rows",
+    "section_silhouette",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+SECTION_METRICS = ("section accuracy", "section silhouette", "variance between sections")
+"""What :func:`section_rows` measures."""
 _MOST_SPOTS = 2000
 
 
@@ -80,6 +88,40 @@ def contrastive_gain(
     return Estimate(float(gain.mean()), float(low), float(high), len(gain))
 
 
+def section_rows(
+    image_SD: NDArray[np.floating],
+    gene_SD: NDArray[np.floating],
+    *,
+    section_S: Integers,
+    split: str = "held-out spots",
+    seed: int = 0,
+) -> list[Row]:
+    """Return how well both embeddings tell sections apart, as rows with ``chance``.
+
+    Parameters
+    ----------
+    image_SD, gene_SD : float arrays, shape (num_spots, width)
+    section_S : int64 array, shape (num_spots,)
+        Of two sections at least.
+    split : str
+        Which spots these are.
+    seed : int
+    """
+    rows: list[Row] = []
+    for name, values in (("image", _unit(image_SD)), ("genes", _unit(gene_SD))):
+        n = len(values)
+        probe = logistic_probe(values, section_S, seed=seed)
+        accuracy = Estimate(probe.value, n=n)
+        rows.append(accuracy.row(name, SECTION_METRICS[0], split=split, chance=probe.chance))
+        others = (
+            section_silhouette(values, section_S, seed=seed),
+            between_share(values, section_S),
+        )
+        for metric, value in zip(SECTION_METRICS[1:], others, strict=True):
+            rows.append(Estimate(value, n=n).row(name, metric, split=split, chance=None))
+    return rows
+
+
 def batch_effect_rows(
     image_SD: NDArray[np.floating],
     gene_SD: NDArray[np.floating],
@@ -92,7 +134,7 @@ def batch_effect_rows(
     size: int = 64,
     alphas: Sequence[float] = ALPHAS,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return the report as rows of name, metric, split, chance, value, low, high and n.
 
     Parameters
@@ -109,7 +151,7 @@ def batch_effect_rows(
         Penalties of the ridge.
     seed : int
     """
-    rows: list[dict[str, Any]] = []
+    rows = section_rows(image_SD, gene_SD, section_S=section_S, seed=seed)
 
     def add(
         name: str, metric: str, value: float | Estimate, n: int, chance: float | None = None
@@ -117,16 +159,6 @@ def batch_effect_rows(
         found = value if isinstance(value, Estimate) else Estimate(value, n=n)
         rows.append(found.row(name, metric, split="held-out spots", chance=chance))
 
-    for name, values in (("image", _unit(image_SD)), ("genes", _unit(gene_SD))):
-        probe = logistic_probe(values, section_S, seed=seed)
-        add(name, "section accuracy", probe.value, len(values), probe.chance)
-        add(
-            name,
-            "section silhouette",
-            section_silhouette(values, section_S, seed=seed),
-            len(values),
-        )
-        add(name, "variance between sections", between_share(values, section_S), len(values))
     table = recall_table(
         image_SD, gene_SD, section_S=section_S, spot_S=spot_S, sizes=(size,), ks=(5,), seed=seed
     )

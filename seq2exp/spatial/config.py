@@ -10,7 +10,7 @@ from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import LabelRecipe, named_recipe
 
-__all__ = ["UNTRAINABLE", "EncoderConfig", "SpatialConfig", "SpatialFitConfig"]
+__all__ = ["UNTRAINABLE", "EncoderConfig", "Protocol", "SpatialConfig", "SpatialFitConfig"]
 
 
 UNTRAINABLE = ("colour_stats", "pixel_densities")
@@ -96,11 +96,9 @@ class SpatialFitConfig:
 
 
 @dataclass(frozen=True)
-class SpatialConfig:
-    """A system and the protocol it is judged under."""
+class Protocol:
+    """What is predicted and who is held out: the same for everything that is compared."""
 
-    system: dict[str, Any] = field(default_factory=lambda: {"name": "ridge"})
-    """``name`` of the system and its settings (docs/spatial)."""
     recipe: str = "default"
     """Name of a label recipe, or ``custom`` with ``labels``."""
     labels: LabelRecipe | None = None
@@ -109,13 +107,6 @@ class SpatialConfig:
     """Which genes are predicted."""
     folds: FoldConfig = field(default_factory=FoldConfig)
     """Who is held out."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """What makes features of patches; they are computed once."""
-    trained_encoder: EncoderConfig | None = None
-    """Encoder that is trained with the system on the patches themselves, for systems that take
-    one."""
-    fit: SpatialFitConfig = field(default_factory=SpatialFitConfig)
-    """How it is trained."""
 
     def __post_init__(self) -> None:
         if (self.recipe == "custom") != (self.labels is not None):
@@ -127,6 +118,29 @@ class SpatialConfig:
                     fix="use one of the two",
                 )
             )
+
+    @property
+    def label_recipe(self) -> LabelRecipe:
+        """The recipe, looked up."""
+        return self.labels if self.labels is not None else named_recipe(self.recipe)
+
+
+@dataclass(frozen=True)
+class SpatialConfig(Protocol):
+    """A system and the protocol it is judged under."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """What makes features of patches; they are computed once."""
+    trained_encoder: EncoderConfig | None = None
+    """Encoder that is trained with the system on the patches themselves, for systems that take
+    one."""
+    system: dict[str, Any] = field(default_factory=lambda: {"name": "ridge"})
+    """``name`` of the system and its settings (docs/spatial)."""
+    fit: SpatialFitConfig = field(default_factory=SpatialFitConfig)
+    """How it is trained."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         trained = self.trained_encoder
         if trained is not None and (
             trained.name in UNTRAINABLE or trained.embeddings or trained.center != "none"
@@ -144,11 +158,6 @@ class SpatialConfig:
             raise ConfigError(
                 facts("system", found="no name", expected="name: ridge", fix="name a system")
             )
-
-    @property
-    def label_recipe(self) -> LabelRecipe:
-        """The recipe, looked up."""
-        return self.labels if self.labels is not None else named_recipe(self.recipe)
 
     @property
     def picture_px(self) -> int:

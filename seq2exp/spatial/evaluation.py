@@ -7,18 +7,20 @@ Controls that stand in every table:
 ``shuffled patches``
     the same system, with the patches exchanged within each section that is judged;
 ``depth``
-    log(1 + total count) of the spot itself, for every gene: what sequencing depth alone gives.
-    It uses the counts that are to be predicted, so it is no rival, only a measure; and its unit is
-    not that of the labels, so only its correlations mean anything.
+    each gene as a line of log(1 + total count) of the spot itself, with the slope of the fitting
+    spots: what sequencing depth alone gives. It uses the counts that are to be predicted, so it is
+    no rival, only a measure.
+
+A system may have further controls of its own (``controls``), which stand beside it.
 
 Axes: N spots, G genes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,20 +28,37 @@ from numpy.typing import NDArray
 
 from seq2exp.spatial.data import SpotTable, shuffled_patches
 from seq2exp.spatial.metrics import (
-    CORRELATIONS,
     gene_table,
+    mean_table,
     paired_difference,
     relative_variance,
     summary_rows,
 )
+from seq2exp.training.metrics import Estimate, Row
 
-__all__ = ["CONTROLS", "LISTS", "FoldResult", "evaluation_rows", "judge_fold", "section_tables"]
+__all__ = [
+    "COMPARED",
+    "CONTROLS",
+    "DEPTH",
+    "LISTS",
+    "MEAN",
+    "MODEL",
+    "SHUFFLED",
+    "FoldResult",
+    "accuracy_rows",
+    "evaluation_rows",
+    "judge_fold",
+    "section_tables",
+]
 
 Floats = NDArray[np.float64]
 Predict = Callable[[SpotTable], Floats]
 
-MODEL = "model"
-CONTROLS = ("train mean", "shuffled patches", "depth")
+MODEL, MEAN, SHUFFLED, DEPTH = "model", "train mean", "shuffled patches", "depth"
+CONTROLS = (MEAN, SHUFFLED, DEPTH)
+COMPARED = {DEPTH: ("pearson", "mse"), MEAN: ("mse",)}
+"""Metrics that a model is compared with a control in, where not all three: nothing of depth is left
+when depth is taken out, and a constant has no correlation."""
 LISTS = ("HEG", "HVG")
 _LIST_SIZE = 50
 
@@ -55,11 +74,14 @@ class FoldResult:
     tables : dict of str to DataFrame
         One row per section and gene, for the model and each control, with the columns of
         :func:`seq2exp.spatial.metrics.gene_table`, ``fold``, and one per gene list.
+    seconds : float
+        Time of predicting the held-out spots once.
     """
 
     name: str
     leaky: bool
     tables: dict[str, pd.DataFrame]
+    seconds: float = 0.0
 
 
 def judge_fold(
@@ -70,6 +92,7 @@ def judge_fold(
     genes: Sequence[str],
     name: str,
     leaky: bool = False,
+    controls: Mapping[str, Predict] | None = None,
     seed: int = 0,
 ) -> FoldResult:
     """Predict the held-out spots of a fold and score them beside the controls.
@@ -84,6 +107,8 @@ def judge_fold(
     name : str
         Of the fold.
     leaky : bool
+    controls : mapping of str to callable, optional
+        Further controls by name.
     seed : int
         Of the shuffled patches.
     """
@@ -96,17 +121,21 @@ def judge_fold(
             "HVG": _top(spread_G, _LIST_SIZE),
         }
     )
+    started = time.perf_counter()
+    predicted = np.asarray(predict(test), np.float64)
+    seconds = time.perf_counter() - started
     predictions = {
-        MODEL: np.asarray(predict(test), np.float64),
-        "train mean": np.broadcast_to(mean_G, test.y_NG.shape),
-        "shuffled patches": np.asarray(predict(shuffled_patches(test, seed=seed)), np.float64),
-        "depth": _depth(test),
+        MODEL: predicted,
+        MEAN: np.broadcast_to(mean_G, test.y_NG.shape),
+        SHUFFLED: np.asarray(predict(shuffled_patches(test, seed=seed)), np.float64),
+        DEPTH: _depth(fitting, test),
+        **{key: np.asarray(control(test), np.float64) for key, control in (controls or {}).items()},
     }
     tables = {
         key: section_tables(test, values, genes).merge(listed, on="gene_id").assign(fold=name)
         for key, values in predictions.items()
     }
-    return FoldResult(name, leaky, tables)
+    return FoldResult(name, leaky, tables, seconds)
 
 
 def _top(values_G: Floats, size: int) -> NDArray[np.bool_]:
@@ -115,10 +144,22 @@ def _top(values_G: Floats, size: int) -> NDArray[np.bool_]:
     return chosen
 
 
-def _depth(table: SpotTable) -> Floats:
-    """Return log(1 + total count) of every spot, for every gene."""
-    depth = np.log1p(table.total_N.astype(np.float64))
-    return np.repeat(depth[:, None], table.y_NG.shape[1], axis=1)
+def _depth(fitting: SpotTable, test: SpotTable) -> Floats:
+    """Return each gene as a line of log(1 + total count), fitted within the fitting sections."""
+    cross_G, power_G = np.zeros((2, fitting.y_NG.shape[1]))
+    for _, places in fitting.by_section():
+        y_NG = fitting.y_NG[places].astype(np.float64)
+        # A section measures a gene in all spots or in none.
+        known_G = np.isfinite(y_NG).all(axis=0)
+        depth_N = np.log1p(fitting.total_N[places].astype(np.float64))
+        depth_N -= depth_N.mean()
+        cross_G[known_G] += depth_N @ y_NG[:, known_G]
+        power_G[known_G] += depth_N @ depth_N
+    slope_G = cross_G / np.where(power_G > 0, power_G, np.inf)
+    mean_G = np.nanmean(fitting.y_NG.astype(np.float64), axis=0)
+    middle = np.log1p(fitting.total_N.astype(np.float64)).mean()
+    away_N = np.log1p(test.total_N.astype(np.float64)) - middle
+    return np.asarray(mean_G + np.outer(away_N, slope_G))
 
 
 def section_tables(table: SpotTable, predicted: Floats, genes: Sequence[str]) -> pd.DataFrame:
@@ -149,7 +190,7 @@ def section_tables(table: SpotTable, predicted: Floats, genes: Sequence[str]) ->
 
 def evaluation_rows(
     results: Sequence[FoldResult], *, num_resamples: int = 1000, seed: int = 0
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return rows of every metric for the model and its controls, and paired differences.
 
     Parameters
@@ -170,44 +211,54 @@ def evaluation_rows(
     }
     leaky = any(result.leaky for result in results)
     split = "test (leaky)" if leaky else "test"
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for key, table in joined.items():
-        summary = summary_rows(
-            table, key, split=split, lists=LISTS, num_resamples=num_resamples, seed=seed
-        )
-        rows += [row for row in summary if key != "depth" or _is_correlation(row["metric"])]
-        constant = table[["const_truth", "const_predicted"]].sum()
-        extra = {
-            "pearson_defined": float(table.loc[~table["const_truth"], "pearson"].fillna(0).mean()),
-            "n_const_truth": float(constant["const_truth"]),
-            "n_const_predicted": float(constant["const_predicted"]),
-        }
-        if key != "depth":
-            extra["rvd"] = relative_variance(table)
-        rows += [_row(key, metric, split, value, len(table)) for metric, value in extra.items()]
-    for control in CONTROLS:
-        # The error of depth has another unit; a constant has no correlation to compare with.
-        metrics = {"depth": ("pearson",), "train mean": ("mse",)}
-        for metric in metrics.get(control, ("pearson", "pearson_partial", "mse")):
+        rows += accuracy_rows([table], key, split=split, num_resamples=num_resamples, seed=seed)
+    for control in [key for key in joined if key != MODEL]:
+        for metric in COMPARED.get(control, ("pearson", "pearson_partial", "mse")):
             found = paired_difference(
                 joined[MODEL], joined[control], metric, num_resamples=num_resamples, seed=seed
             )
-            row = _row(control, f"{metric}_difference", split, found.value, found.n)
-            rows.append(row | {"low": found.low, "high": found.high})
+            rows.append(found.row(control, f"{metric}_difference", split=split))
     return rows
 
 
-def _is_correlation(metric: str) -> bool:
-    return metric.split(" ")[0] in CORRELATIONS
+def accuracy_rows(
+    tables: Sequence[pd.DataFrame],
+    name: str,
+    *,
+    split: str,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> list[Row]:
+    """Return the rows of a model or control: every metric, by gene list, and what was constant.
+
+    Parameters
+    ----------
+    tables : sequence of DataFrame
+        All folds of a training; several trainings of the same folds are averaged
+        (:func:`seq2exp.spatial.metrics.mean_table`).
+    name : str
+        In the rows.
+    split : str
+    num_resamples, seed : int
+        Of the bootstrap over patients and genes.
+    """
+    rows = summary_rows(
+        mean_table(tables), name, split=split, lists=LISTS, num_resamples=num_resamples, seed=seed
+    )
+    extra = pd.DataFrame([_extra(table) for table in tables]).mean().to_dict()
+    n = len(tables[0])
+    return rows + [
+        Estimate(value, n=n).row(name, str(metric), split=split) for metric, value in extra.items()
+    ]
 
 
-def _row(name: str, metric: str, split: str, value: float, n: int) -> dict[str, Any]:
+def _extra(table: pd.DataFrame) -> dict[str, float]:
+    constant = table[["const_truth", "const_predicted"]].sum()
     return {
-        "name": name,
-        "metric": metric,
-        "split": split,
-        "value": value,
-        "low": None,
-        "high": None,
-        "n": n,
+        "pearson_defined": float(table.loc[~table["const_truth"], "pearson"].fillna(0).mean()),
+        "n_const_truth": float(constant["const_truth"]),
+        "n_const_predicted": float(constant["const_predicted"]),
+        "rvd": relative_variance(table),
     }

@@ -19,26 +19,34 @@ from safetensors.torch import save_file as save_tensors
 from torch import nn
 
 from seq2exp.core.config import bind
-from seq2exp.core.errors import FormatError, facts
+from seq2exp.core.errors import ConfigError, FormatError, facts
 from seq2exp.core.files import read_json, write_json
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import FeatureScale, SpotTable
 from seq2exp.spatial.images.encoder import Encoder
+from seq2exp.spatial.recall import GallerySize, recall_table
 from seq2exp.spatial.retrieval import RetrievalBank
 from seq2exp.spatial.systems.hescape import Hescape
 from seq2exp.spatial.systems.nsl import Nsl
 from seq2exp.spatial.systems.registry import CLOSED, build_module, system_config
 from seq2exp.spatial.systems.ridge import Ridge
 from seq2exp.spatial.systems.stnet import StNet
-from seq2exp.spatial.towers import TwoTowers
+from seq2exp.spatial.towers import Alignment, TwoTowers
 from seq2exp.spatial.trainer import FitHistory, fit_module, needs_of, predict_table
 
-__all__ = ["FittedSystem", "fit_system", "load_system", "save_system", "system_needs"]
+__all__ = [
+    "FittedSystem",
+    "TrainedModule",
+    "fit_system",
+    "load_system",
+    "save_system",
+    "system_needs",
+]
 
 
 MakeEncoder = Callable[[], Encoder]
-_BATCH = 256
+_BATCH, _GALLERY = 256, 64
 
 
 class FittedSystem(Protocol):
@@ -51,6 +59,10 @@ class FittedSystem(Protocol):
     @property
     def controls(self) -> Mapping[str, Callable[[SpotTable], NDArray[np.float64]]]:
         """Simpler models that must stand beside it, by name."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were fitted."""
 
     def predict(self, table: SpotTable) -> NDArray[np.float64]:
         """Return predicted labels, shape (num_spots, num_genes)."""
@@ -87,6 +99,30 @@ class TrainedModule:
             return {}
         return {"mean density ridge": functools.partial(predict_table, self.module.control)}
 
+    @property
+    def num_parameters(self) -> int:
+        """Weights that training moves."""
+        return sum(each.numel() for each in self.module.parameters() if each.requires_grad)
+
+    def align(self, table: SpotTable) -> Alignment:
+        """Return both embeddings of spots, in the order of (section, row).
+
+        Raises
+        ------
+        ConfigError
+            The system has no two towers.
+        """
+        if not isinstance(self.module, TwoTowers):
+            raise ConfigError(
+                facts(
+                    f"system {type(self.module).__name__}",
+                    found="no towers",
+                    expected="a contrastive system",
+                    fix="use hescape, bleep or mclstexp",
+                )
+            )
+        return _alignment(self.module, dataclasses.replace(table, scale=self.scale))
+
     def predict(self, table: SpotTable) -> NDArray[np.float64]:
         """Return predicted labels, shape (num_spots, num_genes)."""
         if isinstance(self.module, TwoTowers):
@@ -109,6 +145,11 @@ class Ensemble:
     """
 
     members: Sequence[FittedSystem]
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that were learnt, of all members."""
+        return sum(member.num_parameters for member in self.members)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -239,7 +280,31 @@ def _trained(
                 sections=names.sections,
             )
 
-    return fit_module(module, known, held, config, checkpoint=checkpoint, on_valid=fill)
+    score = None
+    if isinstance(module, Hescape) and module.config.select == "recall":
+        score = functools.partial(_gallery_recall, module)
+    return fit_module(
+        module, known, held, config, checkpoint=checkpoint, on_valid=fill, score=score
+    )
+
+
+def _alignment(module: TwoTowers, table: SpotTable) -> Alignment:
+    return module.align(table.batches(_BATCH, needs=needs_of(module)))
+
+
+def _gallery_recall(module: TwoTowers, _: nn.Module, table: SpotTable) -> float:
+    """Return the mean recall at 5 of both directions among 64 spots of a section, or all of it."""
+    views = _alignment(module, table)
+    size: GallerySize = _GALLERY if np.bincount(views.section_S).max() >= _GALLERY else "section"
+    found = recall_table(
+        views.image_SD,
+        views.gene_SD,
+        section_S=views.section_S,
+        spot_S=views.spot_S,
+        sizes=(size,),
+        ks=(5,),
+    )
+    return float(found.loc[found["scope"] == "within", "recall"].mean())
 
 
 def _start(module: nn.Module, train: SpotTable) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from seq2exp.core.errors import InputError, facts
-from seq2exp.training.metrics import Estimate
+from seq2exp.training.metrics import Estimate, Row
 
 __all__ = [
     "CORRELATIONS",
@@ -32,6 +31,7 @@ __all__ = [
     "columns_pearson",
     "depth_residual",
     "gene_table",
+    "mean_table",
     "paired_difference",
     "relative_variance",
     "summary_rows",
@@ -231,9 +231,12 @@ def aggregate(
     if chosen.empty:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     units = _units(chosen, metric)
+    known_U = np.isfinite(units.values_UG).any(axis=1)
+    if not known_U.any():
+        return Estimate(float("nan"), n=len(units.genes))
     draws = _draws(units.values_UG, num_resamples, seed)
     low, high = np.nanquantile(draws, [0.025, 0.975])
-    value = float(np.nanmean(np.nanmean(units.values_UG, axis=1)))
+    value = float(np.nanmean(units.values_UG[known_U], axis=1).mean())
     return Estimate(value, float(low), float(high), len(units.genes))
 
 
@@ -303,7 +306,7 @@ def summary_rows(
     lists: Sequence[str] = (),
     num_resamples: int = 1000,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return rows of name, metric, split, value, low, high and n for all genes and gene lists.
 
     Parameters
@@ -316,20 +319,45 @@ def summary_rows(
         Boolean columns of the table, such as HEG: the genes of a list, fixed on training data.
     num_resamples, seed : int
     """
-    rows = []
+    rows: list[Row] = []
     for label in ("", *lists):
         part = table[table[label].astype(bool)] if label else table
         for metric in SPOT_METRICS:
             found = aggregate(part, metric, num_resamples=num_resamples, seed=seed)
-            rows.append(
-                {
-                    "name": name,
-                    "metric": f"{metric} {label}".strip(),
-                    "split": split,
-                    "value": found.value,
-                    "low": found.low,
-                    "high": found.high,
-                    "n": found.n,
-                }
-            )
+            rows.append(found.row(name, f"{metric} {label}".strip(), split=split))
     return rows
+
+
+def mean_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the mean of several trainings, row by row; an undefined correlation counts as 0.
+
+    Parameters
+    ----------
+    tables : sequence of DataFrame
+        Rows of :func:`gene_table` of the same sections and genes in the same order. Columns other
+        than the metrics are those of the first.
+
+    Raises
+    ------
+    InputError
+        Sections or genes differ.
+    """
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    keys = ["patient", "section", "gene_id"]
+    for other in tables[1:]:
+        if not other[keys].equals(first[keys]):
+            raise InputError(
+                facts(
+                    "trainings of a system",
+                    found="other sections or genes in one of them",
+                    expected="the same in the same order",
+                    fix="predict all on the same folds and panel",
+                )
+            )
+    means = {}
+    for metric in SPOT_METRICS:
+        fill = 0.0 if metric in CORRELATIONS else np.nan
+        means[metric] = np.mean([table[metric].fillna(fill) for table in tables], axis=0)
+    return first.assign(**means)

@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from seq2exp.core.errors import InputError, facts
 from seq2exp.spatial.metrics import columns_pearson
 
-__all__ = ["ALPHAS", "Groups", "Probe", "logistic_probe", "ridge_fit", "ridge_probe", "spot_groups"]
+__all__ = [
+    "ALPHAS",
+    "Groups",
+    "Probe",
+    "logistic_probe",
+    "ridge_fit",
+    "ridge_probe",
+    "ridge_transfer",
+    "spot_groups",
+]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -134,6 +143,50 @@ def ridge_probe(
     }
     value = float(np.mean(list(by_group.values())))
     return Probe(value, by_group, groups.kind, 0.0, {"alpha": chosen})
+
+
+def ridge_transfer(
+    known_SD: NDArray[np.floating],
+    known_SG: NDArray[np.floating],
+    new_SD: NDArray[np.floating],
+    new_SG: NDArray[np.floating],
+    *,
+    fit_groups: tuple[Integers, Integers],
+    unit_S: Integers,
+    section_S: Integers,
+    alphas: Sequence[float] = ALPHAS,
+) -> Probe:
+    """Return the Pearson correlation of a ridge that was fitted on some spots and read on others.
+
+    As in :func:`ridge_probe`, with one cut: what made the features may have seen the spots of the
+    fit, and not the others.
+
+    Parameters
+    ----------
+    known_SD, known_SG : float arrays
+        Features and labels of the spots of the fit.
+    new_SD, new_SG : float arrays
+        Those of the others.
+    fit_groups : pair of int64 arrays
+        Patient and section of the spots of the fit, to choose the penalty by.
+    unit_S : int64 array
+        Patient, or section, of the others: values are given for each.
+    section_S : int64 array
+        Section of the others.
+    alphas : sequence of float
+        Penalties on standardised features.
+    """
+    x, y, new, truth = (
+        np.asarray(each, np.float64) for each in (known_SD, known_SG, new_SD, new_SG)
+    )
+    _require_finite(x, y, new, truth)
+    alpha = _best_alpha(x, y, *fit_groups, alphas)
+    predicted = _predict(x, y, new, alpha)
+    by_group = {
+        int(unit): _score(truth, predicted, section_S, unit_S == unit) for unit in np.unique(unit_S)
+    }
+    value = float(np.mean(list(by_group.values())))
+    return Probe(value, by_group, "unit", 0.0, {"alpha": alpha})
 
 
 def _best_alpha(

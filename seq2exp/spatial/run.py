@@ -6,6 +6,7 @@
     RUN/manifest.json               versions, cohort, checksums, state
     RUN/folds/<name>/fold.json      rows of the spots by section, whether it leaks
     RUN/folds/<name>/labels.json    panel and fitted recipe
+    RUN/folds/<name>/cost.json      seconds of the fit (from its last start) and peak memory
     RUN/folds/<name>/model.safetensors
     RUN/folds/<name>/genes.tsv      accuracy per held-out section and gene
     RUN/final/                      the same, fitted on every spot
@@ -27,6 +28,7 @@ import seq2exp
 from seq2exp.core.config import bind, dump_yaml, load_config, to_dict
 from seq2exp.core.errors import ConfigError, FormatError, InputError, facts
 from seq2exp.core.files import atomic_directory, file_lock, read_json, safe_name, sha256, write_json
+from seq2exp.core.measure import Cost, measured
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
@@ -113,6 +115,10 @@ class SpatialRun:
         """Names of the folds, in their order."""
         return list(self.manifest["folds"])
 
+    def place(self, name: str) -> Path:
+        """Return the folder of a fold, or of ``final``."""
+        return self.folder / (_FINAL if name == _FINAL else f"folds/{safe_name(name)}")
+
     @property
     def patch(self) -> PatchInfo | None:
         """How the patches of the training were cut; None where an old run's cohort is gone."""
@@ -146,8 +152,12 @@ class SpatialRun:
 
     def fold(self, name: str) -> FittedFold:
         """Return a fitted fold, or ``final``."""
-        place = self.folder / (_FINAL if name == _FINAL else f"folds/{safe_name(name)}")
-        return _load_fold(place, self.config)
+        return _load_fold(self.place(name), self.config)
+
+    def costs(self) -> dict[str, Cost]:
+        """Return what the fit of every fold, and of ``final``, took."""
+        names = [*self.fold_names, _FINAL]
+        return {name: Cost(**read_json(self.place(name) / "cost.json")) for name in names}
 
 
 def train_run(
@@ -183,24 +193,26 @@ def train_run(
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / ".lock", what=f"run {out}"):
         manifest = _start(config, cohort, folds, out)
+        run = SpatialRun(out, config, manifest)
         last = Fold(_FINAL, *inner_validation(cohort, everything, seed=config.folds.seed), {})
         for fold in [*folds, last]:
-            place = out / (_FINAL if fold.name == _FINAL else f"folds/{safe_name(fold.name)}")
+            place = run.place(fold.name)
             if place.exists():
                 continue
             if progress:
                 logger.info("fold %s", fold.name)
             checkpoint = out / f".{safe_name(fold.name)}.checkpoint.pt"
-            fitted = _fit(config, cohort, fold, features, checkpoint)
+            fitted, cost = _fit(config, cohort, fold, features, checkpoint)
             with atomic_directory(place) as partial:
                 _save_fold(fitted, partial)
+                write_json(dataclasses.asdict(cost), partial / "cost.json")
                 if fold.test:
                     _save_accuracy(fitted, cohort, features, partial)
             for each in out.glob(f"{checkpoint.name}-*"):
                 each.unlink()
         manifest["state"] = "finished"
         write_json(manifest, out / "manifest.json")
-    return SpatialRun(out, config, manifest)
+    return run
 
 
 def _fit(
@@ -209,7 +221,7 @@ def _fit(
     fold: Fold,
     features: PatchFeatures | None,
     checkpoint: Path,
-) -> FittedFold:
+) -> tuple[FittedFold, Cost]:
     labels = fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe)
     info = _info(cohort, features, num_genes=len(labels.panel))
     encoder = _encoder_maker(config)
@@ -226,16 +238,17 @@ def _fit(
         )
         for spots in (fold.train, fold.valid)
     )
-    system = fit_system(
-        config.system,
-        train,
-        valid,
-        config.fit,
-        info=info,
-        encoder=encoder,
-        checkpoint=checkpoint,
-    )
-    return FittedFold(fold, labels, system, config.picture_px)
+    with measured() as cost:
+        system = fit_system(
+            config.system,
+            train,
+            valid,
+            config.fit,
+            info=info,
+            encoder=encoder,
+            checkpoint=checkpoint,
+        )
+    return FittedFold(fold, labels, system, config.picture_px), cost
 
 
 def _info(cohort: SpatialCohort, features: PatchFeatures | None, *, num_genes: int) -> SystemInfo:
@@ -426,6 +439,7 @@ def evaluate_run(
                 genes=fitted.labels.panel.gene_id,
                 name=name,
                 leaky=fitted.fold.leaky,
+                controls=fitted.system.controls,
             )
         )
     return results

@@ -2,7 +2,7 @@
 
 Order, augmentation and dropout of a pass depend on seed and pass only, so a run that is killed and
 started again ends with the same weights on the same machine. The weights kept are those of the pass
-with the best mean Pearson correlation across the validation spots.
+with the best mean Pearson correlation across the validation spots, or another score of them.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def fit_module(
     *,
     checkpoint: Path | None = None,
     on_valid: Callable[[nn.Module], None] | None = None,
+    score: Callable[[nn.Module, SpotTable], float] | None = None,
 ) -> FitHistory:
     """Train a system; it holds the best weights afterwards, or the last without validation.
 
@@ -76,6 +77,8 @@ def fit_module(
         File to continue from and to write after every pass.
     on_valid : callable, optional
         Called with the module before each validation, such as to fill a bank of references.
+    score : callable, optional
+        What the best pass is best in; the mean Pearson correlation by default.
 
     Raises
     ------
@@ -103,10 +106,12 @@ def fit_module(
             if on_valid is not None:
                 on_valid(module)
             row |= _validate(module, valid)
+            if score is not None:
+                row["valid_score"] = score(module, valid)
         history.rows.append({"epoch": float(epoch), **row})
-        if valid is None or row["valid_pearson"] > history.best_score:
-            history.best_score = row.get("valid_pearson", -math.inf)
-            history.best_epoch = epoch
+        reached = row.get("valid_score", row.get("valid_pearson", -math.inf))
+        if valid is None or reached > history.best_score:
+            history.best_score, history.best_epoch = reached, epoch
             best = _copy(module)
         if checkpoint is not None:
             with atomic_file(checkpoint, overwrite=True) as partial:

@@ -24,7 +24,7 @@ WORK = ("doctor", "demo", "simulate", "prepare", "inspect", "train", "evaluate",
         "predict", "elements", "elements compare", "elements check", "priors", "attribute",
         "motifs", "report", "spatial simulate", "spatial prepare", "spatial inspect",
         "spatial train", "spatial predict", "spatial plot",
-        "spatial evaluate")  # fmt: skip
+        "spatial evaluate", "spatial compare")  # fmt: skip
 
 # Runs `seq2exp ARGUMENTS` and says at the end which of the heavy packages were imported.
 SPY = f"""

@@ -81,9 +81,78 @@ def test_predictions_open_as_anndata(run):
     assert GENES == 30
 
 
+def compare_line(run, out, *more):
+    cohort = run.parent / "cohort"
+    systems = "--systems.stnet.fit.max_epochs"
+    return list(map(str, ["spatial", "compare", "--quiet", "--data", cohort, "--out", out, systems,
+                          "2", "--panel.kind", "heg", "--panel.num_genes", "20",
+                          "--num_resamples", "100", *more]))  # fmt: skip
+
+
+def test_systems_are_compared_in_one_table(run, tmp_path, capsys):
+    out, numbers = tmp_path / "out", tmp_path / "numbers.json"
+    files = f"fast={run.parent / 'ridge.yaml'}"
+    line = compare_line(run, out, "--systems", "ridge,stnet", "--config-of", files, "--seeds", "2",
+                        "--json", numbers)  # fmt: skip
+    assert main(line) == 0
+    text = capsys.readouterr().out
+    assert text.strip() == (out / "table.md").read_text().strip()
+    for part in ("| stnet |", "| fast |", "3 patients, 3 sections, 126 spots", "sd of seeds"):
+        assert part in text
+    content = json.loads((out / "table.json").read_text())
+    keys = {"name", "metric", "split", "value", "low", "high", "n"}
+    assert all(set(row) == keys for row in content["rows"])
+    assert json.loads(numbers.read_text())["rows"] == content["rows"]
+    assert content["inputs"]["systems"]["stnet"]["fit"]["max_epochs"] == 2
+    assert content["inputs"]["protocol"]["panel"]["num_genes"] == 20
+    table = pd.read_csv(out / "table.tsv", sep="\t")
+    assert list(table.columns) == ["name", "metric", "split", "value", "low", "high", "n"]
+    assert len(table) == len(content["rows"])
+    assert (out / "comparison.png").read_bytes()[:4] == b"\x89PNG"
+    # The two ridges differ in their settings only.
+    assert "fast - ridge" in set(table["name"])
+
+
+def test_a_system_that_fails_is_in_the_table_and_in_the_exit_code(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    line = compare_line(run, out, "--systems", "stnet", "--systems.stnet.fit.lr", "1e30")
+    assert main(line) == 2
+    captured = capsys.readouterr()
+    assert "error: systems: found stnet-0: system StNet" in captured.err
+    assert "## Failed" in captured.out
+    assert "| ridge |" in (out / "table.md").read_text()
+    assert json.loads((out / "table.json").read_text())["inputs"]["failed"].keys() == {"stnet-0"}
+
+
+def test_the_suite_of_hescape_is_run_by_name(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    cohort = run.parent / "cohort"
+    line = ["spatial", "compare", "--suite", "hescape", "--quiet", "--data", cohort, "--out", out,
+            "--genes", "[linear]", "--objectives", "[siglip]", "--negatives", "[any]",
+            "--fit.max_epochs", "2", "--panel.num_genes", "20", "--sizes", "[16, section]",
+            "--system.retrieval.k", "5"]  # fmt: skip
+    assert main(list(map(str, line))) == 0
+    text = capsys.readouterr().out
+    assert "recall@5 of 16: chance 0.312 (N = 16)" in text
+    assert "| colour_stats | linear | siglip | any |" in text
+    table = pd.read_csv(out / "table.tsv", sep="\t")
+    assert {"direction", "gallery", "chance"} < set(table.columns)
+    assert (out / "comparison.png").is_file()
+    assert (out / "embeddings" / "colour_stats.linear.siglip.any-0.h5ad").is_file()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        (["spatial", "compare", "--data", "COHORT", "--out", "X", "--systems", "rigde"],
+         "did you mean 'ridge'"),
+        (["spatial", "compare", "--data", "COHORT", "--out", "X", "--config-of", "mine=CONFIG"],
+         "is not that of the comparison"),
+        (["spatial", "compare", "--data", "COHORT", "--out", "X", "--encoder.name", "resnet19"],
+         "did you mean 'resnet18'"),
+        (["spatial", "compare", "--data", "COHORT", "--out", "X", "--suite", "hescape", "--systems",
+          "ridge"], "found --systems or --config-of"),
+        (["spatial", "compare", "--data", "NONE", "--out", "X"], "expected a cohort folder"),
         (["spatial", "train", "--config", "CONFIG", "--data", "NONE", "--out", "X"],
          "expected a cohort folder"),
         (["spatial", "evaluate", "NONE"], "no spatial run"),
@@ -104,7 +173,9 @@ def test_bad_input_is_one_line(run, tmp_path, capsys, line, message):
         "COHORT": run.parent / "cohort",
         "RUN": run,
     }
-    assert main([str(places.get(word, word)) for word in [*line, "--quiet"]]) == 2
+    words = [str(places.get(word, word)) for word in [*line, "--quiet"]]
+    words = [word.replace("mine=CONFIG", f"mine={places['CONFIG']}") for word in words]
+    assert main(words) == 2
     text = capsys.readouterr().err.strip()
     assert message in text
     assert len(text.splitlines()) == 1

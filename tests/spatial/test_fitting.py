@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from seq2exp.spatial.fitting import fit_system
 from seq2exp.spatial.folds import FoldConfig, make_folds
 from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.panels import PanelConfig
+from seq2exp.spatial.recall import recall_table
 from seq2exp.spatial.recipes import RECIPES
 from seq2exp.spatial.run import evaluate_run, open_spatial_run, train_run
 from seq2exp.spatial.systems.registry import MODULES
@@ -109,6 +111,54 @@ def test_a_patient_with_one_section_trains_alone(name, tmp_path):
     results = evaluate_run(run, features=found)
     assert [result.name for result in results] == ["A", "B"]
     assert not any(result.leaky for result in results)
+
+
+def test_a_system_names_its_parameters_costs_and_controls(cohort, features, tmp_path):
+    run = trained("nsl", cohort, features, tmp_path / "run", epochs=1)
+    assert run.fold("A").system.num_parameters == 11 * 16
+    costs = run.costs()
+    assert set(costs) == {"A", "B", "C", "final"}
+    assert all(cost.seconds > 0 for cost in costs.values())
+    results = evaluate_run(run, features=features)
+    assert all(result.seconds > 0 for result in results)
+    rows = evaluation_rows(results, num_resamples=50)
+    control = {row["metric"]: row for row in rows if row["name"] == "mean density ridge"}
+    # Ten of sixteen genes follow the colour: four numbers find that too.
+    assert control["pearson"]["low"] > 0.1
+    assert {"pearson_difference", "pearson_partial_difference", "mse_difference"} <= set(control)
+
+
+def test_towers_align_in_one_order_whatever_that_of_the_spots(cohort, features, tmp_path):
+    fitted = trained("hescape", cohort, features, tmp_path / "run", epochs=1).fold("A")
+    spots = fitted.fold.fitting
+    table = fitted.table(cohort, spots, training=True, features=features)
+    views = fitted.system.align(table)
+    turned = fitted.system.align(table.take(np.arange(len(table))[::-1]))
+    np.testing.assert_allclose(views.image_SD, turned.image_SD, atol=1e-5)
+    np.testing.assert_allclose(views.gene_SD, turned.gene_SD, atol=1e-5)
+    np.testing.assert_array_equal(views.section_S, np.sort(table.section_N))
+    other = trained("stnet", cohort, features, tmp_path / "stnet", epochs=1).fold("A")
+    with pytest.raises(ConfigError, match="no towers"):
+        other.system.align(table)
+
+
+def test_hescape_keeps_the_pass_with_the_best_recall_where_told_to(cohort, features, tmp_path):
+    config = SpatialConfig(
+        system={"name": "hescape", "select": "recall", **SETTINGS["hescape"]},
+        panel=PanelConfig("heg", 16),
+        fit=SpatialFitConfig(max_epochs=6, batch_size=16, lr=5e-3, patience=0),
+    )
+    run = train_run(config, cohort.root, tmp_path / "run", features=features, progress=False)
+    history = json.loads((run.place("A") / "metrics.json").read_text())
+    scores = [row["valid_score"] for row in history]
+    fitted = run.fold("A")
+    valid = fitted.table(cohort, fitted.fold.valid, training=True, features=features)
+    views = fitted.system.align(valid)
+    table = recall_table(
+        views.image_SD, views.gene_SD, section_S=views.section_S, spot_S=views.spot_S,
+        sizes=("section",), ks=(5,),
+    )  # fmt: skip
+    assert table["recall"].mean() == pytest.approx(max(scores))
 
 
 def test_weights_of_another_system_are_refused(cohort, features, tmp_path):

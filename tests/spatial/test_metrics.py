@@ -11,6 +11,7 @@ from seq2exp.spatial.metrics import (
     columns_pearson,
     depth_residual,
     gene_table,
+    mean_table,
     paired_difference,
     relative_variance,
     summary_rows,
@@ -154,6 +155,29 @@ def test_paired_differences():
     assert paired_difference(first, broken, "pearson").value == pytest.approx(
         first["pearson"][0] / 3, abs=1e-12
     )
+
+
+def test_trainings_are_averaged_row_by_row():
+    truth, guess, total = drawn()
+    first, second = table_of(truth, guess, total), table_of(truth, guess[::-1], total)
+    broken = second.assign(pearson=[np.nan, *second["pearson"][1:]])
+    mean = mean_table([first, broken])
+    # Undefined in one of two counts as 0 there.
+    assert mean["pearson"][0] == pytest.approx(first["pearson"][0] / 2)
+    np.testing.assert_allclose(mean["mse"], (first["mse"] + second["mse"]) / 2)
+    assert mean_table([first]) is first
+    with pytest.raises(InputError, match="other sections or genes"):
+        mean_table([first, table_of(truth, guess, total, section="S2")])
+
+
+def test_what_is_not_known_is_none_in_rows():
+    truth, guess, total = drawn()
+    truth[:, :] = 3.0
+    rows = {
+        row["metric"]: row for row in summary_rows(table_of(truth, guess, total), "m", split="t")
+    }
+    assert rows["r2"]["value"] is None
+    assert rows["pearson"]["value"] == 0
 
 
 def test_rows_by_gene_list():

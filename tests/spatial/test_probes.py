@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from seq2exp.core.errors import InputError
 from seq2exp.spatial.batch_effects import (
@@ -11,7 +13,15 @@ from seq2exp.spatial.batch_effects import (
     contrastive_gain,
     section_silhouette,
 )
-from seq2exp.spatial.probes import Probe, logistic_probe, ridge_fit, ridge_probe, spot_groups
+from seq2exp.spatial.probes import (
+    ALPHAS,
+    Probe,
+    logistic_probe,
+    ridge_fit,
+    ridge_probe,
+    ridge_transfer,
+    spot_groups,
+)
 from tests.spatial.pairs import batch_effect_pairs
 
 PAIRS = batch_effect_pairs(1.0, num_slides=6, num_spots=60)
@@ -33,6 +43,24 @@ def test_ridge_finds_what_is_there_and_nothing_in_noise():
     random = np.random.default_rng(0).normal(size=PAIRS.feat.shape)
     null = ridge_probe(random, PAIRS.y, patient_S=PATIENT, section_S=PAIRS.section)
     assert abs(null.value) < 0.05
+
+
+def test_a_ridge_of_some_spots_is_read_on_others():
+    known, new = PATIENT < 2, PATIENT == 2
+    groups = (PATIENT[known], PAIRS.section[known])
+    views = (PAIRS.feat[known], PAIRS.y[known], PAIRS.feat[new], PAIRS.y[new])
+    unit = PAIRS.section[new]
+    found = ridge_transfer(*views, fit_groups=groups, unit_S=unit, section_S=unit, alphas=(30.0,))
+    model = make_pipeline(StandardScaler(), Ridge(alpha=30.0)).fit(*views[:2])
+    guess = model.predict(views[2])
+    for section in (4, 5):
+        rows = unit == section
+        r = [np.corrcoef(guess[rows, g], views[3][rows, g])[0, 1] for g in range(60)]
+        assert found.by_group[section] == pytest.approx(np.mean(r))
+    assert found.value == pytest.approx(np.mean(list(found.by_group.values())))
+    several = ridge_transfer(*views, fit_groups=groups, unit_S=unit, section_S=unit)
+    assert several.settings["alpha"] in ALPHAS
+    assert several.value > 0.4
 
 
 def test_a_patient_is_never_on_both_sides():

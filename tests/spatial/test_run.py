@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.spatial.config import EncoderConfig, SpatialConfig
 from seq2exp.spatial.data import fit_labels, shuffled_patches, spot_table
-from seq2exp.spatial.evaluation import evaluation_rows
+from seq2exp.spatial.evaluation import evaluation_rows, judge_fold
 from seq2exp.spatial.features import cohort_features
 from seq2exp.spatial.folds import FoldConfig, make_folds
 from seq2exp.spatial.panels import PanelConfig
@@ -50,7 +51,7 @@ def test_planted_genes_are_predicted_and_shuffled_patches_give_nothing(run, feat
     assert rows["shuffled patches", "pearson_difference"]["low"] > 0
     assert rows["train mean", "mse_difference"]["high"] < 0
     assert rows["train mean", "pearson"]["value"] == 0
-    assert ("depth", "mse") not in rows
+    assert abs(rows["depth", "pearson_partial"]["value"]) < 1e-9
     assert rows["model", "n_const_truth"]["value"] == 0
 
 
@@ -126,8 +127,6 @@ def test_genes_missing_in_a_section_are_fitted_on_the_others(cohort, features):
     _, fitting, test = tables_of(cohort, features)
     holes = fitting.y_NG.copy()
     holes[fitting.section_N == fitting.section_N[0], 4] = np.nan
-    import dataclasses
-
     config = RidgeConfig(alpha=3.0, neighbours=False)
     partly = Ridge(config).fit(dataclasses.replace(fitting, y_NG=holes)).predict(test)
     whole = Ridge(config).fit(fitting).predict(test)
@@ -140,8 +139,6 @@ def test_genes_missing_in_a_section_are_fitted_on_the_others(cohort, features):
 def test_the_order_of_spots_does_not_matter(cohort, features):
     _, fitting, test = tables_of(cohort, features)
     order = np.random.default_rng(0).permutation(len(test))
-    import dataclasses
-
     fields = {
         part.name: getattr(test, part.name)[order]
         for part in dataclasses.fields(test)
@@ -172,6 +169,26 @@ def test_shuffling_keeps_sections_and_labels(cohort, features):
         before, after = (np.sort(t.feat_ND[places], axis=0) for t in (fitting, moved))
         np.testing.assert_array_equal(before, after)
         assert not np.array_equal(fitting.feat_ND[places], moved.feat_ND[places])
+
+
+def test_the_control_of_depth_is_a_line_per_gene(cohort, features):
+    """Slope within the fitting sections, so that genes which fall with depth correlate too."""
+    _, fitting, test = tables_of(cohort, features)
+    away = np.log1p(fitting.total_N.astype(float))
+    slopes = np.linspace(-2, 2, 20)
+    offset = fitting.section_N[:, None] * 3.0
+    planted = dataclasses.replace(
+        fitting, y_NG=(away[:, None] * slopes + offset).astype(np.float32)
+    )
+    truth = np.log1p(test.total_N.astype(float))[:, None] * slopes
+    held = dataclasses.replace(test, y_NG=truth.astype(np.float32))
+    result = judge_fold(
+        lambda table: np.zeros(table.y_NG.shape), fitting=planted, test=held,
+        genes=[str(i) for i in range(20)], name="one",
+    )  # fmt: skip
+    found = result.tables["depth"]
+    np.testing.assert_allclose(found["pearson"], 1, atol=1e-6)
+    np.testing.assert_allclose(found["pearson_partial"].fillna(0), 0, atol=1e-9)
 
 
 def test_the_whole_section_follows_the_exchanged_patches(cohort, features):

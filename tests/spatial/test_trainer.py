@@ -77,6 +77,22 @@ def test_it_learns_and_keeps_the_best_pass(tables):
     assert np.mean(per_gene) == pytest.approx(max(scores), abs=1e-5)
 
 
+def test_another_score_chooses_another_pass(tables):
+    """The score falls from pass to pass: the first is kept, though later ones correlate better."""
+    train, valid = tables
+    fallen, once = made(train), made(train)
+    calls = iter(range(100))
+    history = fit_module(
+        fallen, train, valid, CONFIG, score=lambda module, table: -float(next(calls))
+    )
+    assert (history.best_epoch, history.best_score) == (0, 0.0)
+    assert [row["valid_score"] for row in history.rows] == [-float(i) for i in range(12)]
+    assert history.rows[-1]["valid_pearson"] > history.rows[0]["valid_pearson"]
+    fit_module(once, train, valid, dataclasses.replace(CONFIG, max_epochs=1))
+    for name, value in fallen.state_dict().items():
+        assert torch.equal(value, once.state_dict()[name])
+
+
 def test_a_killed_run_ends_with_the_same_weights(tables, tmp_path):
     train, valid = tables
     whole = made(train)

@@ -60,6 +60,9 @@ class HescapeConfig:
     """Bias of the sigmoid at the start; learned."""
     negatives: Negatives = "any"
     """Where the other spots of a batch come from: any, or within_slide."""
+    select: Literal["pearson", "recall"] = "pearson"
+    """Which pass is kept: the one whose retrieved expression correlates best, or the one with the
+    best recall at 5 on a fixed gallery of validation spots."""
     standardise: bool = True
     """Standardise the features of patches over the training spots."""
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)

@@ -98,6 +98,11 @@ class Ridge:
         predicted: Floats = x_ND @ state["weight"] + state["mean_y"]
         return predicted
 
+    @property
+    def num_parameters(self) -> int:
+        """Weights and means of the genes."""
+        return int(self._state["weight"].size + self._state["mean_y"].size)
+
     def state(self) -> dict[str, Any]:
         """Return the fitted numbers, for saving."""
         return {**self._state, "alpha": np.float64(self.alpha)}
