@@ -30,6 +30,7 @@ from data_prep.histology.genes import GeneTable, read_gene_table
 from data_prep.histology.pitch import estimate_pitch
 from data_prep.histology.raw import RawSection
 from data_prep.histology.section import read_section
+from data_prep.histology.spatialdata_store import unpacked
 from seq2exp import __version__
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.files import atomic_directory, refuse_existing, require_space, safe_name, sha256
@@ -85,6 +86,13 @@ def prepare_cohort(
     """
     source, out = Path(source), Path(out)
     refuse_existing(out, overwrite=overwrite)
+    with unpacked(config, source) as files:
+        return _prepare(files, source, out, overwrite=overwrite, progress=progress)
+
+
+def _prepare(
+    config: CohortConfig, source: Path, out: Path, *, overwrite: bool, progress: bool
+) -> CohortManifest:
     table = read_gene_table(config.genes, source)
     checked = [_check(section, config, source) for section in config.sections]
     for one in checked:

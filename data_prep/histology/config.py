@@ -13,7 +13,7 @@ from seq2exp.core.errors import ConfigError, facts
 
 __all__ = ["CohortConfig", "GeneTableConfig", "PatchConfig", "SectionConfig"]
 
-Layout = Literal["h5ad", "st", "visium", "hest", "image"]
+Layout = Literal["h5ad", "st", "visium", "hest", "spatialdata", "image"]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,18 @@ class SectionConfig:
     layout: Layout = "h5ad"
     """h5ad: an AnnData; st: a table of counts, a table of spots and an image, as Spatial
     Transcriptomics data are published; visium: a folder of Space Ranger; hest: AnnData and
-    patches of HEST-1k; image: an image without counts, to predict on."""
+    patches of HEST-1k; spatialdata: a store of SpatialData; image: an image without counts, to
+    predict on."""
     table: str = ""
-    """The AnnData, the table of counts (rows ``{x}x{y}``, columns symbols), or the folder."""
+    """The AnnData, the table of counts (rows ``{x}x{y}``, columns symbols), the folder, or the
+    store."""
     spots: str = ""
     """Table of spots, for st: x, y and their pixels (pixel_x and pixel_y, or px and py). For image:
-    x and y in pixels, and array_row, array_col and barcode where known."""
+    x and y in pixels, and array_row, array_col and barcode where known. For spatialdata the name of
+    the table, where there are several."""
     image: str = ""
-    """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png."""
+    """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png. For
+    spatialdata the name of the image, where there are several."""
     um_per_px: float | None = None
     """Micrometres per pixel; what the AnnData says when not given. For st and visium it follows
     from the pitch of the spots; a bare TIFF or slide may say it."""
