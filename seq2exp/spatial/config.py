@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.spatial.devices import DeviceName
 from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import LabelRecipe, named_recipe
@@ -71,6 +72,8 @@ class SpatialFitConfig:
     """Largest norm of the gradient; 0 for no limit."""
     augment: Literal["none", "dihedral"] = "none"
     """dihedral: patches of training spots are turned and mirrored anew in every pass."""
+    device: DeviceName = "auto"
+    """Where it is trained and predicts; auto: on a GPU where there is one, otherwise on the CPU."""
     seed: int = 0
     """Of weights, order and augmentation."""
     refit: bool = False

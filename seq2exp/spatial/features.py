@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.cohort import SpatialCohort
-from seq2exp.spatial.config import EncoderConfig
+from seq2exp.spatial.config import UNTRAINABLE, EncoderConfig
+from seq2exp.spatial.devices import pick_device
 from seq2exp.spatial.images.cache import FeatureCache
 from seq2exp.spatial.images.embeddings import read_embeddings
 from seq2exp.spatial.images.encoder import Encoder
@@ -208,6 +209,7 @@ def cohort_features(
             {name: read_embeddings(path, cohort.section(name)) for name, path in paths.items()}
         )
     else:
-        cache = FeatureCache(cohort, configured_encoder(config), progress=progress)
+        device = pick_device("cpu" if config.name in UNTRAINABLE else "auto")
+        cache = FeatureCache(cohort, configured_encoder(config), device=device, progress=progress)
         found = _CachedFeatures(cache)
     return _Centred(found) if config.center == "section" else found

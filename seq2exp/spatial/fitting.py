@@ -24,6 +24,7 @@ from seq2exp.core.files import read_json, write_json
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import FeatureScale, SpotTable
+from seq2exp.spatial.devices import DeviceName, device_of, pick_device
 from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.recall import GallerySize, recall_table
 from seq2exp.spatial.retrieval import RetrievalBank
@@ -275,7 +276,7 @@ def _trained(
         def fill(trained: nn.Module) -> None:
             assert isinstance(trained, TwoTowers)
             trained.fit_reference(
-                known.batches(_BATCH),
+                (batch.to(device_of(trained)) for batch in known.batches(_BATCH)),
                 patients=names.patients,
                 sections=names.sections,
             )
@@ -289,7 +290,8 @@ def _trained(
 
 
 def _alignment(module: TwoTowers, table: SpotTable) -> Alignment:
-    return module.align(table.batches(_BATCH, needs=needs_of(module)))
+    device = device_of(module)
+    return module.align(batch.to(device) for batch in table.batches(_BATCH, needs=needs_of(module)))
 
 
 def _gallery_recall(module: TwoTowers, _: nn.Module, table: SpotTable) -> float:
@@ -362,7 +364,11 @@ def save_system(system: FittedSystem, folder: Path) -> None:
 
 
 def load_system(
-    settings: Mapping[str, Any], folder: Path, *, encoder: MakeEncoder | None = None
+    settings: Mapping[str, Any],
+    folder: Path,
+    *,
+    encoder: MakeEncoder | None = None,
+    device: DeviceName = "auto",
 ) -> FittedSystem:
     """Load what :func:`save_system` wrote.
 
@@ -372,20 +378,26 @@ def load_system(
     folder : Path
     encoder : callable, optional
         Returns an encoder of the kind that was trained with the system, for its weights.
+    device : str
+        Where it predicts: auto, cpu or cuda.
 
     Raises
     ------
     FormatError
         The weights are missing, damaged, or of another system.
     """
+    place = pick_device(device)
     if (folder / "member-1").is_dir():
         others = sorted(folder.glob("member-*"), key=lambda each: int(each.name.split("-")[1]))
-        return Ensemble([_load_one(settings, each, encoder) for each in (folder, *others)])
-    return _load_one(settings, folder, encoder)
+        return Ensemble([_load_one(settings, each, encoder, place) for each in (folder, *others)])
+    return _load_one(settings, folder, encoder, place)
 
 
 def _load_one(
-    settings: Mapping[str, Any], folder: Path, encoder: MakeEncoder | None
+    settings: Mapping[str, Any],
+    folder: Path,
+    encoder: MakeEncoder | None,
+    device: torch.device,
 ) -> FittedSystem:
     path = folder / "model.safetensors"
     try:
@@ -409,4 +421,4 @@ def _load_one(
                 fix="train again",
             )
         ) from error
-    return TrainedModule(module.eval(), info, scale)
+    return TrainedModule(module.eval().to(device), info, scale)

@@ -360,7 +360,12 @@ def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
     return FittedFold(
         fold,
         labels,
-        load_system(config.system, folder, encoder=_encoder_maker(config, loaded=True)),
+        load_system(
+            config.system,
+            folder,
+            encoder=_encoder_maker(config, loaded=True),
+            device=config.fit.device,
+        ),
         config.picture_px,
     )
 
