@@ -24,6 +24,7 @@ from data_prep.histology.checks import (
     keep_spots,
     physical_scale,
     require_on_image,
+    require_patch_in_image,
 )
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.genes import GeneTable, read_gene_table
@@ -145,6 +146,7 @@ def _check(config: SectionConfig, cohort: CohortConfig, source: Path) -> _Checke
     if image is None:
         _require_stored(section, cohort)
         return _Checked(section, um_per_px, left_out, {}, section.size)
+    require_patch_in_image(section, image, side=cohort.patch.um / um_per_px)
     notes = alignment(section, image)
     on, off = notes["saturation_on_spots"], notes.get("saturation_off_spots")
     if cohort.check_alignment and off is not None and on <= off:

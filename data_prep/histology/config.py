@@ -16,6 +16,13 @@ __all__ = ["CohortConfig", "GeneTableConfig", "PatchConfig", "SectionConfig"]
 Layout = Literal["h5ad", "st", "visium", "hest", "spatialdata", "image"]
 
 
+_READ_BY: dict[str, tuple[Layout, ...]] = {
+    "spots": ("st", "image", "spatialdata"),
+    "patches": ("hest",),
+    "grid_um": ("image",),
+}
+
+
 @dataclass(frozen=True)
 class SectionConfig:
     """One section of tissue."""
@@ -74,6 +81,29 @@ class SectionConfig:
                     fix="set it to 100, the pitch of Visium",
                 )
             )
+        if self.um_per_px is not None and not 0 < self.um_per_px < float("inf"):
+            raise ConfigError(
+                facts(
+                    f"section {self.name}, um_per_px",
+                    found=f"{self.um_per_px:g}",
+                    expected="micrometres per pixel, above 0",
+                    fix="correct it",
+                )
+            )
+        unread = [
+            name
+            for name, layouts in _READ_BY.items()
+            if getattr(self, name) and self.layout not in layouts
+        ]
+        if unread or not self.name.strip():
+            raise ConfigError(
+                facts(
+                    f"section {self.name}, layout {self.layout}",
+                    found=f"{', '.join(unread)}, which it does not read" if unread else "no name",
+                    expected="settings of this layout" if unread else "a name of its own",
+                    fix="leave it out, or choose the layout" if unread else "name it",
+                )
+            )
         missing = [key for key, value in needed.items() if not value]
         if missing:
             raise ConfigError(
@@ -98,7 +128,7 @@ class PatchConfig:
     """Normalise the colours of every section to one reference (Macenko et al. 2009)."""
 
     def __post_init__(self) -> None:
-        if not (self.um > 0 and 8 <= self.px <= 1024):
+        if not (0 < self.um < float("inf") and 8 <= self.px <= 1024):
             raise ConfigError(
                 facts(
                     "patch",
@@ -156,6 +186,15 @@ class CohortConfig:
                     found=f"{', '.join(sorted(repeated))} more than once" if repeated else "none",
                     expected="one or more, each with a name of its own",
                     fix="rename or add",
+                )
+            )
+        if not (0 < self.spot_pitch_um < float("inf") and 0 < self.spot_diameter_um < float("inf")):
+            raise ConfigError(
+                facts(
+                    "spot_pitch_um, spot_diameter_um",
+                    found=f"{self.spot_pitch_um:g}, {self.spot_diameter_um:g}",
+                    expected="above 0",
+                    fix="change it",
                 )
             )
         if self.min_umi < 1 or not self.max_megapixels > 0:

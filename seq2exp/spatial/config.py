@@ -17,6 +17,8 @@ __all__ = ["UNTRAINABLE", "EncoderConfig", "Protocol", "SpatialConfig", "Spatial
 UNTRAINABLE = ("colour_stats", "pixel_densities")
 """Encoders without weights."""
 
+_MOST_PX = 4096
+
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -41,12 +43,12 @@ class EncoderConfig:
     (docs/spatial.md)."""
 
     def __post_init__(self) -> None:
-        if self.px < 0 or (self.embeddings and "{section}" not in self.embeddings):
+        if not 0 <= self.px <= _MOST_PX or (self.embeddings and "{section}" not in self.embeddings):
             raise ConfigError(
                 facts(
                     "encoder",
                     found=f"px {self.px}, embeddings {self.embeddings!r}",
-                    expected="px of 0 or more; a path that holds {section}",
+                    expected=f"px of 0 to {_MOST_PX:,}; a path that holds {{section}}",
                     fix="change it",
                 )
             )
@@ -85,6 +87,10 @@ class SpatialFitConfig:
         if self.members < 1:
             raise ConfigError(
                 facts("fit.members", found=self.members, expected="1 or more", fix="change it")
+            )
+        if self.seed < 0:
+            raise ConfigError(
+                facts("fit.seed", found=self.seed, expected="0 or more", fix="change it")
             )
         if self.max_epochs < 1 or self.batch_size < 2 or not self.lr > 0 or self.patience < 0:
             raise ConfigError(

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2exp.core.errors import ConfigError, facts
+from seq2exp.core.errors import ConfigError, FormatError, facts
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import UNTRAINABLE, EncoderConfig
 from seq2exp.spatial.devices import pick_device
@@ -205,9 +205,20 @@ def cohort_features(
     found: PatchFeatures
     if config.embeddings:
         paths = {name: Path(config.embeddings.format(section=name)) for name in cohort.names}
-        found = GivenFeatures(
-            {name: read_embeddings(path, cohort.section(name)) for name, path in paths.items()}
-        )
+        given = {name: read_embeddings(path, cohort.section(name)) for name, path in paths.items()}
+        widths = {name: int(values.shape[1]) for name, values in given.items()}
+        first = next(iter(widths))
+        other = next((name for name in widths if widths[name] != widths[first]), None)
+        if other is not None:
+            raise FormatError(
+                facts(
+                    str(paths[other]),
+                    found=f"{widths[other]} features",
+                    expected=f"{widths[first]}, as in {paths[first]}",
+                    fix="compute both with the same program",
+                )
+            )
+        found = GivenFeatures(given)
     else:
         device = pick_device("cpu" if config.name in UNTRAINABLE else "auto")
         cache = FeatureCache(cohort, configured_encoder(config), device=device, progress=progress)

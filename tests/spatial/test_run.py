@@ -94,7 +94,7 @@ def test_a_run_goes_on_where_it_stopped(run, cohort, features, tmp_path):
     shutil.rmtree(copy / "folds" / "B")
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | {"state": "running"}))
-    with pytest.raises(InputError, match="running"):
+    with pytest.raises(InputError, match="not finished"):
         open_spatial_run(copy)
     kept = (copy / "folds" / "A" / "model.safetensors").stat().st_mtime_ns
     train_run(CONFIG, cohort.root, copy, features=features, progress=False)
