@@ -83,6 +83,18 @@ def test_panel_and_recipe_do_not_see_the_held_out_sections(cohort, features, pan
     np.testing.assert_array_equal(before.recipe.width_G, after.recipe.width_G)
 
 
+def test_f20_a_fold_that_leaks_is_not_fitted(cohort, features, tmp_path, monkeypatch):
+    """Whoever made the folds: spots, or patients that are not marked, on two sides are refused."""
+    fold = make_folds(cohort, FoldConfig("section"))[0]
+    monkeypatch.setattr(
+        "seq2exp.spatial.run.make_folds",
+        lambda *_: [dataclasses.replace(fold, leaky=False)],
+    )
+    with pytest.raises(InputError, match="patient A on both sides"):
+        train_run(CONFIG, cohort.root, tmp_path / "run", features=features, progress=False)
+    assert not list((tmp_path / "run").glob("folds/*"))
+
+
 def test_folds_load_as_they_were_saved(run, cohort, features):
     fitted = open_spatial_run(run.folder).fold("A")
     labels, fitting, test = tables_of(cohort, features)
@@ -132,6 +144,26 @@ def test_ridge_against_the_closed_form(cohort, features):
     )[0]
     expected = (test.feat_ND - x.mean(axis=0)) / scale @ weight + y.mean(axis=0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["patient", "section"])
+def test_the_strength_of_ridge_is_chosen_on_patients_left_out(cohort, features, kind):
+    """Of one patient (folds by patient leave one here) on sections; the least squared error."""
+    _, fitting, _ = tables_of(cohort, features, kind=kind)
+    assert len(np.unique(fitting.patient_N)) == (2 if kind == "section" else 1)
+    code = fitting.patient_N if kind == "section" else fitting.section_N
+    config = RidgeConfig(alphas=(1.0, 30.0, 1000.0), neighbours=False)
+    errors = []
+    for alpha in config.alphas:
+        fixed, total = dataclasses.replace(config, alpha=alpha), 0.0
+        for left_out in np.unique(code):
+            held = fitting.take(np.flatnonzero(code == left_out))
+            known = fitting.take(np.flatnonzero(code != left_out))
+            error = held.y_NG - Ridge(fixed).fit(known).predict(held)
+            for _, places in held.by_section():
+                total += ((error[places] - error[places].mean(axis=0)) ** 2).sum()
+        errors.append(total)
+    assert Ridge(config).fit(fitting).alpha == config.alphas[int(np.argmin(errors))]
 
 
 def test_genes_missing_in_a_section_are_fitted_on_the_others(cohort, features):
