@@ -218,6 +218,28 @@ def test_patches_of_training_are_turned_anew_in_every_pass_and_of_validation_nev
         assert all(torch.equal(img, still[key]) for key, img in batch.items())
 
 
+def test_a_system_is_told_after_every_step_of_the_optimiser(tables):
+    """It puts back what must stay in bounds: after the step, so validation and files hold that."""
+    train, valid = tables
+
+    class Bounded(Linear):
+        calls = 0
+
+        def after_step(self):
+            self.calls += 1
+            with torch.no_grad():
+                self.head[1].weight.clamp_(-0.01, 0.01)
+
+        def predict(self, batch):
+            assert self.calls < 1 or self.head[1].weight.abs().max() <= 0.01 + 1e-7
+            return super().predict(batch)
+
+    torch.manual_seed(0)
+    module = Bounded(train)
+    fit_module(module, train, valid, dataclasses.replace(CONFIG, max_epochs=2))
+    assert module.calls == module.steps > 2
+
+
 def test_what_is_missing_is_named(tables):
     train, valid = tables
     module = made(train)

@@ -31,7 +31,7 @@ class RidgeConfig:
     """Settings of the ridge."""
 
     alpha: float = 0.0
-    """Strength; 0 chooses among ``alphas``."""
+    """Strength; 0 chooses among ``alphas`` by leaving out patients, or sections of one patient."""
     alphas: tuple[float, ...] = (10.0, 100.0, 1000.0, 10000.0)
     """Strengths to choose from."""
     num_components: int = 0
