@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from seq2exp.spatial.data import SpotTable, shuffled_patches
 from seq2exp.spatial.metrics import (
+    aggregate,
     gene_table,
     mean_table,
     paired_difference,
@@ -263,10 +264,12 @@ def _oracle(table: pd.DataFrame) -> float:
 
 def _extra(table: pd.DataFrame) -> dict[str, float]:
     constant = table[["const_truth", "const_predicted"]].sum()
+    varied = table[~table["const_truth"].astype(bool)]
+    spread = table.assign(rvd=relative_variance(table))
     return {
         "pearson oracle_hpg": _oracle(table),
-        "pearson_defined": float(table.loc[~table["const_truth"], "pearson"].fillna(0).mean()),
+        "pearson_defined": aggregate(varied, "pearson", num_resamples=1).value,
         "n_const_truth": float(constant["const_truth"]),
         "n_const_predicted": float(constant["const_predicted"]),
-        "rvd": relative_variance(table),
+        "rvd": aggregate(spread, "rvd", num_resamples=1).value,
     }

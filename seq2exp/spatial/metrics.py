@@ -5,8 +5,8 @@ Per section and gene, across spots: Pearson and Spearman correlation, MSE, MAE, 
 both sides, because much of a gene's pattern is sequencing depth and cell density.
 
 A gene that is constant in the truth or in the prediction has no correlation. It is flagged, counted
-and enters means as 0, so nothing is dropped silently; ``pearson_defined`` is the mean over genes
-that vary in the truth.
+and enters means as 0, so nothing is dropped silently; ``pearson_defined`` is the same mean over the
+genes that vary in the truth.
 
 Axes: N spots, G genes, U units (patients, or sections of a single patient).
 """
@@ -164,8 +164,8 @@ def gene_table(
     )
 
 
-def relative_variance(table: pd.DataFrame, *, eps: float = 1e-2) -> float:
-    """Return the relative variance distance: mean over rows of ((Vp - Vt) / (Vt + eps))^2.
+def relative_variance(table: pd.DataFrame, *, eps: float = 1e-2) -> pd.Series:
+    """Return the relative variance distance of every row, ((Vp - Vt) / (Vt + eps))^2.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def relative_variance(table: pd.DataFrame, *, eps: float = 1e-2) -> float:
         0 as in Stem, 0.01 as in TRIPLEX; labels are in the unit of the recipe.
     """
     truth, guess = (table[name].to_numpy(np.float64) for name in ("var_truth", "var_predicted"))
-    return float(np.mean(((guess - truth) / (truth + eps)) ** 2))
+    return pd.Series(((guess - truth) / (truth + eps)) ** 2, index=table.index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +209,12 @@ def aggregate(
 
     Genes weigh the same within a section, sections within a patient, patients in the cohort.
     Patients are resampled, and genes within each resample; of a single patient, sections take the
-    place of patients, which says nothing about other patients.
+    place of patients, which says nothing about other patients. A single section has no interval:
+    its genes share their spots, so they do not tell how far another section would lie.
+
+    Few units make the interval too narrow. Where the error of a system is a pattern that its genes
+    share, as depth is, an interval of 2, 4 and 8 units held the truth in 53 to 70, 78 to 85 and 86
+    to 92 % of simulated cases.
 
     Parameters
     ----------
@@ -234,9 +239,11 @@ def aggregate(
     known_U = np.isfinite(units.values_UG).any(axis=1)
     if not known_U.any():
         return Estimate(float("nan"), n=len(units.genes))
+    value = float(np.nanmean(units.values_UG[known_U], axis=1).mean())
+    if known_U.sum() < 2:
+        return Estimate(value, n=len(units.genes))
     draws = _draws(units.values_UG, num_resamples, seed)
     low, high = np.nanquantile(draws, [0.025, 0.975])
-    value = float(np.nanmean(units.values_UG[known_U], axis=1).mean())
     return Estimate(value, float(low), float(high), len(units.genes))
 
 

@@ -43,7 +43,13 @@ from seq2exp.spatial.fitting import (
     save_system,
     system_needs,
 )
-from seq2exp.spatial.folds import Fold, Spots, inner_validation, make_folds
+from seq2exp.spatial.folds import (
+    Fold,
+    Spots,
+    inner_validation,
+    make_folds,
+    require_no_overlap,
+)
 from seq2exp.spatial.format import PatchInfo, manifest_path, read_manifest
 from seq2exp.spatial.heldout import write_heldout
 from seq2exp.spatial.images.encoder import Encoder
@@ -256,6 +262,7 @@ def _fit(
     features: PatchFeatures | None,
     checkpoint: Path,
 ) -> tuple[FittedFold, Cost]:
+    require_no_overlap(fold, cohort.patients)
     info = _info(cohort, features, num_genes=len(labels.panel))
     encoder = _encoder_maker(config)
     needs = system_needs(config.system, info, encoder=encoder)

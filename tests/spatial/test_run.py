@@ -57,21 +57,44 @@ def test_planted_genes_are_predicted_and_shuffled_patches_give_nothing(run, feat
     assert rows["model", "n_const_truth"]["value"] == 0
 
 
-def test_panel_and_recipe_do_not_see_the_held_out_sections(cohort, features):
-    """The genes of a fold stay what they are when the test counts are made up."""
+@pytest.mark.parametrize("panel", ["var", "hvg", "heg", "hmhvg"])
+def test_panel_and_recipe_do_not_see_the_held_out_sections(cohort, features, panel):
+    """The genes of a fold, and what its recipe takes from spots, stay when test counts change."""
     fold = make_folds(cohort)[0]
-    before = fit_labels(cohort, fold, panel=PanelConfig("var", 9), recipe=RECIPES["hescape_mlp"])
+    recipe = dataclasses.replace(RECIPES["hescape_mlp"], scale="zscore_train")
+
+    def fitted(fold):
+        return fit_labels(cohort, fold, panel=PanelConfig(panel, 9), recipe=recipe)
+
+    before = fitted(fold)
     sections = {name: cohort.section(name).counts_NA for name in fold.test}
     try:
-        for name in sections:
-            changed = cohort.section(name).counts_NA * 7
-            object.__setattr__(cohort.section(name), "counts_NA", changed)
-        after = fit_labels(cohort, fold, panel=PanelConfig("var", 9), recipe=RECIPES["hescape_mlp"])
+        for name, counts in sections.items():
+            # Genes change places, and the weak ones vary most: every rule would choose others.
+            changed = counts[:, ::-1].tolil()
+            changed[::2, 20:] = 900
+            object.__setattr__(cohort.section(name), "counts_NA", changed.tocsr())
+        after = fitted(fold)
+        leaked = fitted(dataclasses.replace(fold, train={**fold.train, **fold.test}))
     finally:
         for name, counts in sections.items():
             object.__setattr__(cohort.section(name), "counts_NA", counts)
-    assert before.panel.gene_id == after.panel.gene_id
-    assert before.recipe.target == after.recipe.target
+    assert before.panel.gene_id == after.panel.gene_id != leaked.panel.gene_id
+    assert before.recipe.target == after.recipe.target != leaked.recipe.target
+    np.testing.assert_array_equal(before.recipe.shift_G, after.recipe.shift_G)
+    np.testing.assert_array_equal(before.recipe.width_G, after.recipe.width_G)
+
+
+def test_f20_a_fold_that_leaks_is_not_fitted(cohort, features, tmp_path, monkeypatch):
+    """Whoever made the folds: spots, or patients that are not marked, on two sides are refused."""
+    fold = make_folds(cohort, FoldConfig("section"))[0]
+    monkeypatch.setattr(
+        "seq2exp.spatial.run.make_folds",
+        lambda *_: [dataclasses.replace(fold, leaky=False)],
+    )
+    with pytest.raises(InputError, match="patient A on both sides"):
+        train_run(CONFIG, cohort.root, tmp_path / "run", features=features, progress=False)
+    assert not list((tmp_path / "run").glob("folds/*"))
 
 
 def test_folds_load_as_they_were_saved(run, cohort, features):
@@ -123,6 +146,26 @@ def test_ridge_against_the_closed_form(cohort, features):
     )[0]
     expected = (test.feat_ND - x.mean(axis=0)) / scale @ weight + y.mean(axis=0)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["patient", "section"])
+def test_the_strength_of_ridge_is_chosen_on_patients_left_out(cohort, features, kind):
+    """Of one patient (folds by patient leave one here) on sections; the least squared error."""
+    _, fitting, _ = tables_of(cohort, features, kind=kind)
+    assert len(np.unique(fitting.patient_N)) == (2 if kind == "section" else 1)
+    code = fitting.patient_N if kind == "section" else fitting.section_N
+    config = RidgeConfig(alphas=(1.0, 30.0, 1000.0), neighbours=False)
+    errors = []
+    for alpha in config.alphas:
+        fixed, total = dataclasses.replace(config, alpha=alpha), 0.0
+        for left_out in np.unique(code):
+            held = fitting.take(np.flatnonzero(code == left_out))
+            known = fitting.take(np.flatnonzero(code != left_out))
+            error = held.y_NG - Ridge(fixed).fit(known).predict(held)
+            for _, places in held.by_section():
+                total += ((error[places] - error[places].mean(axis=0)) ** 2).sum()
+        errors.append(total)
+    assert Ridge(config).fit(fitting).alpha == config.alphas[int(np.argmin(errors))]
 
 
 def test_genes_missing_in_a_section_are_fitted_on_the_others(cohort, features):
@@ -209,28 +252,97 @@ def test_the_oracle_takes_the_best_fifty_genes_of_the_test_spots():
     assert rows["pearson oracle_hpg"] == pytest.approx(0.015 * np.arange(10, 60).mean())
 
 
-def test_the_whole_section_follows_the_exchanged_patches(cohort, features):
-    """A system that reads whole sections must not see the true patch of a shuffled spot."""
+def test_controls_and_gene_lists_are_fitted_on_the_fitting_spots(cohort, features):
+    """Mean, line of depth, HEG and HVG come from labels that the test spots do not share."""
+    _, fitting, test = tables_of(cohort, features, panel=12)
+    random = np.random.default_rng(0)
+    level, slope = random.normal(5, 1, 12), random.normal(0, 2, 12)
+    away = np.log1p(fitting.total_N.astype(float))
+    middle = away.mean()
+    for _, places in fitting.by_section():
+        away[places] -= away[places].mean()
+    planted = dataclasses.replace(fitting, y_NG=(level + away[:, None] * slope).astype(np.float32))
+    truth = random.normal(-5, 3, (len(test), 12))
+    result = judge_fold(
+        lambda table: np.zeros(table.y_NG.shape), fitting=planted,
+        test=dataclasses.replace(test, y_NG=truth.astype(np.float32)),
+        genes=[str(i) for i in range(12)], name="one",
+    )  # fmt: skip
+    line = level + (np.log1p(test.total_N.astype(float)) - middle)[:, None] * slope
+    for name, expected in (("train mean", np.broadcast_to(level, truth.shape)), ("depth", line)):
+        table = result.tables[name].set_index(["section", "gene_id"])["mse"]
+        for section, places in test.by_section():
+            error = ((truth - expected)[places] ** 2).mean(axis=0)
+            found = [table[section, str(gene)] for gene in range(12)]
+            np.testing.assert_allclose(found, error, rtol=1e-4)
+
+
+def test_gene_lists_are_those_of_the_fitting_spots(cohort, features):
+    """Of sixty genes the fifty of largest mean, and of largest variance, where it is fitted."""
+    _, fitting, test = tables_of(cohort, features, panel=3)
+    random = np.random.default_rng(1)
+    mean, width = random.permutation(60.0 * np.arange(60)), random.permutation(1.0 + np.arange(60))
+    wave = np.where(np.arange(len(fitting)) % 2, 1.0, -1.0)[:, None]
+    y_NG = (mean + wave * width).astype(np.float32)
+    turned = (60.0 * 60 - mean + random.normal(size=(len(test), 60)) / width).astype(np.float32)
+    result = judge_fold(
+        lambda table: np.zeros(table.y_NG.shape), name="one",
+        fitting=dataclasses.replace(fitting, y_NG=y_NG),
+        test=dataclasses.replace(test, y_NG=turned), genes=[str(i) for i in range(60)],
+    )  # fmt: skip
+    for name, score in (("HEG", mean), ("HVG", width)):
+        listed = result.tables["model"].drop_duplicates("gene_id").set_index("gene_id")[name]
+        expected = {str(gene) for gene in np.argsort(-score)[:50]}
+        assert set(listed.index[listed]) == expected
+
+
+class WholePatches:
+    """Features that name the row of their patch, of every kind that a system may read."""
+
+    dim, token_dim = 2, 3
+
+    def __init__(self, cohort):
+        self.rows = {name: np.arange(len(cohort.section(name))) for name in cohort.names}
+
+    def feat(self, section):
+        return np.repeat(self.rows[section][:, None], 2, axis=1).astype(np.float32)
+
+    def tokens(self, section):
+        return np.tile(self.rows[section][:, None, None], (1, 4, 3)).astype(np.float32)
+
+    def nbr(self, section):
+        mask = np.ones((len(self.rows[section]), 25), bool)
+        mask[:, 3] = self.rows[section] % 2 == 0
+        return np.tile(self.rows[section][:, None, None], (1, 25, 2)).astype(np.float32), mask
+
+
+def test_a_shuffled_spot_shows_one_other_patch_in_all_it_shows(cohort):
+    """Features, places, tiles, pixels and the whole section: none keeps the true patch."""
     fold = make_folds(cohort, FoldConfig())[0]
     labels = fit_labels(cohort, fold, panel=PanelConfig("heg", 9), recipe=RECIPES["default"])
-    needs = frozenset({"feat", "nbr", "nbr_mask", "sections"})
+    needs = frozenset({"img", "feat", "tokens", "nbr", "nbr_mask", "sections"})
     test = spot_table(
-        cohort, fold.test, labels, training=False, features=features, needs=needs
+        cohort, fold.test, labels, training=False, features=WholePatches(cohort), needs=needs
     ).take(np.arange(5, 60))
     moved = shuffled_patches(test, seed=3)
-    places = np.arange(len(test))
-    batch, plain = (table.batch(places, needs=needs) for table in (moved, test))
-    for spot in range(len(test)):
-        feat, grid = batch.sections[int(batch.section[spot])]
-        row = int(batch.spot[spot])
-        np.testing.assert_array_equal(feat[row], batch.feat[spot])
-        np.testing.assert_array_equal(grid[row], batch.grid[spot])
-        middle = batch.nbr[spot, 12]
-        np.testing.assert_allclose(middle, batch.feat[spot], rtol=1e-4, atol=1e-3)
-    assert not np.array_equal(batch.feat, plain.feat)
+    batch = moved.batch(np.arange(len(test)), needs=needs)
+    assert (moved.patch_N != test.patch_N).mean() > 0.9
+    for spot, patch in enumerate(moved.patch_N.tolist()):
+        section = int(batch.section[spot])
+        shown = batch.sections[section][0][int(batch.spot[spot])]
+        for values in (batch.feat[spot], batch.tokens[spot], batch.nbr[spot], shown):
+            assert (values == patch).all()
+        assert bool(batch.nbr_mask[spot, 3]) == (patch % 2 == 0)
+        pixels = cohort.section(cohort.names[section]).patches[patch]
+        np.testing.assert_array_equal((batch.img[spot] * 255).round().permute(1, 2, 0), pixels)
+        np.testing.assert_array_equal(
+            batch.sections[section][1][int(batch.spot[spot])], batch.grid[spot]
+        )
     # Spots that are not in the table keep theirs.
-    first = int(plain.section[0])
-    np.testing.assert_array_equal(batch.sections[first][0][:5], plain.sections[first][0][:5])
+    first = int(batch.section[0])
+    assert (batch.sections[first][0][:5, 0] == np.arange(5)).all()
+    assert np.array_equal(moved.y_NG, test.y_NG)
+    assert np.array_equal(moved.total_N, test.total_N)
 
 
 def test_features_of_another_program(cohort, features, tmp_path):

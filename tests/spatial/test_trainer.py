@@ -11,6 +11,7 @@ from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import fit_labels, spot_table
 from seq2exp.spatial.folds import make_folds
+from seq2exp.spatial.images.augment import dihedral
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import RECIPES
 from seq2exp.spatial.trainer import fit_module, predict_table
@@ -165,6 +166,78 @@ def test_a_system_says_where_its_negatives_come_from(tables, negatives):
     torch.manual_seed(0)
     fit_module(Contrasting(train), train, valid, dataclasses.replace(CONFIG, max_epochs=2))
     assert any(mixed) == (negatives == "any")
+
+
+@pytest.mark.parametrize("augment", ["none", "dihedral"])
+def test_patches_of_training_are_turned_anew_in_every_pass_and_of_validation_never(
+    cohort, features, augment
+):
+    """Each is its patch under a symmetry; with turns, half or more differ from pass to pass."""
+    fold = make_folds(cohort)[0]
+    labels = fit_labels(cohort, fold, panel=PanelConfig("heg", 12), recipe=RECIPES["default"])
+    needs = frozenset({"img", "feat"})
+    train, valid = (
+        spot_table(cohort, spots, labels, training=True, features=features, needs=needs)
+        for spots in (fold.train, fold.valid)
+    )
+    shown = {True: [], False: []}
+
+    class Watching(Linear):
+        requires = frozenset({"img", "feat", "y"})
+
+        def predict(self, batch):
+            keys = (batch.section * 1000 + batch.spot).tolist()
+            shown[self.training].append(dict(zip(keys, batch.img, strict=True)))
+            return super().predict(batch)
+
+    def pictures(table):
+        batch = table.batch(np.arange(len(table)), needs=needs)
+        return dict(zip((batch.section * 1000 + batch.spot).tolist(), batch.img, strict=True))
+
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, max_epochs=2, augment=augment)
+    fit_module(Watching(train), train, valid, config)
+    half = len(shown[True]) // 2
+    passes = [
+        {key: img for batch in part for key, img in batch.items()}
+        for part in (shown[True][:half], shown[True][half:])
+    ]
+    plain, turned = pictures(train), []
+    assert passes[0].keys() == passes[1].keys() == plain.keys()
+    for key, picture in plain.items():
+        kinds = [
+            next(kind for kind in range(8) if torch.equal(dihedral(picture, kind), each[key]))
+            for each in passes
+        ]
+        turned.append(kinds)
+    kinds = np.array(turned)
+    assert kinds.any() == (augment == "dihedral")
+    assert (kinds[:, 0] != kinds[:, 1]).mean() > (0.5 if augment == "dihedral" else -1)
+    still = pictures(valid)
+    for batch in shown[False]:
+        assert all(torch.equal(img, still[key]) for key, img in batch.items())
+
+
+def test_a_system_is_told_after_every_step_of_the_optimiser(tables):
+    """It puts back what must stay in bounds: after the step, so validation and files hold that."""
+    train, valid = tables
+
+    class Bounded(Linear):
+        calls = 0
+
+        def after_step(self):
+            self.calls += 1
+            with torch.no_grad():
+                self.head[1].weight.clamp_(-0.01, 0.01)
+
+        def predict(self, batch):
+            assert self.calls < 1 or self.head[1].weight.abs().max() <= 0.01 + 1e-7
+            return super().predict(batch)
+
+    torch.manual_seed(0)
+    module = Bounded(train)
+    fit_module(module, train, valid, dataclasses.replace(CONFIG, max_epochs=2))
+    assert module.calls == module.steps > 2
 
 
 def test_what_is_missing_is_named(tables):

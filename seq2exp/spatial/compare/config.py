@@ -214,11 +214,15 @@ def open_bank(system: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seeded(contender: Contender, seed: int) -> SpatialConfig:
-    """Return the configuration of a training with another seed; 0 leaves it as it is."""
+    """Return the configuration of a training with other seeds; 0 leaves it as it is.
+
+    Members take consecutive seeds, so trainings are as many seeds apart: none shares a member.
+    """
     config = contender.config
     system = dict(config.system)
     known = {part.name for part in dataclasses.fields(SYSTEMS[str(system["name"])])}
     if seed and "seed" in known:
         system["seed"] = system_config(system).seed + seed
-    fit = dataclasses.replace(config.fit, seed=config.fit.seed + seed)
+    first = config.fit.seed + seed * config.fit.members
+    fit = dataclasses.replace(config.fit, seed=first)
     return dataclasses.replace(config, system=system, fit=fit)

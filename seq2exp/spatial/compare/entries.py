@@ -187,7 +187,14 @@ def _judged(
     run: SpatialRun, folder: Path, judge: Judge, features: object, about: Mapping[str, Any]
 ) -> Judged:
     """Judge a run, or read what was found before about the same weights."""
-    weights = {name: sha256(run.place(name) / "model.safetensors") for name in run.fold_names}
+    # Members and banks too, so all files of weights.
+    weights = {
+        name: {
+            str(path.relative_to(run.place(name))): sha256(path)
+            for path in sorted(run.place(name).rglob("*.safetensors"))
+        }
+        for name in run.fold_names
+    }
     inputs = {"about": dict(about), "weights": weights}
     place = folder / "judged.json"
     if place.is_file() and read_json(place)["inputs"] == inputs:

@@ -66,6 +66,15 @@ class HescapeSuiteConfig(Protocol):
                     fix="change it",
                 )
             )
+        if self.fit.members > 1:
+            raise ConfigError(
+                facts(
+                    "suite hescape",
+                    found=f"fit.members {self.fit.members}",
+                    expected="1, because embeddings of several trainings have no mean",
+                    fix="use num_seeds: trainings are judged one by one and averaged",
+                )
+            )
         labels = [encoder_label(encoder) for encoder in self.encoders]
         if len(set(labels)) < len(labels):
             raise ConfigError(

@@ -21,6 +21,10 @@ __all__ = [
 ]
 
 _FEW_PATIENTS = 6
+_NARROW = (
+    "With so few units they are too narrow: of 2, 4 and 8 units they hold the truth in about 60, "
+    "80 and 90 % of cases, not 95."
+)
 _METRICS = {"pearson": "Pearson", "pearson_partial": "depth-partial Pearson", "mse": "MSE"}
 _Found = Mapping[tuple[str, str], Row]
 
@@ -156,12 +160,13 @@ def of_patients(cohort: Mapping[str, object]) -> list[str]:
     if number == 1:
         lines.append(
             "All sections are of one patient: intervals resample its sections and speak of that "
-            "patient only."
+            f"patient only. {_NARROW}"
         )
     elif number < _FEW_PATIENTS:
         lines.append(
             f"{number} patients give a bootstrap few distinct draws: the intervals say little "
-            "of other patients, and an order of systems may be another with other patients."
+            "of other patients, and an order of systems may be another with other patients. "
+            f"{_NARROW}"
         )
     if cohort["leaky"]:
         lines.append(

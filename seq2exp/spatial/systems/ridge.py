@@ -31,7 +31,7 @@ class RidgeConfig:
     """Settings of the ridge."""
 
     alpha: float = 0.0
-    """Strength; 0 chooses among ``alphas``."""
+    """Strength; 0 chooses among ``alphas`` by leaving out patients, or sections of one patient."""
     alphas: tuple[float, ...] = (10.0, 100.0, 1000.0, 10000.0)
     """Strengths to choose from."""
     num_components: int = 0
@@ -116,12 +116,14 @@ class Ridge:
         return made
 
     def _choose(self, table: SpotTable) -> float:
-        """Return the strength with the smallest error on left-out sections."""
-        sections = list(table.by_section())
-        if len(sections) < 2:
+        """Return the strength with the smallest error on left-out patients, or sections of one."""
+        several = len(np.unique(table.patient_N)) > 1
+        left_out_N = table.patient_N if several else table.section_N
+        if len(np.unique(left_out_N)) < 2:
             return float(np.median(self.config.alphas))
         errors = dict.fromkeys(self.config.alphas, 0.0)
-        for _, places in sections:
+        for number in np.unique(left_out_N):
+            places = np.flatnonzero(left_out_N == number)
             rest = np.setdiff1d(np.arange(len(table)), places)
             for alpha in self.config.alphas:
                 state = self._fitted(table.take(rest), alpha)
@@ -130,7 +132,8 @@ class Ridge:
                     self._inputs(held, state) @ state["weight"] + state["mean_y"]
                 )
                 if self.config.center_sections:
-                    difference = difference - _known_mean(difference)
+                    for _, rows in held.by_section():
+                        difference[rows] -= _known_mean(difference[rows])
                 errors[alpha] += float(np.nansum(difference**2))
         return min(errors, key=errors.__getitem__)
 

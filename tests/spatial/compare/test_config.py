@@ -125,7 +125,17 @@ def test_another_seed_changes_seeds_and_nothing_else():
     for each in found.values():
         assert seeded(each, 0) == each.config
     other = seeded(found["nsl"], 2)
-    assert (other.fit.seed, other.system["seed"]) == (2, 2)
+    assert (other.fit.seed, other.system["seed"]) == (2 * other.fit.members, 2)
     nsl = found["nsl"].config
     assert dataclasses.replace(other, fit=nsl.fit, system=nsl.system) == nsl
     assert "seed" not in seeded(found["stnet"], 2).system
+
+
+def test_trainings_share_no_member():
+    """Member m of a training has the seed of its fit plus m."""
+    fit = {"members": 3, "seed": 5}
+    config = CompareConfig(systems={"stnet": {"fit": fit}})
+    each = contenders(config, shipped=SHIPPED)[1]
+    starts = [seeded(each, seed).fit.seed for seed in range(4)]
+    seeds = [start + member for start in starts for member in range(3)]
+    assert sorted(seeds) == list(range(5, 17))

@@ -198,6 +198,8 @@ def test_arms_are_all_combinations_with_the_seed_in_the_fit():
 def test_settings_that_mean_nothing_are_refused(cohort, tmp_path):
     with pytest.raises(ConfigError, match="empty list, or a number below 1"):
         config(genes=())
+    with pytest.raises(ConfigError, match=r"members 2.*use num_seeds"):
+        config(fit=SpatialFitConfig(members=2))
     with pytest.raises(ConfigError, match="empty list, or a number below 1"):
         config(ks=(0,))
     with pytest.raises(ConfigError, match="differ in name, weights"):

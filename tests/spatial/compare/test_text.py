@@ -15,8 +15,16 @@ def facts(num_patients, *, leaky=False):
 @pytest.mark.parametrize(
     ("num_patients", "leaky", "parts"),
     [
-        (1, True, ["1 patient, 8 sections, 500 spots", "speak of that patient only", "Leaky"]),
-        (2, False, ["2 patients, 8 sections", "say little of other patients"]),
+        (
+            1,
+            True,
+            [
+                "1 patient, 8 sections, 500 spots",
+                "speak of that patient only. With so few units",
+                "Leaky",
+            ],
+        ),
+        (2, False, ["2 patients, 8 sections", "may be another with other patients. With so few"]),
         (23, False, ["23 patients, 8 sections"]),
     ],
 )

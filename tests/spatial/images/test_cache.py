@@ -209,6 +209,9 @@ def test_encoders_weights_and_colours_keep_apart(cohort):
     shifted = FeatureCache(cohort, tiny(mean=(0.0, 0.0, 0.0)))
     assert shifted.folder == first.folder
     assert shifted._read(cohort.section("A"), "feat") is None
+    smaller = tiny()
+    smaller.px = 16
+    assert FeatureCache(cohort, smaller)._read(cohort.section("A"), "feat") is None
     assert first.key("A", "feat") != first.key("B", "feat") != first.key("B", "nbr")
 
 

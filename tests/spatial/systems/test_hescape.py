@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from seq2exp.spatial.batch_effects import between_share
+from seq2exp.spatial.contrastive_losses import info_nce, siglip
 from seq2exp.spatial.genes import GeneInputs
 from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.probes import ridge_fit
@@ -111,6 +112,24 @@ def test_the_scale_ends_in_its_bounds_however_hard_it_is_driven():
     system = Hescape(LINEAR, pairs.info())
     train(system, pairs, steps=80, lr=0.3, batch_size=8)
     assert 0 <= system.scale.log_scale.item() <= math.log(100) + 1e-6
+    for driven, kept in ((9.0, math.log(100)), (-3.0, 0.0), (2.0, 2.0)):
+        system.scale.log_scale.data.fill_(driven)
+        system.after_step()
+        assert system.scale.log_scale.item() == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(("objective", "formula"), [("clip", info_nce), ("siglip", siglip)])
+def test_the_objective_is_the_one_that_was_asked_for(objective, formula):
+    pairs = batch_effect_pairs(0.0, num_slides=2, num_spots=16)
+    torch.manual_seed(0)
+    system = Hescape(replace(LINEAR, objective=objective, temperature=0.2), pairs.info())
+    batch = pairs.batch()
+    system.loss(batch, 0)
+    system.eval()
+    views = system.encode_image(batch), system.encode_genes(batch)
+    more = {"bias": system.bias} if objective == "siglip" else {}
+    expected = formula(*views, scale=system.scale().item(), **more)
+    assert torch.allclose(system.loss(batch, 0)["total"], expected, atol=1e-6)
 
 
 def test_evaluation_is_deterministic_and_chance_is_said():
