@@ -70,8 +70,9 @@ def undone_if_empty(out: Path) -> Iterator[None]:
         if new and out.is_dir() and not _begun(out):
             for name in (".lock", *_OURS[:2]):
                 (out / name).unlink(missing_ok=True)
-            if not any(out.iterdir()):
-                out.rmdir()
+            for folder in (out / "folds", out):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
         raise
 
 

@@ -50,6 +50,16 @@ def test_settings_that_no_fold_can_be_fitted_with_leave_nothing(cohort, features
     assert not out.exists()
 
 
+def test_a_fault_while_a_fold_is_written_leaves_nothing(cohort, features, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise InputError("broken")
+
+    monkeypatch.setattr("seq2exp.spatial.run.write_heldout", broken)
+    with pytest.raises(InputError, match="broken"):
+        train(CONFIG, cohort, features, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_without_a_fitted_fold_may_get_other_settings(cohort, features, run, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
