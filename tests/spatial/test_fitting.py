@@ -15,7 +15,7 @@ from seq2exp.spatial.config import EncoderConfig, SpatialConfig, SpatialFitConfi
 from seq2exp.spatial.data import fit_labels, spot_table
 from seq2exp.spatial.evaluation import evaluation_rows
 from seq2exp.spatial.features import cohort_features
-from seq2exp.spatial.fitting import fit_system
+from seq2exp.spatial.fitting import fit_system, load_system
 from seq2exp.spatial.folds import FoldConfig, make_folds
 from seq2exp.spatial.heldout import read_heldout
 from seq2exp.spatial.metrics import columns_pearson
@@ -167,9 +167,13 @@ def test_hescape_keeps_the_pass_with_the_best_recall_where_told_to(cohort, featu
 
 def test_weights_of_another_system_are_refused(cohort, features, tmp_path):
     run = trained("stnet", cohort, features, tmp_path / "run", epochs=1)
-    (run.folder / "folds" / "A" / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(FormatError, match="weights of system stnet"):
+    place = run.folder / "folds" / "A"
+    (place / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(FormatError, match=r"checksums\.json lists"):
         run.fold("A")
+    # Folders without checksums are read too.
+    with pytest.raises(FormatError, match="weights of system stnet"):
+        load_system(run.config.system, place)
 
 
 def test_the_control_of_neural_stain_learning_stands_beside_it(cohort, features, tmp_path):
