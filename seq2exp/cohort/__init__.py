@@ -1,0 +1,1 @@
+"""Personal genomes: expression between people, its linear baselines and its models."""

@@ -1,0 +1,1 @@
+"""Sequence variants: alleles, haplotypes, and the way between haplotype and reference."""
