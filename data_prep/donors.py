@@ -138,6 +138,21 @@ def choose_samples(
         elif absent:
             left_out[name] = f"no sample of {absent[0]}"
     donors = [name for name in everyone if name not in left_out]
+    partly = [name for name, reason in left_out.items() if reason.startswith("no sample")]
+    if partly and donors:
+        warnings.warn(
+            facts(
+                "genotypes",
+                found="donors that not every file has",
+                expected="the same donors in all files",
+                fix="nothing, if they are not needed; they are listed in "
+                "genotypes/donors_left_out.tsv of the dataset",
+                count=len(partly),
+                examples=partly,
+            ),
+            Seq2ExpWarning,
+            stacklevel=2,
+        )
     if not donors:
         raise InputError(
             facts(
