@@ -30,9 +30,10 @@ class GenotypeConfig:
     exclude: list[str] = field(default_factory=list)
     """Donors to leave out, and files that name one per line."""
     on_unsupported: Literal["error", "skip"] = "error"
-    """What to do with alleles that are no sequences (symbolic, breakends, ``*``, ``.``, letters other
-    than ACGT), an ALT equal to its REF, records of more than two haplotypes or without GT, and
-    copies of a variant with other genotypes: error, or skip and list in genotypes/rejects.tsv."""
+    """What to do with alleles that are no sequences (symbolic, breakends, ``*``, ``.``, letters
+    other than ACGT), an ALT equal to its REF, records of more than two haplotypes or without GT,
+    and copies of a variant with other genotypes: error, or skip and list in
+    genotypes/rejects.tsv."""
     ref_mismatch: Literal["error", "skip"] = "error"
     """What to do with variants whose REF is not what the genome says: error, or skip and list."""
     max_mismatch: float = 0.01
@@ -66,7 +67,7 @@ class DonorExpressionConfig:
     ignore: list[str] = field(default_factory=lambda: ["symbol", "chrom"])
     """Columns that are no donors, so that they are not listed as donors without genotypes."""
     cut_names_at: str = ""
-    """Column names end before the first of this text: ``.`` makes HG00096 of HG00096.1.M_111124_6."""
+    """Column names end before the first of this text: ``.`` makes HG00096 of HG00096.1.M_1."""
     map: str = ""
     """Table, such as an SDRF, that says which column is of which donor; columns that it does not
     name are left out. It is looked at before and after names are cut."""

@@ -247,11 +247,11 @@ def _wrong_ref(found: Found, config: GenotypeConfig, what: str) -> list[Seq2ExpE
 
 def _likely_cause(found: Found, counted: int, checked: int) -> str:
     """Say what such a pattern of wrong REF usually comes from."""
+    if counted and found.reasons["swapped"] > 0.9 * counted:
+        return "REF and ALT are swapped, as PLINK does for major alleles: `bcftools norm -c s`"
     single = found.hints["wrong_single"]
     if single >= 3 and found.hints["other_strand"] > 0.9 * single:
         return "REF is the base of the other strand: flip the variants"
-    if counted and found.reasons["swapped"] > 0.9 * counted:
-        return "REF and ALT are swapped, as PLINK does for major alleles: `bcftools norm -c s`"
     if counted > 0.5 * checked:
         return "use the genome of the assembly that the variants were called on"
     if found.reasons["ref_has_n"] > counted:

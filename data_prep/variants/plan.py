@@ -60,9 +60,9 @@ def donor_files(config: DataConfig, source: Path) -> list[tuple[str, Path]]:
     if config.genotypes is None:
         return []
     found = [(f"genotypes:{path.name}", path) for path in _vcf_paths(config, source)]
-    for entry in (*config.genotypes.include, *config.genotypes.exclude):
-        if config.resolve(entry, source).is_file():
-            found.append(("donor list", config.resolve(entry, source)))
+    named = (*config.genotypes.include, *config.genotypes.exclude)
+    lists = [config.resolve(entry, source) for entry in named]
+    found += [("donor list", path) for path in lists if path.is_file()]
     donors = config.donors
     if donors is not None and donors.path:
         found.append(("donors", config.resolve(donors.path, source)))

@@ -249,8 +249,8 @@ def allele_planes(alleles: Alleles, calls: Calls) -> Planes:
     """Return the genotypes of the kept alleles as bits.
 
     A haplotype with another ALT of the same record has REF here. Both haplotypes of a haploid call
-    get its allele. A call of two different alleles written with ``/`` is unphased, also where one of
-    them is missing.
+    get its allele. A call of two different alleles written with ``/`` is unphased, also where one
+    of them is missing.
     """
     kept = np.flatnonzero([not reason for reason in alleles.reason_A])
     rows, wanted = alleles.record_A[kept], alleles.allele_A[kept]
@@ -269,10 +269,10 @@ def allele_planes(alleles: Alleles, calls: Calls) -> Planes:
     if calls.phase_set_RD is not None:
         sets = np.where(differs & calls.phased_RD[rows], calls.phase_set_RD[rows], 0)
         sets = np.ascontiguousarray(sets, dtype=np.int32)
-    size = len(kept)
+    size = len(kept), 2 * first.shape[1]
     return Planes(
-        np.packbits(alt.reshape(size, -1), axis=1),
-        np.packbits(missing.reshape(size, -1), axis=1),
+        np.packbits(alt.reshape(size), axis=1),
+        np.packbits(missing.reshape(size), axis=1),
         np.packbits(unphased, axis=1),
         sets,
         ac.astype(np.int64),
@@ -285,7 +285,7 @@ def call_counts(calls: Calls) -> Counter[str]:
     """Return how many calls of the donors there are by kind.
 
     ``calls``: all; ``calls_missing``: nothing was called; ``calls_half``: one of two alleles;
-    ``calls_haploid``; ``calls_diploid``: written with two alleles, called or not;
+    ``calls_haploid`` and ``calls_diploid``: something was called, of one or two alleles;
     ``calls_heterozygous_phased`` and ``_unphased``: two different alleles.
     """
     usable = [not problem for problem in calls.problem_R]
@@ -301,7 +301,7 @@ def call_counts(calls: Calls) -> Counter[str]:
         "calls_missing": (no_first & (no_second | ~diploid)).sum(),
         "calls_half": (diploid & (no_first != no_second)).sum(),
         "calls_haploid": (~diploid & ~no_first).sum(),
-        "calls_diploid": diploid.sum(),
+        "calls_diploid": (diploid & ~(no_first & no_second)).sum(),
         "calls_heterozygous_phased": (differ & phased).sum(),
         "calls_heterozygous_unphased": (differ & ~phased).sum(),
     }

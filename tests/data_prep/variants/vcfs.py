@@ -174,9 +174,10 @@ def build(folder: Path, text: str | None = None, *, name: str = "v.vcf", out: st
     contigs = keys.pop("contigs", [*raw.SIZES])
     donors = keys.pop("donors", None)
     donors = DonorConfig(**donors) if isinstance(donors, dict) else donors
+    base = dataclasses.replace(raw.toy_config(), tracks=[])
+    if "splits" in keys:
+        base = dataclasses.replace(base, splits=keys.pop("splits"))
     genotypes = GenotypeConfig(**{"vcf": [name], **keys})
-    config = dataclasses.replace(
-        raw.toy_config(), tracks=[], contigs=contigs, genotypes=genotypes, donors=donors
-    )
+    config = dataclasses.replace(base, contigs=contigs, genotypes=genotypes, donors=donors)
     prepare(config, source=source, out=folder / out, workers=workers, progress=False)
     return Dataset(folder / out, verify_checksums=True)
