@@ -172,6 +172,32 @@ def test_weights_of_another_system_are_refused(cohort, features, tmp_path):
         run.fold("A")
 
 
+@pytest.mark.parametrize("name", ["ridge", "stnet", "bleep"])
+def test_weights_know_the_genes_of_their_columns(name, cohort, features, tmp_path):
+    """Another panel of the same size, or the same in another order, is refused by id."""
+    config = SpatialConfig(
+        system={"name": name, **SETTINGS.get(name, {})},
+        panel=PanelConfig("heg", 16),
+        fit=SpatialFitConfig(max_epochs=1, batch_size=16, members=2),
+    )
+    run = train_run(config, cohort.root, tmp_path / "run", features=features, progress=False)
+    place = run.place("A") / "labels.json"
+    labels = json.loads(place.read_text())
+    run.fold("A")
+    genes = labels["panel"]["gene_id"]
+    for changed, message in (
+        ([genes[1], genes[0], *genes[2:]], "in another order"),
+        ([*genes[:-1], "other"], "1 of the panel missing"),
+    ):
+        panel = labels["panel"] | {"gene_id": changed}
+        place.write_text(json.dumps(labels | {"panel": panel}))
+        with pytest.raises(FormatError, match=message):
+            run.fold("A")
+    if name == "bleep":
+        bank = json.loads((run.place("A") / "member-1" / "bank" / "bank.json").read_text())
+        assert bank["genes"] == genes
+
+
 def test_the_control_of_neural_stain_learning_stands_beside_it(cohort, features, tmp_path):
     """Four numbers per gene find the planted colour as well; they are saved with the system."""
     fitted = trained("nsl", cohort, features, tmp_path / "run", epochs=2).fold("A")
