@@ -12,7 +12,7 @@ retrieval
     answers of a bank of 12,000 spots. The peer is scikit-learn's brute-force NearestNeighbors on
     the same unit vectors; neighbours must be the same. Peak memory of both, in processes of their
     own.
-compare (not by default)
+compare (not by default; alone it has a result of its own)
     ``seq2exp spatial compare`` with every system on ``--cohort``, in minutes.
 """
 
@@ -70,7 +70,7 @@ def seconds(work: Callable[[], Any], repeats: int) -> list[float]:
     """Return the seconds of each repeat, each begun on a quiet machine where there is one."""
     times = []
     for _ in range(repeats):
-        wait_for_quiet(10)
+        wait_for_quiet(3)
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
@@ -297,7 +297,8 @@ def main() -> None:
             else:
                 parser.error(f"--parts: unknown {part}, or no --cohort")
             result[part] = found
-    write_result("spatial", result, quick=small)
+    alone = args.parts == "compare"
+    write_result("spatial_compare" if alone else "spatial", result, quick=small)
 
 
 if __name__ == "__main__":

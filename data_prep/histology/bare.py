@@ -50,7 +50,7 @@ def read_bare(config: SectionConfig, cohort: CohortConfig, source: Path) -> RawS
     """
     path = source / config.image
     image = open_tissue(path, max_megapixels=cohort.max_megapixels)
-    um_per_px = config.um_per_px or stored_um_per_px(image)
+    um_per_px = stored_um_per_px(image) if config.um_per_px is None else config.um_per_px
     if um_per_px is None:
         raise InputError(
             facts(

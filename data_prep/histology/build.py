@@ -24,12 +24,14 @@ from data_prep.histology.checks import (
     keep_spots,
     physical_scale,
     require_on_image,
+    require_patch_in_image,
 )
 from data_prep.histology.config import CohortConfig, SectionConfig
 from data_prep.histology.genes import GeneTable, read_gene_table
 from data_prep.histology.pitch import estimate_pitch
 from data_prep.histology.raw import RawSection
 from data_prep.histology.section import read_section
+from data_prep.histology.spatialdata_store import unpacked
 from seq2exp import __version__
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.files import atomic_directory, refuse_existing, require_space, safe_name, sha256
@@ -85,6 +87,13 @@ def prepare_cohort(
     """
     source, out = Path(source), Path(out)
     refuse_existing(out, overwrite=overwrite)
+    with unpacked(config, source) as files:
+        return _prepare(files, source, out, overwrite=overwrite, progress=progress)
+
+
+def _prepare(
+    config: CohortConfig, source: Path, out: Path, *, overwrite: bool, progress: bool
+) -> CohortManifest:
     table = read_gene_table(config.genes, source)
     checked = [_check(section, config, source) for section in config.sections]
     for one in checked:
@@ -137,6 +146,7 @@ def _check(config: SectionConfig, cohort: CohortConfig, source: Path) -> _Checke
     if image is None:
         _require_stored(section, cohort)
         return _Checked(section, um_per_px, left_out, {}, section.size)
+    require_patch_in_image(section, image, side=cohort.patch.um / um_per_px)
     notes = alignment(section, image)
     on, off = notes["saturation_on_spots"], notes.get("saturation_off_spots")
     if cohort.check_alignment and off is not None and on <= off:

@@ -15,7 +15,13 @@ from data_prep.histology.raw import RawSection
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 from seq2exp.core.slides import AnyImage
 
-__all__ = ["alignment", "keep_spots", "physical_scale", "require_on_image"]
+__all__ = [
+    "alignment",
+    "keep_spots",
+    "physical_scale",
+    "require_on_image",
+    "require_patch_in_image",
+]
 
 
 def require_on_image(section: RawSection, image: AnyImage) -> None:
@@ -52,7 +58,7 @@ def keep_spots(section: RawSection, *, min_umi: int) -> tuple[RawSection, dict[s
     Raises
     ------
     InputError
-        Two spots share a place of the array, or no spot is left.
+        Two spots share a place of the array or of the image, or no spot is left.
     """
     cells, counts = np.unique(
         np.column_stack([section.array_row, section.array_col]), axis=0, return_counts=True
@@ -66,6 +72,18 @@ def keep_spots(section: RawSection, *, min_umi: int) -> tuple[RawSection, dict[s
                 fix="drop the duplicates",
                 count=int((counts > 1).sum()),
                 examples=[f"row {row}, column {col}" for row, col in cells[counts > 1][:3]],
+            )
+        )
+    pixels, counts = np.unique(np.column_stack([section.x, section.y]), axis=0, return_counts=True)
+    if (counts > 1).any():
+        raise InputError(
+            facts(
+                f"section {section.name}",
+                found="spots that share a place of the image",
+                expected="every spot at a place of its own",
+                fix="correct the pixels of these spots, or drop them",
+                count=int((counts > 1).sum()),
+                examples=[f"x {x:g}, y {y:g}" for x, y in pixels[counts > 1][:3]],
             )
         )
     total = np.asarray(section.counts.sum(axis=1)).ravel()
@@ -154,6 +172,32 @@ def physical_scale(section: RawSection) -> float:
             )
         )
     return section.um_per_px
+
+
+def require_patch_in_image(section: RawSection, image: AnyImage, *, side: float) -> None:
+    """Refuse patches of more pixels than the image has.
+
+    Parameters
+    ----------
+    section : RawSection
+    image : AnyImage
+    side : float
+        Side of the patch in pixels of the image.
+
+    Raises
+    ------
+    InputError
+    """
+    if not side <= max(image.width, image.height):
+        raise InputError(
+            facts(
+                f"section {section.name}",
+                found=f"patches of {side:,.0f} pixels in an image of {image.width:,} x "
+                f"{image.height:,}",
+                expected="patches that are smaller than the image",
+                fix="check patch.um and um_per_px",
+            )
+        )
 
 
 def alignment(section: RawSection, image: AnyImage) -> dict[str, float]:

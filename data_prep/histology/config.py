@@ -13,7 +13,14 @@ from seq2exp.core.errors import ConfigError, facts
 
 __all__ = ["CohortConfig", "GeneTableConfig", "PatchConfig", "SectionConfig"]
 
-Layout = Literal["h5ad", "st", "visium", "hest", "image"]
+Layout = Literal["h5ad", "st", "visium", "hest", "spatialdata", "image"]
+
+
+_READ_BY: dict[str, tuple[Layout, ...]] = {
+    "spots": ("st", "image", "spatialdata"),
+    "patches": ("hest",),
+    "grid_um": ("image",),
+}
 
 
 @dataclass(frozen=True)
@@ -27,14 +34,18 @@ class SectionConfig:
     layout: Layout = "h5ad"
     """h5ad: an AnnData; st: a table of counts, a table of spots and an image, as Spatial
     Transcriptomics data are published; visium: a folder of Space Ranger; hest: AnnData and
-    patches of HEST-1k; image: an image without counts, to predict on."""
+    patches of HEST-1k; spatialdata: a store of SpatialData; image: an image without counts, to
+    predict on."""
     table: str = ""
-    """The AnnData, the table of counts (rows ``{x}x{y}``, columns symbols), or the folder."""
+    """The AnnData, the table of counts (rows ``{x}x{y}``, columns symbols), the folder, or the
+    store."""
     spots: str = ""
     """Table of spots, for st: x, y and their pixels (pixel_x and pixel_y, or px and py). For image:
-    x and y in pixels, and array_row, array_col and barcode where known."""
+    x and y in pixels, and array_row, array_col and barcode where known. For spatialdata the name of
+    the table, where there are several."""
     image: str = ""
-    """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png."""
+    """Image; when empty, for h5ad the one it names, and for visium tissue_hires_image.png. For
+    spatialdata the name of the image, where there are several."""
     um_per_px: float | None = None
     """Micrometres per pixel; what the AnnData says when not given. For st and visium it follows
     from the pitch of the spots; a bare TIFF or slide may say it."""
@@ -70,6 +81,29 @@ class SectionConfig:
                     fix="set it to 100, the pitch of Visium",
                 )
             )
+        if self.um_per_px is not None and not 0 < self.um_per_px < float("inf"):
+            raise ConfigError(
+                facts(
+                    f"section {self.name}, um_per_px",
+                    found=f"{self.um_per_px:g}",
+                    expected="micrometres per pixel, above 0",
+                    fix="correct it",
+                )
+            )
+        unread = [
+            name
+            for name, layouts in _READ_BY.items()
+            if getattr(self, name) and self.layout not in layouts
+        ]
+        if unread or not self.name.strip():
+            raise ConfigError(
+                facts(
+                    f"section {self.name}, layout {self.layout}",
+                    found=f"{', '.join(unread)}, which it does not read" if unread else "no name",
+                    expected="settings of this layout" if unread else "a name of its own",
+                    fix="leave it out, or choose the layout" if unread else "name it",
+                )
+            )
         missing = [key for key, value in needed.items() if not value]
         if missing:
             raise ConfigError(
@@ -94,7 +128,7 @@ class PatchConfig:
     """Normalise the colours of every section to one reference (Macenko et al. 2009)."""
 
     def __post_init__(self) -> None:
-        if not (self.um > 0 and 8 <= self.px <= 1024):
+        if not (0 < self.um < float("inf") and 8 <= self.px <= 1024):
             raise ConfigError(
                 facts(
                     "patch",
@@ -152,6 +186,15 @@ class CohortConfig:
                     found=f"{', '.join(sorted(repeated))} more than once" if repeated else "none",
                     expected="one or more, each with a name of its own",
                     fix="rename or add",
+                )
+            )
+        if not (0 < self.spot_pitch_um < float("inf") and 0 < self.spot_diameter_um < float("inf")):
+            raise ConfigError(
+                facts(
+                    "spot_pitch_um, spot_diameter_um",
+                    found=f"{self.spot_pitch_um:g}, {self.spot_diameter_um:g}",
+                    expected="above 0",
+                    fix="change it",
                 )
             )
         if self.min_umi < 1 or not self.max_megapixels > 0:

@@ -75,7 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--known-motifs", type=Path, metavar="FILE",
         help="MEME, JASPAR or TRANSFAC file to compare its patterns with",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="draws shuffles (%(default)s)")
+    parser.add_argument(
+        "--seed", type=options.seeded, default=0, help="draws shuffles (%(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="windows per pass (%(default)s)")
     options.add_overwrite(parser)
     options.add_json(parser)

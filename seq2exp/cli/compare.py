@@ -35,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split", default="test", choices=("train", "valid", "test"), help="genes (%(default)s)"
     )
     parser.add_argument(
-        "--resamples", type=int, default=1000, help="bootstrap resamples of genes (%(default)s)"
+        "--resamples",
+        type=options.counted,
+        default=1000,
+        help="bootstrap resamples of genes (%(default)s)",
     )
     options.add_loading(parser)
     options.add_json(parser)

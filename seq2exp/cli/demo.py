@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder to write (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the genome (%(default)s)")
+    parser.add_argument(
+        "--seed", type=options.seeded, default=0, help="seed of the genome (%(default)s)"
+    )
     options.add_overwrite(parser)
 
 

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, help="windows per pass (default: two million bases)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all draws (%(default)s)")
+    parser.add_argument("--seed", type=options.seeded, default=0, help="of all draws (%(default)s)")
     options.add_overwrite(parser)
     options.add_json(parser)
 

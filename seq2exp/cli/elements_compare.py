@@ -70,9 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", type=Path, metavar="RUN", help="run for --budget-curve (default: the map's own)"
     )
     parser.add_argument(
-        "--resamples", type=int, default=1000, help="bootstrap resamples (%(default)s)"
+        "--resamples", type=options.counted, default=1000, help="bootstrap resamples (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (%(default)s)")
+    parser.add_argument(
+        "--seed", type=options.seeded, default=0, help="seed of the resamples (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for tables and pictures")
     options.add_loading(parser)
     options.add_overwrite(parser)

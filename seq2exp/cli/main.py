@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import seq2exp
-from seq2exp.core.errors import InputError, Seq2ExpError, Seq2ExpWarning, facts
+from seq2exp.core.errors import ConfigError, InputError, Seq2ExpError, Seq2ExpWarning, facts
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -48,6 +48,8 @@ COMMANDS = {
     "spatial evaluate": "accuracy on held-out tissue beside controls, with intervals",
     "spatial compare": "all systems under one protocol in one table; continues a killed one",
 }
+
+_OUTPUTS = ("out", "json", "log_file")
 
 logger = logging.getLogger("seq2exp")
 
@@ -101,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.overrides = rest
     try:
         _set_up_logging(args)
+        _spare_inputs(args)
         module.run(args)
     except Seq2ExpError as error:
         return _user_error(error, show=args.debug)
@@ -112,8 +115,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _user_error(_full_disk(error) or error, show=args.debug)
+        return _user_error(_full_disk(error) or _plain(error), show=args.debug)
     return 0
+
+
+def _spare_inputs(args: argparse.Namespace) -> None:
+    """Refuse an output that is what a command reads; to replace one, also a folder around it."""
+    out = getattr(args, "out", None)
+    if not isinstance(out, Path) or not out.exists():
+        return
+    target = out.resolve()
+    for name, value in vars(args).items():
+        for path in value if isinstance(value, list) else [value]:
+            if name in _OUTPUTS or not isinstance(path, Path) or not path.exists():
+                continue
+            place = path.resolve()
+            around = getattr(args, "overwrite", False) and target in place.parents
+            if place == target or around:
+                raise ConfigError(
+                    facts(
+                        f"--out {out}",
+                        found=f"{'a folder around ' if around else ''}{path}, which is read",
+                        expected="a place beside what is read",
+                        fix="choose another --out",
+                    )
+                )
+
+
+def _plain(error: OSError) -> Exception:
+    """Say which path of an operating system's complaint is in the way, and of what kind."""
+    known = {
+        errno.ENOENT: ("no such file", "a file that is there"),
+        errno.EEXIST: ("a file", "a folder"),
+        errno.ENOTDIR: ("a file in this path", "folders"),
+        errno.EISDIR: ("a folder", "a file"),
+        errno.EACCES: ("no permission", "a place that may be read, or written"),
+        errno.EPERM: ("no permission", "a place that may be read, or written"),
+        errno.EROFS: ("a read-only disk", "a place that may be written"),
+    }
+    if error.errno not in known or not error.filename:
+        return error
+    found, expected = known[error.errno]
+    place = str(error.filename2 or error.filename)
+    return InputError(facts(place, found=found, expected=expected, fix="give another path"))
 
 
 def _full_disk(error: OSError) -> InputError | None:

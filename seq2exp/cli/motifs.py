@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--around", type=int, default=10_000, metavar="BP",
         help="with a BED file: distance to its background (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="draws the background (%(default)s)")
+    parser.add_argument(
+        "--seed", type=options.seeded, default=0, help="draws the background (%(default)s)"
+    )
     options.add_overwrite(parser)
     options.add_json(parser)
 

@@ -11,10 +11,34 @@ __all__ = [
     "add_loading",
     "add_overwrite",
     "add_run",
+    "counted",
     "load",
+    "seeded",
     "shipped_configs",
     "write_rows",
 ]
+
+
+def counted(text: str) -> int:
+    """Read a whole number of 1 or more (a ``type`` of argparse)."""
+    return _at_least(text, 1)
+
+
+def seeded(text: str) -> int:
+    """Read a seed: a whole number of 0 or more."""
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, lowest: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = lowest - 1
+    if number < lowest:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected a whole number of {lowest} or more"
+        )
+    return number
 
 
 def add_run(parser: argparse.ArgumentParser, *, data: bool = True) -> None:

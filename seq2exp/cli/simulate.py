@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from seq2exp.cli import options
+
 TAKES_OVERRIDES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
-    parser.add_argument("--seed", type=int, help="same seed, same files (0)")
+    parser.add_argument("--seed", type=options.seeded, help="same seed, same files (0)")
     parser.add_argument(
         "--config",
         action="append",

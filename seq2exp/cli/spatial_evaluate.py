@@ -21,8 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="COHORT", help="cohort (default: the training one)"
     )
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
+    parser.add_argument(
+        "--resamples", type=options.counted, default=1000, help="bootstrap (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=options.seeded, default=0, help="of the bootstrap (%(default)s)"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="TSV", help="write the table of all sections and genes"
     )

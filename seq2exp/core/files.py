@@ -6,6 +6,7 @@ The rename gives correctness; the advisory lock only spares a second process the
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -99,17 +100,44 @@ def atomic_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         Final folder.
     overwrite : bool
         Move an existing folder aside, put the new one in place, then delete the old one.
+
+    What a killed process left of the same folder is deleted first; a live one holds a lock on its
+    part and is left alone.
     """
     path = Path(path).absolute()
     refuse_existing(path, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{'[0-9a-f]' * 12}.partial.{glob.escape(path.name)}"):
+        with _held(left) as held:
+            if held:
+                shutil.rmtree(left, ignore_errors=True)
     partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial.{path.name}")
     partial.mkdir()
     try:
-        yield partial
-        replace_directory(partial, path, overwrite=overwrite)
+        with _held(partial):
+            yield partial
+            replace_directory(partial, path, overwrite=overwrite)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder itself; yield whether that was possible (also not on disks without locks)."""
+    try:
+        place = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = folder.is_dir()
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(place)
 
 
 def replace_directory(source: Path, target: Path, *, overwrite: bool) -> None:

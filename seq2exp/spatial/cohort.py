@@ -45,6 +45,8 @@ class Section:
         Pixels of the image, x and y.
     root : Path
         The cohort folder.
+    sha256 : str
+        Of the file of patches; not compared when empty.
     """
 
     info: SectionInfo
@@ -53,6 +55,7 @@ class Section:
     var: pd.DataFrame
     xy_N2: NDArray[np.float64]
     root: Path
+    sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -87,17 +90,31 @@ class Section:
     def patches(self) -> NDArray[np.uint8]:
         """Patches, memory-mapped, shape (num_spots, px, px, 3)."""
         path = layout.patches_path(self.root, self.name)
-        found: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-        if len(found) != len(self):
-            raise FormatError(
-                facts(
-                    str(path),
-                    found=f"{len(found)} patches",
-                    expected=f"{len(self)}, one per spot",
-                    fix="prepare the cohort again",
-                )
+        try:
+            found: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise _damaged(path, str(error), "a whole file of patches") from error
+        if found.ndim != 4 or found.dtype != np.uint8 or len(found) != len(self):
+            raise _damaged(
+                path,
+                f"{found.dtype} of shape {found.shape}",
+                f"patches of {len(self)} spots, uint8",
             )
         return found
+
+    @cached_property
+    def whole_patches(self) -> NDArray[np.uint8]:
+        """The patches, after their SHA-256 was compared: for readers of all of them.
+
+        Raises
+        ------
+        FormatError
+            They are not those that were written.
+        """
+        path = layout.patches_path(self.root, self.name)
+        if self.sha256 and sha256(path) != self.sha256:
+            raise _damaged(path, "another content", "the file that manifest.json lists")
+        return self.patches
 
     @property
     def image_path(self) -> Path:
@@ -119,6 +136,17 @@ class Section:
         return recipe.labels(self.counts_NA, panel.columns(self.var), grid_N2=grid)
 
 
+def _damaged(path: Path, found: str, expected: str) -> FormatError:
+    return FormatError(
+        facts(
+            str(path),
+            found=found,
+            expected=expected,
+            fix="restore the file, or prepare the cohort again",
+        )
+    )
+
+
 class SpatialCohort:
     """A cohort folder, opened read-only; sections are read when they are asked for.
 
@@ -127,7 +155,8 @@ class SpatialCohort:
     root : Path
         Folder that ``seq2exp spatial prepare`` wrote.
     verify_checksums : bool
-        Compare the SHA-256 of every file. That they are there is always checked.
+        Compare the SHA-256 of every file at once. That they are there is always checked; tables
+        of sections are compared when they are read, patches when all of a section are.
 
     Raises
     ------
@@ -189,17 +218,13 @@ class SpatialCohort:
         import anndata
 
         path = layout.section_path(self.root, info.name)
+        expected = self._sha256(path)
+        if expected and sha256(path) != expected:
+            raise _damaged(path, "another content", "the file that manifest.json lists")
         try:
             data = anndata.read_h5ad(path)
         except (OSError, ValueError, KeyError) as error:
-            raise FormatError(
-                facts(
-                    str(path),
-                    found=str(error),
-                    expected="a whole AnnData",
-                    fix="restore the file, or prepare the cohort again",
-                )
-            ) from error
+            raise _damaged(path, str(error), "a whole AnnData") from error
         return Section(
             info,
             sparse.csr_matrix(data.X),
@@ -207,4 +232,8 @@ class SpatialCohort:
             data.var,
             np.asarray(data.obsm["spatial"], np.float64),
             self.root,
+            self._sha256(layout.patches_path(self.root, info.name)),
         )
+
+    def _sha256(self, path: Path) -> str:
+        return self.manifest.files.get(path.relative_to(self.root).as_posix(), "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.spatial.devices import DeviceName
 from seq2exp.spatial.folds import FoldConfig
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import LabelRecipe, named_recipe
@@ -15,6 +16,8 @@ __all__ = ["UNTRAINABLE", "EncoderConfig", "Protocol", "SpatialConfig", "Spatial
 
 UNTRAINABLE = ("colour_stats", "pixel_densities")
 """Encoders without weights."""
+
+_MOST_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,12 @@ class EncoderConfig:
     (docs/spatial.md)."""
 
     def __post_init__(self) -> None:
-        if self.px < 0 or (self.embeddings and "{section}" not in self.embeddings):
+        if not 0 <= self.px <= _MOST_PX or (self.embeddings and "{section}" not in self.embeddings):
             raise ConfigError(
                 facts(
                     "encoder",
                     found=f"px {self.px}, embeddings {self.embeddings!r}",
-                    expected="px of 0 or more; a path that holds {section}",
+                    expected=f"px of 0 to {_MOST_PX:,}; a path that holds {{section}}",
                     fix="change it",
                 )
             )
@@ -71,6 +74,8 @@ class SpatialFitConfig:
     """Largest norm of the gradient; 0 for no limit."""
     augment: Literal["none", "dihedral"] = "none"
     """dihedral: patches of training spots are turned and mirrored anew in every pass."""
+    device: DeviceName = "auto"
+    """Where it is trained and predicts; auto: on a GPU where there is one, otherwise on the CPU."""
     seed: int = 0
     """Of weights, order and augmentation."""
     refit: bool = False
@@ -82,6 +87,10 @@ class SpatialFitConfig:
         if self.members < 1:
             raise ConfigError(
                 facts("fit.members", found=self.members, expected="1 or more", fix="change it")
+            )
+        if self.seed < 0:
+            raise ConfigError(
+                facts("fit.seed", found=self.seed, expected="0 or more", fix="change it")
             )
         if self.max_epochs < 1 or self.batch_size < 2 or not self.lr > 0 or self.patience < 0:
             raise ConfigError(

@@ -361,7 +361,7 @@ def _patches_of(
         found["nbr_NKD"], found["nbr_mask_NK"] = features.nbr(section.name)
     for values in found.values():
         _require_rows(section, len(values))
-    pixels = resized(section.patches, px) if "img" in needs else section.patches
+    pixels = resized(section.whole_patches, px) if "img" in needs else section.patches
     return SectionPatches(pixels, section.grid_N2, **found)
 
 

@@ -12,9 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2exp.core.errors import ConfigError, facts
+from seq2exp.core.errors import ConfigError, FormatError, facts
 from seq2exp.spatial.cohort import SpatialCohort
-from seq2exp.spatial.config import EncoderConfig
+from seq2exp.spatial.config import UNTRAINABLE, EncoderConfig
+from seq2exp.spatial.devices import pick_device
 from seq2exp.spatial.images.cache import FeatureCache
 from seq2exp.spatial.images.embeddings import read_embeddings
 from seq2exp.spatial.images.encoder import Encoder
@@ -204,10 +205,22 @@ def cohort_features(
     found: PatchFeatures
     if config.embeddings:
         paths = {name: Path(config.embeddings.format(section=name)) for name in cohort.names}
-        found = GivenFeatures(
-            {name: read_embeddings(path, cohort.section(name)) for name, path in paths.items()}
-        )
+        given = {name: read_embeddings(path, cohort.section(name)) for name, path in paths.items()}
+        widths = {name: int(values.shape[1]) for name, values in given.items()}
+        first = next(iter(widths))
+        other = next((name for name in widths if widths[name] != widths[first]), None)
+        if other is not None:
+            raise FormatError(
+                facts(
+                    str(paths[other]),
+                    found=f"{widths[other]} features",
+                    expected=f"{widths[first]}, as in {paths[first]}",
+                    fix="compute both with the same program",
+                )
+            )
+        found = GivenFeatures(given)
     else:
-        cache = FeatureCache(cohort, configured_encoder(config), progress=progress)
+        device = pick_device("cpu" if config.name in UNTRAINABLE else "auto")
+        cache = FeatureCache(cohort, configured_encoder(config), device=device, progress=progress)
         found = _CachedFeatures(cache)
     return _Centred(found) if config.center == "section" else found

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from seq2exp.core.config import bind, to_dict
-from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.files import read_json, write_json
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
@@ -20,6 +19,7 @@ from seq2exp.spatial.fitting import FittedSystem, MakeEncoder
 from seq2exp.spatial.folds import Fold, Spots
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
+from seq2exp.spatial.run_folder import require_intact
 from seq2exp.spatial.system_files import load_system, save_system
 
 __all__ = ["FittedFold", "encoder_maker", "load_fold", "save_fold"]
@@ -112,15 +112,7 @@ def load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
     FormatError
         A file is missing, damaged, or of another system or panel.
     """
-    if not (folder / "model.safetensors").is_file():
-        raise FormatError(
-            facts(
-                str(folder),
-                found="no model.safetensors",
-                expected="a fitted fold",
-                fix="run `seq2exp spatial train` again; it continues",
-            )
-        )
+    require_intact(folder)
     about, kept = read_json(folder / "fold.json"), read_json(folder / "labels.json")
     spots = {
         part: {name: np.asarray(rows, np.int64) for name, rows in about[part].items()}
@@ -142,6 +134,7 @@ def load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
             folder,
             panel=labels.panel,
             encoder=encoder_maker(config, loaded=True),
+            device=config.fit.device,
         ),
         config.picture_px,
     )

@@ -17,6 +17,7 @@ from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import FeatureScale, SpotTable
+from seq2exp.spatial.devices import device_of
 from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.recall import GallerySize, recall_table
 from seq2exp.spatial.systems.hescape import Hescape
@@ -266,7 +267,7 @@ def _trained(
         def fill(trained: nn.Module) -> None:
             assert isinstance(trained, TwoTowers)
             trained.fit_reference(
-                known.batches(_BATCH),
+                (batch.to(device_of(trained)) for batch in known.batches(_BATCH)),
                 patients=names.patients,
                 sections=names.sections,
             )
@@ -280,7 +281,8 @@ def _trained(
 
 
 def _alignment(module: TwoTowers, table: SpotTable) -> Alignment:
-    return module.align(table.batches(_BATCH, needs=needs_of(module)))
+    device = device_of(module)
+    return module.align(batch.to(device) for batch in table.batches(_BATCH, needs=needs_of(module)))
 
 
 def _gallery_recall(module: TwoTowers, _: nn.Module, table: SpotTable) -> float:

@@ -59,6 +59,10 @@ class FoldConfig:
                     fix="change it",
                 )
             )
+        if self.seed < 0:
+            raise ConfigError(
+                facts("folds.seed", found=self.seed, expected="0 or more", fix="change it")
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,8 +151,17 @@ def read_manifest(root: Path) -> CohortManifest:
             )
         )
     values: Any = read_json(path)
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if not isinstance(version, int) or version > FORMAT_VERSION or "sections" not in values:
+    if not isinstance(values, dict) or "sections" not in values or "patch" not in values:
+        raise FormatError(
+            facts(
+                str(path),
+                found="no sections and patch",
+                expected="the manifest of a cohort, not of a run or a dataset",
+                fix="give the folder that `seq2exp spatial prepare` wrote",
+            )
+        )
+    version = values.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise FormatError(
             facts(
                 str(path),

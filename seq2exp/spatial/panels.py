@@ -174,7 +174,7 @@ def fit_panel(
                 "gene panel",
                 found=f"{len(chosen)} genes that {config.kind} can choose from",
                 expected=f"{config.num_genes}",
-                fix="ask for fewer genes",
+                fix="ask for fewer genes (panel.num_genes)",
             )
         )
     genes = [order[place] for place in chosen]

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from seq2exp.core.errors import InputError, facts
 from seq2exp.core.files import atomic_directory, safe_name, sha256
 from seq2exp.spatial.cohort import Section, SpatialCohort
 from seq2exp.spatial.data import SpotTable
@@ -66,9 +68,11 @@ def predict_cohort(
             name = f"{safe_name(section.name)}.h5ad"
             spots = {section.name: np.arange(len(section))}
             table = fitted.table(cohort, spots, features=features)
+            predicted_NG = fitted.system.predict(table)
+            _require_finite(predicted_NG, section.name)
             data = section_anndata(
                 section,
-                fitted.system.predict(table),
+                predicted_NG,
                 observed=table.y_NG,
                 var=genes.copy(),
                 about=_about(run, fitted),
@@ -77,6 +81,20 @@ def predict_cohort(
             data.write_h5ad(partial / name, compression="gzip")
             paths.append(Path(out) / name)
     return paths
+
+
+def _require_finite(predicted_NG: NDArray[np.floating], section: str) -> None:
+    wrong = int((~np.isfinite(predicted_NG)).sum())
+    if wrong:
+        raise InputError(
+            facts(
+                f"section {section}",
+                found="predictions that are no number",
+                expected="finite values",
+                fix="look at the training: a weight or an input was not finite",
+                count=wrong,
+            )
+        )
 
 
 def _gene_table(run: SpatialRun, fitted: FittedFold) -> pd.DataFrame:

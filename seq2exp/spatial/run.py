@@ -9,6 +9,7 @@
     RUN/folds/<name>/cost.json      seconds of the fit (from its last start) and peak memory
     RUN/folds/<name>/model.safetensors
     RUN/folds/<name>/genes.tsv      accuracy per held-out section and gene
+    RUN/folds/<name>/checksums.json  SHA-256 of these files; compared when they are read
     RUN/final/                      the same, fitted on every spot
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,14 @@ from typing import Any
 import numpy as np
 
 import seq2exp
-from seq2exp.core.config import dump_yaml, load_config, to_dict
+from seq2exp.core.config import load_config
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import atomic_directory, file_lock, read_json, safe_name, sha256, write_json
 from seq2exp.core.measure import Cost, measured
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.cohort import SpatialCohort
-from seq2exp.spatial.config import SpatialConfig
-from seq2exp.spatial.data import fit_labels, require_counts, spot_table
+from seq2exp.spatial.config import Protocol, SpatialConfig
+from seq2exp.spatial.data import FoldLabels, fit_labels, require_counts, spot_table
 from seq2exp.spatial.evaluation import FoldResult, judge_fold
 from seq2exp.spatial.features import PatchFeatures
 from seq2exp.spatial.fitted_fold import FittedFold, encoder_maker, load_fold, save_fold
@@ -43,9 +45,22 @@ from seq2exp.spatial.folds import (
 )
 from seq2exp.spatial.format import PatchInfo, manifest_path, read_manifest
 from seq2exp.spatial.heldout import write_heldout
-from seq2exp.spatial.systems.registry import system_config
+from seq2exp.spatial.run_folder import (
+    claim_run_folder,
+    read_run_manifest,
+    refuse_foreign,
+    undone_if_empty,
+    write_checksums,
+)
+from seq2exp.spatial.systems.registry import require_trainable, system_config
 
-__all__ = ["SpatialRun", "evaluate_run", "open_spatial_run", "train_run"]
+__all__ = [
+    "SpatialRun",
+    "evaluate_run",
+    "fold_labels",
+    "open_spatial_run",
+    "train_run",
+]
 
 logger = logging.getLogger(__name__)
 _FINAL = "final"
@@ -144,26 +159,30 @@ def train_run(
     cohort, out = SpatialCohort(data), Path(out)
     require_counts(cohort)
     system_config(config.system)
+    if config.trained_encoder is not None:
+        require_trainable(config.system)
+    refuse_foreign(out)
     folds = make_folds(cohort, config.folds)
     everything = {info.name: np.arange(info.num_spots) for info in cohort.manifest.sections}
-    out.mkdir(parents=True, exist_ok=True)
-    with file_lock(out / ".lock", what=f"run {out}"):
-        manifest = _start(config, cohort, folds, out)
-        run = SpatialRun(out, config, manifest)
-        last = Fold(_FINAL, *inner_validation(cohort, everything, seed=config.folds.seed), {})
-        for fold in [*folds, last]:
-            place = run.place(fold.name)
-            if place.exists():
-                continue
+    last = Fold(_FINAL, *inner_validation(cohort, everything, seed=config.folds.seed), {})
+    manifest = _manifest(cohort, folds)
+    run = SpatialRun(out, config, manifest)
+    missing = [fold for fold in [*folds, last] if not run.place(fold.name).exists()]
+    # Genes are chosen for all folds before the first is fitted, and before anything is written.
+    all_labels = fold_labels(config, cohort, missing)
+    with undone_if_empty(out), file_lock(out / ".lock", what=f"run {out}"):
+        claim_run_folder(config, manifest, out)
+        for fold, labels in zip(missing, all_labels, strict=True):
             if progress:
                 logger.info("fold %s", fold.name)
             checkpoint = out / f".{safe_name(fold.name)}.checkpoint.pt"
-            fitted, cost = _fit(config, cohort, fold, features, checkpoint)
-            with atomic_directory(place) as partial:
+            fitted, cost = _fit(config, cohort, fold, labels, features, checkpoint)
+            with atomic_directory(run.place(fold.name)) as partial:
                 save_fold(fitted, partial)
                 write_json(dataclasses.asdict(cost), partial / "cost.json")
                 if fold.test:
                     _save_accuracy(fitted, cohort, features, partial)
+                write_checksums(partial)
             for each in out.glob(f"{checkpoint.name}-*"):
                 each.unlink()
         manifest["state"] = "finished"
@@ -171,15 +190,28 @@ def train_run(
     return run
 
 
+def fold_labels(config: Protocol, cohort: SpatialCohort, folds: Sequence[Fold]) -> list[FoldLabels]:
+    """Return genes and recipe of every fold, in the order of the folds.
+
+    Raises
+    ------
+    InputError, ConfigError
+        A panel that the fitting spots of a fold cannot give.
+    """
+    return [
+        fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe) for fold in folds
+    ]
+
+
 def _fit(
     config: SpatialConfig,
     cohort: SpatialCohort,
     fold: Fold,
+    labels: FoldLabels,
     features: PatchFeatures | None,
     checkpoint: Path,
 ) -> tuple[FittedFold, Cost]:
     require_no_overlap(fold, cohort.patients)
-    labels = fit_labels(cohort, fold, panel=config.panel, recipe=config.label_recipe)
     info = _info(cohort, features, num_genes=len(labels.panel))
     encoder = encoder_maker(config)
     needs = system_needs(config.system, info, encoder=encoder)
@@ -220,10 +252,8 @@ def _info(cohort: SpatialCohort, features: PatchFeatures | None, *, num_genes: i
     )
 
 
-def _start(
-    config: SpatialConfig, cohort: SpatialCohort, folds: list[Fold], out: Path
-) -> dict[str, Any]:
-    manifest = {
+def _manifest(cohort: SpatialCohort, folds: list[Fold]) -> dict[str, Any]:
+    return {
         "state": "running",
         "version": seq2exp.__version__,
         "cohort": str(cohort.root),
@@ -232,22 +262,6 @@ def _start(
         "folds": [fold.name for fold in folds],
         "leaky": any(fold.leaky for fold in folds),
     }
-    known = out / "config.yaml"
-    if known.is_file():
-        old = read_json(out / "manifest.json")
-        same = to_dict(load_config(SpatialConfig, [known])) == to_dict(config)
-        if not same or old.get("cohort_sha256") != manifest["cohort_sha256"]:
-            raise ConfigError(
-                facts(
-                    f"run {out}",
-                    found=f"a run of another {'cohort' if same else 'configuration'}",
-                    expected="a new folder, or the same configuration and cohort",
-                    fix="give another --out",
-                )
-            )
-    dump_yaml(config, known)
-    write_json(manifest, out / "manifest.json")
-    return manifest
 
 
 def _save_accuracy(
@@ -266,27 +280,11 @@ def open_spatial_run(folder: Path) -> SpatialRun:
     ------
     InputError
         There is no run, or it is not finished.
+    FormatError
+        Its manifest is damaged.
     """
     folder = Path(folder)
-    if not (folder / "manifest.json").is_file() or not (folder / "config.yaml").is_file():
-        raise InputError(
-            facts(
-                str(folder),
-                found="no spatial run",
-                expected="a folder that `seq2exp spatial train` wrote",
-                fix="check the path",
-            )
-        )
-    manifest = read_json(folder / "manifest.json")
-    if manifest.get("state") != "finished":
-        raise InputError(
-            facts(
-                str(folder),
-                found=f"a run that is {manifest.get('state')}",
-                expected="a finished one",
-                fix="run `seq2exp spatial train` again; it continues",
-            )
-        )
+    manifest = read_run_manifest(folder)
     return SpatialRun(folder, load_config(SpatialConfig, [folder / "config.yaml"]), manifest)
 
 

@@ -11,6 +11,7 @@ from seq2exp.core.files import read_json, safe_name
 from seq2exp.spatial.fitting import FittedSystem, TrainedModule
 from seq2exp.spatial.heldout import heldout_genes, read_heldout
 from seq2exp.spatial.run import SpatialRun
+from seq2exp.spatial.run_folder import require_intact
 from seq2exp.spatial.systems.nsl import Nsl
 
 __all__ = ["fold_table", "nsl_of"]
@@ -32,6 +33,7 @@ def fold_table(run: SpatialRun) -> pd.DataFrame:
 def _row(run: SpatialRun, name: str) -> dict[str, Any]:
     final = name == "final"
     place = run.folder / ("final" if final else f"folds/{safe_name(name)}")
+    require_intact(place)
     about = read_json(place / "fold.json")
     spots = {
         part: sum(len(rows) for rows in about[part].values()) for part in ("train", "valid", "test")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -29,6 +30,7 @@ from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.files import read_json, write_json
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.data import FeatureScale
+from seq2exp.spatial.devices import DeviceName, pick_device
 from seq2exp.spatial.fitting import Ensemble, FittedSystem, MakeEncoder, TrainedModule
 from seq2exp.spatial.panels import GenePanel
 from seq2exp.spatial.retrieval import RetrievalBank
@@ -81,6 +83,7 @@ def load_system(
     *,
     panel: GenePanel,
     encoder: MakeEncoder | None = None,
+    device: DeviceName = "auto",
 ) -> FittedSystem:
     """Load what :func:`save_system` wrote.
 
@@ -92,21 +95,28 @@ def load_system(
         Genes that its columns must be, in this order.
     encoder : callable, optional
         Returns an encoder of the kind that was trained with the system, for its weights.
+    device : str
+        Where it predicts: auto, cpu or cuda.
 
     Raises
     ------
     FormatError
         The weights are missing, damaged, or of another system or panel.
     """
+    place = pick_device(device)
     if (folder / "member-1").is_dir():
         others = sorted(folder.glob("member-*"), key=lambda each: int(each.name.split("-")[1]))
-        members = [_load_one(settings, each, panel, encoder) for each in (folder, *others)]
+        members = [_load_one(settings, each, panel, encoder, place) for each in (folder, *others)]
         return Ensemble(members)
-    return _load_one(settings, folder, panel, encoder)
+    return _load_one(settings, folder, panel, encoder, place)
 
 
 def _load_one(
-    settings: Mapping[str, Any], folder: Path, panel: GenePanel, encoder: MakeEncoder | None
+    settings: Mapping[str, Any],
+    folder: Path,
+    panel: GenePanel,
+    encoder: MakeEncoder | None,
+    device: torch.device,
 ) -> FittedSystem:
     path = folder / "model.safetensors"
     try:
@@ -134,7 +144,7 @@ def _load_one(
                 fix="train again",
             )
         ) from error
-    return TrainedModule(module.eval(), info, scale)
+    return TrainedModule(module.eval().to(device), info, scale)
 
 
 def _require_genes(path: Path, panel: GenePanel) -> None:

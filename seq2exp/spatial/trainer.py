@@ -24,6 +24,7 @@ from seq2exp.core.files import atomic_file
 from seq2exp.spatial.batch import SpotBatch, require_fields
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import SpotTable
+from seq2exp.spatial.devices import device_of, pick_device
 from seq2exp.spatial.images.augment import paired_dihedral
 from seq2exp.spatial.metrics import columns_pearson
 from seq2exp.spatial.samplers import Negatives, SpotSampler
@@ -87,13 +88,15 @@ def fit_module(
     InputError
         The loss is not a number.
     """
+    device = pick_device(config.device)
+    module.to(device)
     groups = parameter_groups(module, weight_decay=config.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
     history = FitHistory([])
     best = _copy(module)
     first = 0
     if checkpoint is not None and checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, weights_only=True, map_location=device)
         module.load_state_dict(saved["module"])
         optimizer.load_state_dict(saved["optimizer"])
         best, first = saved["best"], int(saved["epoch"]) + 1
@@ -178,7 +181,7 @@ def _one_pass(
         batch = table.batch(np.asarray(places), needs=needs_of(module))
         if config.augment == "dihedral" and batch.img is not None:
             batch = _turned(batch, batch.img, (config.seed, epoch))
-        loss = _loss(module, batch, number)
+        loss = _loss(module, batch.to(device_of(module)), number)
         optimizer.zero_grad(set_to_none=True)
         loss["total"].backward()  # type: ignore[no-untyped-call]
         if config.clip_norm:
@@ -249,12 +252,17 @@ def predict_table(module: nn.Module, table: SpotTable) -> np.ndarray[Any, np.dty
     was_training = module.training
     module.eval()
     predict: Callable[[SpotBatch], Tensor] = module.predict  # type: ignore[assignment]
+    device = device_of(module)
     if isinstance(module, TriBranch):
         # Sections are encoded once, not once per batch.
-        predict = partial(module.predict, encoded=module.encode_sections(table.whole_sections))
+        whole = {
+            number: (feat_ND.to(device), grid_N2.to(device))
+            for number, (feat_ND, grid_N2) in table.whole_sections.items()
+        }
+        predict = partial(module.predict, encoded=module.encode_sections(whole))
     parts = []
     for batch in table.batches(_PREDICT_BATCH, needs=needs_of(module)):
         require_fields(needs_of(module), batch, system=type(module).__name__)
-        parts.append(predict(batch).double().cpu().numpy())
+        parts.append(predict(batch.to(device)).double().cpu().numpy())
     module.train(was_training)
     return np.concatenate(parts)

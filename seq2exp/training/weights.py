@@ -172,6 +172,8 @@ def _unpickled(path: Path) -> Any:  # noqa: ANN401
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in reason:  # torch says how to run what is in the file
+            reason = "it is damaged, or holds code, which is never run"
         raise _unreadable(path, reason, expected="a whole file of tensors") from None
 
 

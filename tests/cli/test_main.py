@@ -166,6 +166,43 @@ def test_a_wrong_command_or_flag_ends_with_2_and_the_usage(line, capsys):
     assert "usage: seq2exp" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [["evaluate", "x", "--resamples", "0"], ["spatial", "evaluate", "x", "--resamples", "-1"],
+     ["spatial", "evaluate", "x", "--seed", "-1"], ["simulate", "x", "--seed", "-1"],
+     ["compare", "x", "--resamples", "many"]],
+)  # fmt: skip
+def test_numbers_that_no_draw_can_have_are_told_before_any_work(line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(line)
+    assert stop.value.code == 2
+    assert f"found {line[-1]!r}, expected a whole number of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["source", "source/raw", "."])
+def test_overwrite_never_replaces_what_is_read(tmp_path, capsys, out):
+    config = tmp_path / "source" / "raw" / "cohort.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("name: x\n")
+    line = ["prepare", "--config", str(config), "--source", str(config.parent), "--overwrite"]
+    assert "which is read" in failed(capsys, [*line, "--out", str(tmp_path / out)])
+    assert config.read_text() == "name: x\n"
+
+
+@pytest.mark.parametrize(
+    ("out", "text"),
+    [("file/run", "found a file in this path, expected folders"), ("file", "found a file")],
+)
+def test_a_file_in_the_way_is_named(toy, tmp_path, capsys, out, text):
+    (tmp_path / "file").write_text("mine")
+    dump_yaml(tiny_config(), tmp_path / "c.yaml")
+    line = ["train", "--config", str(tmp_path / "c.yaml"), "--data", str(toy)]
+    message = failed(capsys, [*line, "--out", str(tmp_path / out)])
+    assert str(tmp_path / out) in message
+    assert text in message
+    assert "Errno" not in message
+
+
 def test_ctrl_c_in_any_command_is_130(monkeypatch, capsys):
     """tests/faults/test_execution.py sends real signals to a training."""
     from seq2exp.cli import doctor

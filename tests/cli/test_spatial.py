@@ -160,9 +160,27 @@ def test_the_suite_of_hescape_is_run_by_name(run, tmp_path, capsys):
           "--system.name", "rige"], "did you mean 'ridge'"),
         (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
           "--panel.num_genes", "99"], "ask for fewer genes"),
+        (["spatial", "compare", "--data", "COHORT", "--out", "X", "--panel.num_genes", "99"],
+         "ask for fewer genes"),
+        (["spatial", "compare", "--data", "COHORT", "--out", "X", "--panel.num_genes", "99",
+          "--suite", "hescape"], "ask for fewer genes"),
+        (["spatial", "compare", "--data", "COHORT", "--out", "RUN", "--panel.num_genes", "9"],
+         "a folder of other things"),
+        (["spatial", "train", "--config", "CONFIG", "--data", "RUN", "--out", "X"],
+         "the manifest of a cohort, not of a run"),
+        (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
+          "--folds.seed", "-1"], "folds.seed: found -1"),
+        (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
+          "--fit.seed", "-1"], "fit.seed: found -1"),
+        (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
+          "--encoder.px", "99999"], "px of 0 to 4,096"),
+        (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "COHORT"],
+         "which is read"),
+        (["spatial", "predict", "RUN", "--data", "COHORT", "--out", "AROUND", "--overwrite"],
+         "a folder around"),
         (["spatial", "train", "--config", "CONFIG", "--data", "COHORT", "--out", "X",
           "--encoder.name", "resnet19"], "did you mean 'resnet18'"),
-        (["spatial", "predict", "RUN", "--data", "COHORT", "--out", "COHORT"], "existing output"),
+        (["spatial", "predict", "RUN", "--data", "COHORT", "--out", "COHORT"], "which is read"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(run, tmp_path, capsys, line, message):
@@ -172,6 +190,7 @@ def test_bad_input_is_one_line(run, tmp_path, capsys, line, message):
         "X": tmp_path / "x",
         "COHORT": run.parent / "cohort",
         "RUN": run,
+        "AROUND": run.parent,
     }
     words = [str(places.get(word, word)) for word in [*line, "--quiet"]]
     words = [word.replace("mine=CONFIG", f"mine={places['CONFIG']}") for word in words]
@@ -180,6 +199,8 @@ def test_bad_input_is_one_line(run, tmp_path, capsys, line, message):
     assert message in text
     assert len(text.splitlines()) == 1
     assert text.startswith("error: ")
+    assert not (tmp_path / "x").exists()
+    assert (run.parent / "cohort" / "manifest.json").is_file()
 
 
 # Images without counts -------------------------------------------------------------------------

@@ -191,7 +191,7 @@ def test_many_sections_take_several_pages(place, tmp_path, monkeypatch):
         (["inspect", "COHORT", "--genes", "G3"], "expected a run of nsl"),
         (["inspect", "RIDGE", "--out", "NONE"], "expected nsl, whose weights can be read"),
         (["inspect", "NSL", "--out", "NONE", "--genes", "GG3"], "no GG3 (near: G3"),
-        (["inspect", "COHORT", "--out", "COHORT"], "existing output"),
+        (["inspect", "COHORT", "--out", "COHORT"], "which is read"),
         (["plot", "PREDICTED", "--genes", "GG3", "--out", "NONE"], "no GG3 (near: G3"),
         (["plot", "PREDICTED", "--top", "0", "--out", "NONE"], "expected >= 1"),
         (["plot", "PREDICTED", "--section", "D1", "--out", "NONE"], "a section of the prediction"),

@@ -116,3 +116,21 @@ def test_a_name_cannot_leave_its_folder(name, tmp_path):
     path = (tmp_path / safe_name(name)).resolve()
     assert path.parent == tmp_path.resolve()
     assert Path(safe_name(name)).name == safe_name(name)
+
+
+def test_what_a_killed_process_left_is_swept_and_a_living_one_is_not(tmp_path):
+    dead = tmp_path / ".0123456789ab.partial.out"
+    other = tmp_path / ".0123456789ab.partial.out2"  # of another folder
+    for folder in (dead, other):
+        folder.mkdir()
+        (folder / "part").write_text("x")
+    with atomic_directory(tmp_path / "out", overwrite=True) as living:
+        assert not dead.exists()
+        assert other.exists()
+        (living / "mine").write_text("first")
+        with atomic_directory(tmp_path / "out", overwrite=True) as second:
+            assert living.is_dir()
+            (second / "mine").write_text("second")
+        assert (living / "mine").read_text() == "first"
+    assert (tmp_path / "out" / "mine").read_text() == "first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "out"]

@@ -18,7 +18,7 @@ LATER = {
 # Parts of faults in scope that wait for the same later work.
 PARTS_LATER = {
     "f38": "millions of variants and spots; that file handles are bounded is tested as F11",
-    "f44": "VCF and h5ad, once they are read",
+    "f44": "VCF, once it is read; a damaged h5ad can end the process inside libhdf5",
     "f31": "lost ranks and downloads; a dead worker of prepare is tested",
     # In a deleted working folder oneMKL, inside torch, ends the process before we can speak.
     "f39": "old and new numpy and pandas need environments of their own",

@@ -19,10 +19,11 @@ from seq2exp.spatial.fitting import fit_system
 from seq2exp.spatial.folds import FoldConfig, make_folds
 from seq2exp.spatial.heldout import read_heldout
 from seq2exp.spatial.metrics import columns_pearson
-from seq2exp.spatial.panels import PanelConfig
+from seq2exp.spatial.panels import GenePanel, PanelConfig
 from seq2exp.spatial.recall import recall_table
 from seq2exp.spatial.recipes import RECIPES
 from seq2exp.spatial.run import evaluate_run, train_run
+from seq2exp.spatial.system_files import load_system
 from seq2exp.spatial.systems.registry import MODULES
 from seq2exp.spatial.uncertainty import retrieval_sd
 from tests.spatial.fakes import colour_features, small_cohort
@@ -167,9 +168,13 @@ def test_hescape_keeps_the_pass_with_the_best_recall_where_told_to(cohort, featu
 
 def test_weights_of_another_system_are_refused(cohort, features, tmp_path):
     run = trained("stnet", cohort, features, tmp_path / "run", epochs=1)
-    (run.folder / "folds" / "A" / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(FormatError, match="weights of system stnet"):
+    place = run.folder / "folds" / "A"
+    (place / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(FormatError, match=r"checksums\.json lists"):
         run.fold("A")
+    # Folders without checksums are read too.
+    with pytest.raises(FormatError, match="weights of system stnet"):
+        load_system(run.config.system, place, panel=GenePanel(["a"], ["A"]))
 
 
 @pytest.mark.parametrize("name", ["ridge", "stnet", "bleep"])
@@ -184,6 +189,7 @@ def test_weights_know_the_genes_of_their_columns(name, cohort, features, tmp_pat
     place = run.place("A") / "labels.json"
     labels = json.loads(place.read_text())
     run.fold("A")
+    (run.place("A") / "checksums.json").unlink()
     genes = labels["panel"]["gene_id"]
     for changed, message in (
         ([genes[1], genes[0], *genes[2:]], "in another order"),

@@ -4,14 +4,16 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.spatial.config import EncoderConfig, SpatialConfig
 from seq2exp.spatial.data import fit_labels, shuffled_patches, spot_table
-from seq2exp.spatial.evaluation import evaluation_rows, judge_fold
+from seq2exp.spatial.evaluation import accuracy_rows, evaluation_rows, judge_fold
 from seq2exp.spatial.features import cohort_features
 from seq2exp.spatial.folds import FoldConfig, make_folds
+from seq2exp.spatial.metrics import gene_table
 from seq2exp.spatial.panels import PanelConfig
 from seq2exp.spatial.recipes import RECIPES
 from seq2exp.spatial.run import evaluate_run, open_spatial_run, train_run
@@ -115,7 +117,7 @@ def test_a_run_goes_on_where_it_stopped(run, cohort, features, tmp_path):
     shutil.rmtree(copy / "folds" / "B")
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | {"state": "running"}))
-    with pytest.raises(InputError, match="running"):
+    with pytest.raises(InputError, match="not finished"):
         open_spatial_run(copy)
     kept = (copy / "folds" / "A" / "model.safetensors").stat().st_mtime_ns
     train_run(CONFIG, cohort.root, copy, features=features, progress=False)
@@ -232,6 +234,22 @@ def test_the_control_of_depth_is_a_line_per_gene(cohort, features):
     found = result.tables["depth"]
     np.testing.assert_allclose(found["pearson"], 1, atol=1e-6)
     np.testing.assert_allclose(found["pearson_partial"].fillna(0), 0, atol=1e-9)
+
+
+def test_the_oracle_takes_the_best_fifty_genes_of_the_test_spots():
+    """60 genes of correlation 0.01 to 0.60 in patient A, twice that in B; one undefined in both."""
+    rank = np.arange(1, 61)
+    parts = []
+    for patient, factor in (("A", 0.01), ("B", 0.02)):
+        truth = np.random.default_rng(0).normal(size=(30, 60))
+        table = gene_table(
+            truth, truth, total_N=np.ones(30), genes=[f"G{i}" for i in rank], section=patient,
+            patient=patient,
+        )  # fmt: skip
+        parts.append(table.assign(pearson=np.where(rank == 60, np.nan, rank * factor)))
+    whole = pd.concat(parts).assign(HEG=True, HVG=True)
+    rows = {row["metric"]: row["value"] for row in accuracy_rows([whole], "x", split="test")}
+    assert rows["pearson oracle_hpg"] == pytest.approx(0.015 * np.arange(10, 60).mean())
 
 
 def test_controls_and_gene_lists_are_fitted_on_the_fitting_spots(cohort, features):

@@ -55,12 +55,13 @@ class CompareConfig(Protocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_seeds < 1 or self.num_resamples < 1:
+        if min(self.num_seeds, self.num_resamples, self.bootstrap_seed + 1) < 1:
             raise ConfigError(
                 facts(
                     "comparison",
-                    found=f"num_seeds {self.num_seeds}, num_resamples {self.num_resamples}",
-                    expected="1 or more of both",
+                    found=f"num_seeds {self.num_seeds}, num_resamples {self.num_resamples}, "
+                    f"bootstrap_seed {self.bootstrap_seed}",
+                    expected="1 or more, 1 or more, 0 or more",
                     fix="change it",
                 )
             )

@@ -24,6 +24,7 @@ from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import SpatialConfig
 from seq2exp.spatial.format import manifest_path
 from seq2exp.spatial.run import SpatialRun, train_run
+from seq2exp.spatial.run_folder import refuse_foreign
 
 __all__ = ["Entry", "Judge", "Judged", "Outcome", "claim_folder", "run_entries"]
 
@@ -118,6 +119,8 @@ def claim_folder(
                     fix="give another --out",
                 )
             )
+    else:
+        refuse_foreign(out, ours=())
     for entry in entries:
         path = out / "runs" / entry.key / "config.yaml"
         if path.is_file() and to_dict(load_config(SpatialConfig, [path])) != to_dict(entry.config):

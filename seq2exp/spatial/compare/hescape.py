@@ -31,6 +31,7 @@ from seq2exp.spatial.compare.hescape_rows import alignment_rows
 from seq2exp.spatial.compare.rows import failed_rows
 from seq2exp.spatial.config import SpatialConfig
 from seq2exp.spatial.folds import make_folds
+from seq2exp.spatial.run import fold_labels
 from seq2exp.training.metrics import Row
 
 __all__ = ["HescapeResult", "compare_hescape"]
@@ -106,6 +107,7 @@ def compare_hescape(
         "columns": list(config.probe_columns),
         "seed": config.bootstrap_seed,
     }
+    fold_labels(config, cohort, folds)  # what the protocol cannot give is no fault of an arm
     judge = partial(judge_alignment, cohort=cohort, **about)
     with file_lock(out / ".lock", what=f"comparison {out}"):
         claim_folder(out, cohort, {"kind": "hescape", **plain_protocol(config)}, entries)

@@ -55,14 +55,15 @@ class HescapeSuiteConfig(Protocol):
         super().__post_init__()
         numbers = [size for size in self.sizes if isinstance(size, int)]
         lists = (self.encoders, self.genes, self.objectives, self.negatives, self.sizes, self.ks)
-        counts = (*numbers, *self.ks, self.num_seeds, self.num_resamples)
+        counts = (*numbers, *self.ks, self.num_seeds, self.num_resamples, self.bootstrap_seed + 1)
         if not all(lists) or min(counts) < 1:
             raise ConfigError(
                 facts(
                     "suite hescape",
                     found="an empty list, or a number below 1",
-                    expected="at least one of encoders, genes, objectives, negatives, sizes, ks",
-                    fix="add one",
+                    expected="at least one of encoders, genes, objectives, negatives, sizes, ks; "
+                    "numbers of 1 or more, and a bootstrap_seed of 0 or more",
+                    fix="change it",
                 )
             )
         if self.fit.members > 1:

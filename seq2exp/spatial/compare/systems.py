@@ -34,7 +34,7 @@ from seq2exp.spatial.compare.entries import Entry, Judged, Outcome, claim_folder
 from seq2exp.spatial.compare.rows import comparison_rows, failed_rows
 from seq2exp.spatial.config import SpatialConfig
 from seq2exp.spatial.folds import make_folds
-from seq2exp.spatial.run import SpatialRun, evaluate_run
+from seq2exp.spatial.run import SpatialRun, evaluate_run, fold_labels
 from seq2exp.spatial.systems.registry import SYSTEMS
 from seq2exp.training.metrics import Row
 
@@ -107,6 +107,7 @@ def compare_systems(
         for each in systems
         for seed in range(config.num_seeds if each.has_seed else 1)
     ]
+    fold_labels(config, cohort, folds)  # what the protocol cannot give is no fault of a system
     protocol = {"kind": "systems", **plain_protocol(config)}
     with file_lock(Path(out) / ".lock", what=f"comparison {out}"):
         claim_folder(Path(out), cohort, protocol, entries)

@@ -257,7 +257,7 @@ class FeatureCache:
         if part == "nbr":
             self._write(section, part, self._tiles(section, label, progress=progress))
             return
-        patches = (section.patches[row] for row in range(len(section)))
+        patches = (section.whole_patches[row] for row in range(len(section)))
         found = self._encode(patches, len(section), part, label=label, progress=progress)
         self._write(section, part, {part: found})
 

@@ -20,7 +20,14 @@ from seq2exp.spatial.systems.stnet import StNet, StNetConfig
 from seq2exp.spatial.systems.tri_encoders import TriBranchConfig
 from seq2exp.spatial.systems.triplex import TriBranch
 
-__all__ = ["CLOSED", "MODULES", "SYSTEMS", "build_module", "system_config"]
+__all__ = [
+    "CLOSED",
+    "MODULES",
+    "SYSTEMS",
+    "build_module",
+    "require_trainable",
+    "system_config",
+]
 
 CLOSED = {"ridge": RidgeConfig}
 """Configuration of systems that are solved, not trained."""
@@ -35,7 +42,10 @@ MODULES: dict[str, tuple[type, Callable[..., nn.Module]]] = {
 }
 """Configuration and class of systems that learn by gradients."""
 
-_WITHOUT_ENCODER = ("nsl",)
+_WITHOUT_ENCODER = {
+    "nsl": "it reads the colours of pixels",
+    "ridge": "it is solved, and reads the features of encoder",
+}
 
 SYSTEMS: dict[str, type] = {**CLOSED, **{name: pair[0] for name, pair in MODULES.items()}}
 
@@ -75,13 +85,24 @@ def build_module(
     config, build = system_config(settings), MODULES[name][1]
     if encoder is None:
         return build(config, info)
+    require_trainable(settings)
+    return build(config, info, encoder=encoder)
+
+
+def require_trainable(settings: Mapping[str, Any]) -> None:
+    """Refuse systems that no image encoder can be trained with.
+
+    Raises
+    ------
+    ConfigError
+    """
+    name = str(settings["name"])
     if name in _WITHOUT_ENCODER:
         raise ConfigError(
             facts(
                 f"system {name}",
                 found="a trained_encoder",
-                expected="none: it reads the colours of pixels",
+                expected=f"none: {_WITHOUT_ENCODER[name]}",
                 fix="leave trained_encoder out",
             )
         )
-    return build(config, info, encoder=encoder)

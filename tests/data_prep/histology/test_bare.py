@@ -181,6 +181,11 @@ def test_f19_no_size_of_a_pixel(tmp_path, name):
         ({"spots": table(), "grid_um": 100.0}, "both spots and grid_um"),
         ({"grid_um": 0.0}, "grid_um: found 0"),
         ({"image": ""}, "found no image"),
+        ({"um_per_px": -1.0}, "um_per_px: found -1"),
+        ({"um_per_px": float("nan")}, "um_per_px: found nan"),
+        ({"um_per_px": 0.0}, "um_per_px: found 0"),
+        ({"patches": "x.h5"}, "found patches, which it does not read"),
+        ({"name": " "}, "found no name"),
     ],
 )
 def test_settings_that_do_not_fit(tmp_path, settings, text):

@@ -13,6 +13,7 @@ from data_prep.histology.checks import (
     keep_spots,
     physical_scale,
     require_on_image,
+    require_patch_in_image,
 )
 from data_prep.histology.raw import RawSection
 from seq2exp.core.errors import InputError, Seq2ExpWarning
@@ -183,3 +184,19 @@ def test_tissue_that_fills_the_image_has_no_off():
 def test_a_single_spot_has_an_alignment():
     notes = alignment(some(section(), np.array([8])), IMAGE)
     assert notes["saturation_on_spots"] > notes["saturation_off_spots"]
+
+
+def test_f19_two_spots_on_one_pixel():
+    base = section()
+    x, y = base.x.copy(), base.y.copy()
+    x[1], y[1] = x[0], y[0]
+    with pytest.raises(InputError, match="share a place of the image"):
+        keep_spots(dataclasses.replace(base, x=x, y=y), min_umi=1)
+
+
+def test_patches_that_no_image_can_hold():
+    most = max(IMAGE.width, IMAGE.height)
+    require_patch_in_image(section(), IMAGE, side=most)
+    for side in (most + 1, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="smaller than the image"):
+            require_patch_in_image(section(), IMAGE, side=side)

@@ -1,9 +1,8 @@
-"""The conversion of docs/spatial_cohort.md, on a store of the form that Visium readers write."""
+"""Stores of the form that Visium readers of spatialdata-io write."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+import builtins
 
 import anndata
 import numpy as np
@@ -12,58 +11,107 @@ import pytest
 
 from data_prep.histology.build import prepare_cohort
 from data_prep.histology.config import SectionConfig
+from seq2exp.core.errors import ConfigError, InputError, Seq2ExpError
 from seq2exp.spatial.cohort import SpatialCohort
 from tests.data_prep.histology import raw
 
-PAGE = Path(__file__).parents[3] / "docs" / "spatial_cohort.md"
+SECTION = SectionConfig(
+    "S1", "P7", layout="spatialdata", table="data.zarr", image="full", um_per_px=10.0
+)
+STORE = pytest.mark.filterwarnings("ignore")
 
 
-def conversion():
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    return next(block for block in blocks if "spatialdata.read_zarr" in block)
-
-
-def write_store(path):
-    """Write a table of counts, circles and a pyramid of the image, spots of the table shuffled."""
-    import spatialdata
+@pytest.fixture
+def store(tmp_path):
+    """Counts, circles in micrometres, and two images; spots of the table in another order."""
+    spatialdata = pytest.importorskip("spatialdata", reason="spatialdata is not installed")
     from spatialdata.models import Image2DModel, ShapesModel, TableModel
+    from spatialdata.transformations import Scale
 
     rows, columns = raw.grid()
     order = np.random.default_rng(0).permutation(30)
     obs = pd.DataFrame(
-        {"array_row": rows, "array_col": columns, "in_tissue": 1, "region": "sample",
-         "spot_id": np.arange(30)},
+        {"array_row": rows, "array_col": columns, "in_tissue": 1, "spot_id": np.arange(30),
+         "region": pd.Categorical(["sample"] * 30)},
         index=[f"AAC-{i}" for i in range(30)],
     )  # fmt: skip
-    obs["region"] = obs["region"].astype("category")
     table = anndata.AnnData(
         X=raw.counts().astype(np.float32), obs=obs, var=pd.DataFrame(index=raw.GENES)
     )[order].copy()
     circles = ShapesModel.parse(
-        np.column_stack(raw.places()), geometry=0, radius=5.0, index=np.arange(30)
+        10 * np.column_stack(raw.places()), geometry=0, radius=50.0, index=np.arange(30)
     )
-    image = Image2DModel.parse(
-        np.moveaxis(raw.picture(), -1, 0), dims=("c", "y", "x"), scale_factors=[2]
-    )
+    channels = np.moveaxis(raw.picture(), -1, 0)
+    images = {
+        "full": Image2DModel.parse(
+            channels, dims=("c", "y", "x"), scale_factors=[2],
+            transformations={"global": Scale([10.0, 10.0], axes=("x", "y"))},
+        ),
+        "small": Image2DModel.parse(channels[:, ::4, ::4], dims=("c", "y", "x")),
+    }  # fmt: skip
     parsed = TableModel.parse(table, region="sample", region_key="region", instance_key="spot_id")
-    spatialdata.SpatialData(
-        images={"sample_full_image": image}, shapes={"sample": circles}, tables={"table": parsed}
-    ).write(path)
+    made = spatialdata.SpatialData(images=images, shapes={"sample": circles}, tables={"t": parsed})
+    made.write(tmp_path / "data.zarr")
+    return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_conversion_of_the_page_gives_a_section(tmp_path, monkeypatch):
-    pytest.importorskip("spatialdata", reason="spatialdata is not installed")
-    monkeypatch.chdir(tmp_path)
-    write_store(tmp_path / "data.zarr")
-    exec(conversion().replace('"um_per_px": 0.5, "grid": "hex"', '"um_per_px": 10.0'), {})
-    prepare_cohort(raw.cohort(SectionConfig("S1", table="sample.h5ad")), tmp_path, tmp_path / "out")
-    section = SpatialCohort(tmp_path / "out").section("S1")
+@STORE
+def test_a_store_becomes_a_section(store):
+    """Counts and pixels meet although spots, units and order differ."""
+    prepare_cohort(raw.cohort(SECTION), store, store / "out")
+    section = SpatialCohort(store / "out", verify_checksums=True).section("S1")
+    assert section.patient == "P7"
     np.testing.assert_array_equal(section.counts_NA.toarray(), raw.counts())
-    np.testing.assert_array_equal(section.xy_N2, np.column_stack(raw.places()))
+    np.testing.assert_allclose(section.xy_N2, np.column_stack(raw.places()))
     x, y = (int(axis[11]) for axis in raw.places())
     np.testing.assert_array_equal(section.patches[11], raw.picture()[y - 8 : y + 8, x - 8 : x + 8])
+    assert section.image_path.is_file()
 
 
-def test_the_page_has_a_conversion_that_python_can_read():
-    compile(conversion(), str(PAGE), "exec")
+@STORE
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": ""}, "full, small"),
+        ({"image": "other"}, "not other"),
+        ({"spots": "cells"}, "not cells"),
+        ({"table": "none.zarr"}, "no such store"),
+    ],
+)
+def test_what_cannot_be_told_is_asked_for(store, change, message):
+    import dataclasses
+
+    section = dataclasses.replace(SECTION, **change)
+    with pytest.raises(InputError, match=message):
+        prepare_cohort(raw.cohort(section), store, store / "out")
+    assert not (store / "out").exists()
+
+
+@STORE
+def test_a_damaged_store_is_refused(store):
+    for path in (store / "data.zarr").rglob("zarr.json"):
+        path.write_text("{")
+    with pytest.raises(Seq2ExpError):
+        prepare_cohort(raw.cohort(SECTION), store, store / "out")
+
+
+def test_images_of_a_store_cannot_stay_where_they_are(tmp_path):
+    import dataclasses
+
+    config = dataclasses.replace(raw.cohort(SECTION), images="reference")
+    with pytest.raises(ConfigError, match="images: copy"):
+        prepare_cohort(config, tmp_path, tmp_path / "out")
+
+
+def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest, **kwargs):
+        if name == "spatialdata":
+            raise ImportError("No module named 'spatialdata'")
+        return real(name, *rest, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    (tmp_path / "data.zarr").mkdir()
+    with pytest.raises(ConfigError, match=r"seq2exp\[spatialdata\]"):
+        prepare_cohort(raw.cohort(SECTION), tmp_path, tmp_path / "out")
