@@ -13,12 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-import seq2exp
-from seq2exp.core.errors import ConfigError, facts
 from seq2exp.core.files import file_lock
 from seq2exp.core.pool import run_tasks
 from seq2exp.dataset.datamodule import GeneDataModule
-from seq2exp.dataset.samples import GeneSamples, collate
+from seq2exp.dataset.samples import GeneSamples
 from seq2exp.dataset.store import Dataset
 from seq2exp.models.registry import build_model
 from seq2exp.training.checkpoint import ModelCard, save_model
@@ -35,6 +33,7 @@ from seq2exp.training.run_folder import (
     refuse_occupied,
     sweep_folder,
 )
+from seq2exp.training.setup import filled_params, make_card, scale_inputs
 
 __all__ = ["control_config", "dry_run", "train"]
 
@@ -46,8 +45,6 @@ logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 _ABOUT_TRACKS = ("track_betas", "track_weights", "track_loss_weight")
 _GIVEN_MASKS = ("retrain", "peaks", "abc")
 _ABOUT_GIVEN_MASKS = ("mask_budget", "abc_distance_bp", "abc_max_elements", "abc_element_bp")
-# Enough genes for stable means and deviations of the tracks.
-_SCALING_GENES = 1024
 
 
 def train(config: TrainConfig, data: Path, out: Path, *, resume: str = "auto") -> None:
@@ -236,34 +233,12 @@ def model_params(config: TrainConfig, samples: GeneSamples) -> dict[str, Any]:
     ConfigError
         The configuration sets one of those itself, to another value.
     """
-    decided: dict[str, Any] = {
-        "window_bp": config.data.window_bp,
-        "bin_size": config.data.bin_size,
-        "tracks": samples.track_names,
-        "num_features": len(samples.feature_names),
-        "num_outputs": len(samples.sample_names),
-    }
-    for key, value in decided.items():
-        if config.model.get(key, value) != value:
-            raise ConfigError(
-                facts(
-                    f"model.{key}",
-                    found=config.model[key],
-                    expected=f"{value}, from the dataset and the data section",
-                    fix=f"leave model.{key} out",
-                )
-            )
-    return {**config.model, "name": config.model.get("name", "seq2exp"), **decided}
+    return filled_params(config.model, config.data, samples, len(samples.sample_names))
 
 
 def _set_scaling(model: nn.Module, samples: GeneSamples) -> None:
     """Standardise tracks, features and labels by the training genes only."""
-    rows = np.linspace(0, len(samples) - 1, min(len(samples), _SCALING_GENES)).astype(int)
-    blocks = np.array_split(rows, math.ceil(len(rows) / 64))
-    batches = (collate([samples[int(row)] for row in block]) for block in blocks)
-    model.fit_scaling(  # type: ignore[operator]
-        (batch.signal_BNT, batch.features_BF) for batch in batches
-    )
+    scale_inputs(model, samples)
     labels = samples.dataset.expression[samples.rows][:, samples.label_index]
     with warnings.catch_warnings():
         # A label column without any training gene is all NaN; the model keeps mean 0, std 1.
@@ -298,24 +273,11 @@ def _masks_can_be_stored(config: TrainConfig) -> bool:
 
 def _card(config: TrainConfig, params: dict[str, Any], samples: GeneSamples) -> ModelCard:
     manifest = samples.dataset.manifest
-    contigs = samples.dataset.genes["contig"].iloc[samples.rows]
-    return ModelCard(
-        model=params,
-        data=dataclasses.replace(
-            config.data,
-            tracks=[samples.dataset.track_names[i] for i in samples.track_index],
-            samples=samples.sample_names,
-            features=samples.feature_names,
-        ),
-        tracks=samples.track_names,
-        features=samples.feature_names,
-        samples=samples.sample_names,
-        assembly=manifest.assembly,
-        expression_unit=manifest.expression.unit,
-        expression_transform=manifest.expression.transform,
-        dataset_checksum=manifest.checksum,
-        train_contigs=sorted(set(contigs.astype(str))),
-        dataset_bin_size=manifest.bin_size,
-        track_transforms={track.name: track.transform for track in manifest.tracks},
-        package_version=seq2exp.__version__,
+    return make_card(
+        params,
+        config.data,
+        samples,
+        outputs=samples.sample_names,
+        unit=manifest.expression.unit,
+        transform=manifest.expression.transform,
     )
