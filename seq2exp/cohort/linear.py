@@ -77,7 +77,7 @@ class LinearConfig:
     """Penalties of the elastic net and the lasso, evenly spaced in logarithm."""
     alpha_ratio: float = 1e-3
     """Smallest penalty over the largest."""
-    patience: int = 25
+    patience: int = 30
     """The path ends when so many penalties in a row brought no smaller error; 0 walks all."""
     tolerance: float = 1e-4
     """Duality gap over the variance at which a fit is taken as solved."""
