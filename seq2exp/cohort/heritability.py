@@ -268,9 +268,9 @@ def cis_heritability(
         cov = np.column_stack([cov, np.asarray(covariates_DC, np.float64)[known]])
     basis = _basis(cov) if y.size else np.zeros((0, 1))
     status = _status(y, basis, design.num_variants)
-    counts = {"num_donors": int(y.size), "num_variants": design.num_variants}
+    num_variants = design.num_variants
     if status != "ok":
-        return Heritability(status=status, **counts)
+        return Heritability(num_donors=y.size, num_variants=num_variants, status=status)
     columns = design.columns_NP * np.sqrt(design.copies_P)
     columns = columns - basis @ (basis.T @ columns)
     y = y - basis @ (basis.T @ y)
@@ -280,10 +280,16 @@ def cis_heritability(
     h2, se, p, converged = reml(spectrum, constrained=constrained)
     he_h2, he_se = haseman_elston(columns, y, num_variants=design.num_variants)
     return Heritability(
-        h2, se, p, he_h2, he_se, **counts,
+        h2=h2,
+        se=se,
+        p=p,
+        he_h2=he_h2,
+        he_se=he_se,
+        num_donors=y.size,
+        num_variants=num_variants,
         effective_variants=float(spectrum.value_R.sum() ** 2 / (spectrum.value_R**2).sum()),
         converged=converged,
-    )  # fmt: skip
+    )
 
 
 def expected_pearson(h2: float, *, num_donors: int, effective_variants: float) -> float:

@@ -217,9 +217,7 @@ class PermutationNull:
         }
         for key, draws in parts.items():
             value = float(draws.mean()) if draws.size and num else math.nan
-            rows.append(
-                interval(value, draws, n=num).row(name, f"null_pearson_{key}", split=split)
-            )
+            rows.append(interval(value, draws, n=num).row(name, f"null_pearson_{key}", split=split))
         p = math.nan
         if num:
             seen = float(table.loc[scorable, "pearson"].fillna(0.0).mean())

@@ -180,8 +180,7 @@ def _net_errors(
 ) -> tuple[Floats, bool]:
     """Return the errors of the penalties up to where patience ends."""
     centred = [
-        parts.columns_NP[rows] - part.mean_P
-        for rows, part in zip(parts.held, without, strict=True)
+        parts.columns_NP[rows] - part.mean_P for rows, part in zip(parts.held, without, strict=True)
     ]
     labels = [parts.y_N[rows] - m.mean_y for rows, m in zip(parts.held, without, strict=True)]
     starts: list[tuple[Floats, float] | None] = [None] * len(without)

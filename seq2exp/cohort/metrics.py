@@ -45,9 +45,7 @@ UNSCORABLE = ("no_expression", "too_few_donors", "constant_expression")
 _RESOLUTION = 1e-6
 
 
-def prediction_table(
-    table: pd.DataFrame, *, genes: Sequence[str], donors: Sequence[str]
-) -> Floats:
+def prediction_table(table: pd.DataFrame, *, genes: Sequence[str], donors: Sequence[str]) -> Floats:
     """Return a long table (gene, donor, value) as an array in the order of genes and donors.
 
     Parameters
@@ -76,8 +74,8 @@ def prediction_table(
             f"{int(double.sum())} repeated pairs, first {', '.join(pairs)}",
             "each gene and donor once", "average or drop them",
         )  # fmt: skip
-    row = pd.Index(genes).get_indexer(table["gene"].astype(str))
-    column = pd.Index(donors).get_indexer(table["donor"].astype(str))
+    row = pd.Index(genes).get_indexer(pd.Index(table["gene"].astype(str)))
+    column = pd.Index(donors).get_indexer(pd.Index(table["donor"].astype(str)))
     value = table["value"].to_numpy(np.float64)
     if np.isinf(value).any():
         raise _wrong(f"{int(np.isinf(value).sum())} infinite values", "finite ones", "mend them")
