@@ -171,6 +171,9 @@ def choose_net(parts: Parts, copies_P: Floats, *, plan: NetPlan) -> Chosen:
     alpha = np.geomspace(top, top * plan.alpha_ratio, plan.num_alphas)
     error, solved = _net_errors(parts, without, copies_P, alpha, plan=plan)
     best = int(np.argmin(error))
+    if best == 0:
+        # Where the first variant would enter: what it gets is rounding.
+        return Chosen(np.zeros(copies_P.size), float(alpha[0]), error, solved)
     weights, met = net_path(full, copies_P, alpha[: best + 1], plan=plan)
     return Chosen(weights[-1], float(alpha[best]), error, solved and met)
 
