@@ -332,8 +332,8 @@ def _one(
         hap, ref, size, count, start, source, bases, patches, reference_G, alt_codes_C,
         reverse, out_HL[h],
     )  # fmt: skip
-    left = size[0] if ref[0] == PADDING else 0
-    right = size[count - 1] if ref[count - 1] == PADDING and count > 1 else 0
+    left = size[0] if ref[0] == PADDING and place < before else 0
+    right = size[count - 1] if ref[count - 1] == PADDING and (count > 1 or left == 0) else 0
     low, high = _span(ref, size, count)
     if left > 0:
         low = np.int64(0)

@@ -15,6 +15,7 @@ from seq2exp.core.sequence import encode
 from seq2exp.variation.alleles import Allele, classify, normalise
 
 PAIR = {"AG": "R", "CT": "Y", "CG": "S", "AT": "W", "GT": "K", "AC": "M"}
+COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT")
 TURNED = str.maketrans("ACGTNRYSWKMBDHV", "TGCANYRSWMKVHDB")
 
 Row = tuple[int, str, str]
@@ -167,7 +168,7 @@ def write_vcf(
     """Write a compressed, indexed VCF of (contig, 0-based position, REF, ALT, genotypes)."""
     lines = ["##fileformat=VCFv4.2", '##FORMAT=<ID=GT,Number=1,Type=String,Description="call">']
     lines += [f"##contig=<ID={name},length={length}>" for name, length in contigs.items()]
-    lines.append("\t".join(("#CHROM POS ID REF ALT QUAL FILTER INFO FORMAT").split() + [*samples]))
+    lines.append("\t".join((*COLUMNS, *samples)))
     for contig, position, ref, alt, calls in records:
         row = (contig, str(position + 1), ".", ref, alt, ".", ".", ".", "GT", *calls)
         lines.append("\t".join(row))
