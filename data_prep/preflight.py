@@ -179,11 +179,12 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
         what = str(config.resolve(config.expression.path, source))
         expression, joined = align_expression(labels, genes, what=what)
         counts |= joined
-    donor_expression, donor_counts = None, {}
+    donor_expression: pd.DataFrame | None = None
+    donor_counts: dict[str, int] = {}
     if genotypes is not None and genotypes.expression is not None:
-        what = dict(donor_files(config, source))["donor expression"]
+        table = str(dict(donor_files(config, source))["donor expression"])
         donor_expression, donor_counts = align_donor_expression(
-            genotypes.expression, genes, what=str(what)
+            genotypes.expression, genes, what=table
         )
     return Plan(
         genome=genome,

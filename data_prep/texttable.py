@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -57,16 +58,16 @@ def _header(row: pd.Series) -> list[str]:
     return [str(name).lstrip("\ufeff").strip() for name in row]
 
 
-def _read(path: Path, what: str, **options: object) -> pd.DataFrame:
+def _read(path: Path, what: str, **options: Any) -> pd.DataFrame:  # noqa: ANN401
     if not path.is_file():
         raise InputError(
             facts(str(path), found="no such file", expected=what, fix="check the path")
         )
     comma = path.name.removesuffix(".gz").endswith(".csv")
-    given = {"dtype": str, "keep_default_na": False, **options}
+    given: dict[str, Any] = {"dtype": str, "keep_default_na": False, **options}
     try:
         # Without a header row of its own, pandas cannot rename repeated columns behind our back.
-        frame: pd.DataFrame = pd.read_csv(path, sep="," if comma else "\t", header=None, **given)
+        frame = pd.read_csv(path, sep="," if comma else "\t", header=None, **given)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise FormatError(
             facts(
@@ -76,7 +77,8 @@ def _read(path: Path, what: str, **options: object) -> pd.DataFrame:
                 fix="check that the suffix fits (.csv or .tsv) and that the file is whole",
             )
         ) from error
-    return frame
+    found: pd.DataFrame = frame
+    return found
 
 
 def refuse_repeated_columns(names: Sequence[str], path: Path) -> None:
@@ -168,7 +170,7 @@ def _refuse_bad_cells(path: Path, columns: Sequence[int]) -> None:
     """Name the first cells that are no numbers; reads a part of the table at a time."""
     names = read_header(path)
     options = {"skiprows": 1, "usecols": list(columns), "chunksize": _ROWS_AT_ONCE}
-    for part in _read(path, "a table of expression", **options):
+    for part in cast("Iterator[pd.DataFrame]", _read(path, "a table of expression", **options)):
         for column in columns:
             cells = part[column].str.strip()
             empty = cells.isin(MISSING_CELLS)

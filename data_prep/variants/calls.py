@@ -129,7 +129,7 @@ def _diploid(
     alleles[chosen, :, 0] = _number(first[kept])
     alleles[chosen, :, 1] = _number(second[kept])
     phased[chosen] = bar[kept]
-    return chosen.tolist()
+    return [rows[row] for row in good]
 
 
 def _haploid(
@@ -148,7 +148,7 @@ def _haploid(
     alleles[chosen, :, 0] = _number(text[..., 0][np.ix_(good, keep)])
     alleles[chosen, :, 1] = ABSENT
     phased[chosen] = False
-    return chosen.tolist()
+    return [rows[row] for row in good]
 
 
 def _is_allele(letters: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -195,7 +195,7 @@ def _general(
     alleles[:, 1] = np.where(short, ABSENT, _number(third))
     phased[:] = (second == _BAR) & pair
     problem = ""
-    for donor in np.flatnonzero(~usual):
+    for donor in np.flatnonzero(~usual).tolist():
         begin = int(at[donor])
         end = line.find(b"\t", begin)
         word = line[begin : end if end >= 0 else None].split(b":", 1)[0]

@@ -244,7 +244,7 @@ def _write_variants(rows: _Rows, order: NDArray[np.int64], folder: Path) -> None
             }
             writer.write_table(pa.table({f.name: columns[f.name] for f in _TABLE}, schema=_TABLE))
     reach = np.maximum.accumulate(position + ref_length) if len(order) else position
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "position": position,
         "ref_length": ref_length,
         "alt_offset": np.concatenate(([0], np.cumsum(alt_length))).astype(np.int64),

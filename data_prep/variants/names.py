@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from seq2exp.core.contigs import canonical
@@ -19,14 +19,14 @@ class ContigNames:
 
     Attributes
     ----------
-    genome : iterable of str
+    genome : collection of str
         All contigs of the FASTA.
-    kept : iterable of str
+    kept : collection of str
         Those that the dataset stores.
     """
 
-    genome: Iterable[str]
-    kept: Iterable[str]
+    genome: Collection[str]
+    kept: Collection[str]
     _index: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -44,4 +44,4 @@ class ContigNames:
     def stored(self, name: str) -> str | None:
         """Return the name that the dataset has for a contig, or None when it does not store it."""
         found = self.known(name)
-        return found if found in self.kept else None
+        return found if found is not None and found in self.kept else None

@@ -262,9 +262,11 @@ def allele_planes(alleles: Alleles, calls: Calls) -> Planes:
     alt = both == wanted[:, None, None].astype(np.int16)
     differs = (alt[..., 0] != alt[..., 1]) | (missing[..., 0] != missing[..., 1])
     unphased = differs & ~calls.phased_RD[rows]
-    num_slots = np.where(haploid, 1, 2)
-    ac = np.where(haploid, alt[..., 0], alt.sum(axis=2)).sum(axis=1)
-    an = np.where(haploid, ~missing[..., 0], num_slots - missing.sum(axis=2)).sum(axis=1)
+    # The second haplotype of a haploid call is a copy.
+    called_HK = ~missing[..., 0], ~missing[..., 1] & ~haploid
+    alt_HK = alt[..., 0], alt[..., 1] & ~haploid
+    ac = sum(np.count_nonzero(slot, axis=1) for slot in alt_HK)
+    an = sum(np.count_nonzero(slot, axis=1) for slot in called_HK)
     sets = None
     if calls.phase_set_RD is not None:
         sets = np.where(differs & calls.phased_RD[rows], calls.phase_set_RD[rows], 0)
@@ -275,8 +277,8 @@ def allele_planes(alleles: Alleles, calls: Calls) -> Planes:
         np.packbits(missing.reshape(size), axis=1),
         np.packbits(unphased, axis=1),
         sets,
-        ac.astype(np.int64),
-        an.astype(np.int64),
+        np.asarray(ac, dtype=np.int64),
+        np.asarray(an, dtype=np.int64),
         (haploid & (first != UNCALLED)).any(axis=1),
     )
 

@@ -144,7 +144,7 @@ def _copy_gzip(path: Path, target: Path) -> None:
 
     partial = target.with_name(f".partial.{target.name}")
     try:
-        with gzip.open(path, "rb") as text, pysam.BGZFile(str(partial), "wb") as copy:
+        with gzip.open(path, "rb") as text, pysam.BGZFile(str(partial), "wb", None) as copy:
             while piece := text.read(_PIECE):
                 copy.write(piece)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -165,7 +165,10 @@ def _copy_bcf(path: Path, target: Path) -> None:
     partial = target.with_name(f".partial.{target.name}")
     level = pysam.set_verbosity(0)
     try:
-        with pysam.VariantFile(str(path)) as records, pysam.BGZFile(str(partial), "wb") as copy:
+        with (
+            pysam.VariantFile(str(path)) as records,
+            pysam.BGZFile(str(partial), "wb", None) as copy,
+        ):
             copy.write(str(records.header).encode())
             for record in records:
                 copy.write(str(record).encode())

@@ -189,8 +189,8 @@ def _write_rejects(genotyped: Genotyped, handle: TextIO) -> None:
                 *(here.column(column).to_pylist() for column in columns), strict=True
             ):
                 handle.write(reject_row(batch["contig"], position, name, ref, alt, reason))
-    for task in genotyped.contigs:
-        handle.write((task.target / COPIES).read_text(encoding="utf-8"))
+    for contig in genotyped.contigs:
+        handle.write((contig.target / COPIES).read_text(encoding="utf-8"))
 
 
 def _raise_together(problems: Sequence[Seq2ExpError]) -> None:
