@@ -128,7 +128,11 @@ class CohortData(pl.LightningDataModule):
         rows = np.flatnonzero(known.any(axis=1))
         plan = GroupPlan(rows, known[rows], config.groups, seed=seed)
         self.train = TrainingGroups(
-            cohort.personal, cohort.targets, plan, jitter_bp=config.data.jitter_bp
+            cohort.personal,
+            cohort.targets,
+            plan,
+            jitter_bp=config.data.jitter_bp,
+            reference_only=config.loss.name == "reference",
         )
         self.valid = _validation(cohort, rows)
         self.sampler = SeededSampler(len(self.train), seed=seed)
