@@ -182,7 +182,8 @@ def _validation(cohort: Cohort, seen: NDArray[np.int64]) -> PeopleSamples:
     rows = np.concatenate([held, unseen])
     # The level of a gene is that of the reference: nobody's haplotypes are needed.
     nobody = np.zeros((len(unseen), people.shape[1]), dtype=bool)
-    cells = np.concatenate([people[held], nobody])
+    asked = people[held] & (cohort.config.loss.name != "reference")
+    cells = np.concatenate([asked, nobody])
     flags = np.arange(len(rows)) >= len(held)
     return PeopleSamples(cohort.personal, cohort.targets, rows, cells, flags)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from seq2exp.cohort.splits import read_split
 from seq2exp.cohort.text import SPLIT_TEXTS, model_names, value_of
 from seq2exp.core.files import atomic_file, read_json
 from seq2exp.dataset.format import read_table
@@ -139,7 +140,7 @@ def write_cohort_page(folder: Path) -> Path:
     rows, notes = table["rows"], table["notes"]
     genes = read_table(folder / "genes.parquet")
     expression = read_table(folder / "expression.parquet")
-    split_of = read_json(folder / "split.json")["donors"]
+    sets = read_split(folder / "split.json")
     names = model_names(rows)
     models = [name for name in names if name not in _LINEAR]
     shown = [*models[:4], *(name for name in (_BEST,) if name in names)]
@@ -161,7 +162,8 @@ def write_cohort_page(folder: Path) -> Path:
         if best and path.is_file():
             kinds = {"A": ("test",), "B": ("population",), "C_new": ("test", "population")}
             wanted = kinds.get(split)
-            people = [one for one, kind in split_of.items() if not wanted or kind in wanted]
+            both = zip(sets.donors, sets.donor_sets, strict=True)
+            people = [one for one, kind in both if not wanted or kind in wanted]
             scatter = plot_people(
                 expression, read_table(path), genes, name=best, split=split, people=people
             )
