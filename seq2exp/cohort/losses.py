@@ -37,25 +37,23 @@ _SURE = 1e-6
 
 @dataclass(frozen=True)
 class LossKind:
-    """What a loss needs, and what it leaves in the model."""
+    """What a loss leaves in the model."""
 
     people: str
     """Output that ranks people: level or difference."""
-    reference: bool
-    """Whether the sequence of the reference is needed beside those of people."""
     level: bool
     """Whether the level is trained, so that genes can be compared."""
 
 
 LOSSES = {
-    "reference": LossKind("level", reference=True, level=True),
-    "single_mse": LossKind("level", reference=False, level=True),
-    "single_smape": LossKind("level", reference=False, level=True),
-    "pair_mse": LossKind("difference", reference=False, level=False),
-    "pair_bce": LossKind("difference", reference=False, level=False),
-    "mse_pairs": LossKind("level", reference=False, level=True),
-    "joint": LossKind("difference", reference=False, level=True),
-    "mean_diff": LossKind("difference", reference=True, level=True),
+    "reference": LossKind("level", level=True),
+    "single_mse": LossKind("level", level=True),
+    "single_smape": LossKind("level", level=True),
+    "pair_mse": LossKind("difference", level=False),
+    "pair_bce": LossKind("difference", level=False),
+    "mse_pairs": LossKind("level", level=True),
+    "joint": LossKind("difference", level=True),
+    "mean_diff": LossKind("difference", level=True),
 }
 
 
@@ -113,7 +111,7 @@ class LossConfig:
 
     @property
     def kind(self) -> LossKind:
-        """What the loss needs and leaves."""
+        """What the loss leaves in the model."""
         return LOSSES[self.name]
 
 
@@ -124,14 +122,14 @@ class GroupPrediction(NamedTuple):
     ----------
     level_QD, difference_QD : float tensors
         Mean over the haplotypes of each person.
-    level_Q, difference_Q : float tensors or None
+    level_Q, difference_Q : float tensors
         For the sequence of the reference.
     """
 
     level_QD: Tensor
     difference_QD: Tensor
-    level_Q: Tensor | None = None
-    difference_Q: Tensor | None = None
+    level_Q: Tensor
+    difference_Q: Tensor
 
 
 class GroupTargets(NamedTuple):
@@ -173,12 +171,10 @@ def group_loss(config: LossConfig, predicted: GroupPrediction, targets: GroupTar
     ----------
     config : LossConfig
     predicted : GroupPrediction
-        With the reference where ``config.kind.reference``.
     targets : GroupTargets
     """
     level, difference = predicted.level_QD, predicted.difference_QD
     if config.name == "reference":
-        assert predicted.level_Q is not None
         error = _mean_error(predicted.level_Q, targets.mean_Q)
         return GroupLoss(error, error, None)
     if config.name in ("single_mse", "single_smape"):
@@ -201,8 +197,6 @@ def group_loss(config: LossConfig, predicted: GroupPrediction, targets: GroupTar
         single = _mean_error(level, targets.raw_QD)
         pairs = _pair_mse(difference, targets.z_QD)
     else:
-        assert predicted.level_Q is not None
-        assert predicted.difference_Q is not None
         single = _mean_error(predicted.level_Q, targets.mean_Q)
         pairs = _mean_error(difference - predicted.difference_Q[:, None], targets.z_QD)
     total = config.level_weight * single + config.difference_weight * pairs

@@ -164,6 +164,17 @@ class Dataset:
         """Number of tracks, contacts not counted."""
         return len(self.manifest.tracks)
 
+    def contig_codes(self, contig: str) -> NDArray[np.uint8]:
+        """Return the base codes of a whole contig, memory-mapped, shape (contig_length,)."""
+        return self._contig_array(layout.sequence_path, contig)
+
+    def contig_tracks(self, contig: str) -> NDArray[np.floating]:
+        """Return the stored bins of a whole contig, memory-mapped, shape (bins, num_tracks).
+
+        Stored units, NaN where there is no data; bins of ``manifest.bin_size`` from position 0.
+        """
+        return self._contig_array(layout.tracks_path, contig)
+
     def codes(self, window: Window) -> NDArray[np.uint8]:
         """Return the base codes of a window in model direction; padding is N.
 
