@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,7 +60,7 @@ class LinearConfig:
     """Use insertions and deletions beside single-nucleotide variants."""
     num_folds: int = 5
     """Folds of the cross-validation that chooses penalties."""
-    choose_on: str = "folds"
+    choose_on: Literal["folds", "valid"] = "folds"
     """Where penalties are chosen: folds of the training donors, or the valid donors."""
     l1_ratio: float = 0.5
     """Share of the absolute penalty in the elastic net."""

@@ -152,7 +152,9 @@ def test_principal_components_are_those_of_scikit_learn_and_are_projected():
     model = PCA(2).fit(scaled[train].T)
     scores = model.transform(scaled.T)
     np.testing.assert_allclose(np.abs(made.scores), np.abs(scores), atol=1e-8)
-    np.testing.assert_allclose(made.corrected, scaled.T.sub(scores @ model.components_).T, atol=1e-8)
+    np.testing.assert_allclose(
+        made.corrected, scaled.T.sub(scores @ model.components_).T, atol=1e-8
+    )
     test = np.column_stack([np.ones(12), made.scores.iloc[28:]])
     left = hidden[28:] - test @ np.linalg.lstsq(test, hidden[28:], rcond=None)[0]
     assert (left**2).sum() < 0.1 * (hidden[28:] ** 2).sum(), "factors of test donors are found"
