@@ -20,11 +20,13 @@ from data_prep.features import length_features, promoter_signal, sequence_featur
 from data_prep.preflight import Plan
 from data_prep.shards import SequenceTask, ShardTask, TrackTask, shard_info, write_array
 from data_prep.tracks import summarise, to_storage
+from data_prep.variants.store import Genotyped, write_genotypes
 from seq2exp import __version__
 from seq2exp.core.config import to_dict
 from seq2exp.core.errors import Seq2ExpWarning, facts
 from seq2exp.core.files import write_json
 from seq2exp.dataset import format as layout
+from seq2exp.dataset import format_genotypes as places
 from seq2exp.dataset.format import (
     ContactInfo,
     ExpressionInfo,
@@ -33,6 +35,7 @@ from seq2exp.dataset.format import (
     SourceFile,
     TrackInfo,
 )
+from seq2exp.dataset.format_genotypes import GenotypeInfo
 
 __all__ = ["assemble"]
 
@@ -45,6 +48,8 @@ def assemble(
     tasks: Sequence[ShardTask],
     sources: Sequence[SourceFile],
     root: Path,
+    *,
+    genotyped: Genotyped | None = None,
 ) -> Manifest:
     """Write the dataset of finished shards into ``root`` and return its manifest.
 
@@ -57,6 +62,8 @@ def assemble(
     sources : sequence of SourceFile
     root : Path
         Folder to make.
+    genotyped : Genotyped, optional
+        Finished shards of genotypes, where the plan has any.
     """
     root.mkdir()
     sequence = {task.contig: task for task in tasks if isinstance(task, SequenceTask)}
@@ -71,6 +78,7 @@ def assemble(
     elements = _write_elements(config, plan, root)
     if plan.skipped:
         _write_skipped(config, plan, root)
+    genotypes = _write_donors(config, plan, genotyped, root)
     manifest = Manifest(
         assembly=config.assembly,
         contigs=plan.contigs,
@@ -89,6 +97,7 @@ def assemble(
             **({"tracks_skipped": len(plan.skipped)} if plan.skipped else {}),
         },
         package_version=__version__,
+        genotypes=genotypes,
     )
     return layout.finish_manifest(root, manifest)
 
@@ -125,6 +134,24 @@ def _write_elements(config: DataConfig, plan: Plan, root: Path) -> dict[str, int
     layout.write_table(table, layout.elements_path(root))
     counts = table["set"].value_counts(sort=False)
     return {f"elements {name}": int(count) for name, count in counts.items()}
+
+
+def _write_donors(
+    config: DataConfig, plan: Plan, genotyped: Genotyped | None, root: Path
+) -> GenotypeInfo | None:
+    """Write genotypes, donors and their expression, where there are any."""
+    if plan.genotypes is None or genotyped is None:
+        return None
+    info = write_genotypes(
+        plan.genotypes, genotyped, config, root, expression_counts=plan.donor_counts
+    )
+    if plan.donor_expression is not None:
+        layout.write_table(
+            plan.donor_expression,
+            places.donor_expression_path(root),
+            metadata={"unit": info.expression_unit},
+        )
+    return info
 
 
 def _write_skipped(config: DataConfig, plan: Plan, root: Path) -> None:

@@ -34,6 +34,7 @@ from data_prep.shards import (
     shard_info,
 )
 from data_prep.tracks import known_intervals
+from data_prep.variants.store import Genotyped, read_genotypes
 from data_prep.windows import region_intervals
 from seq2exp import __version__
 from seq2exp.core.config import to_dict
@@ -133,17 +134,42 @@ def _build(
     shards = work / "shards"
     _remove_partial(shards)
     tasks = _tasks(config, plan, shards)
-    workers = workers or sensible_workers(tasks)
+    text = 0 if plan.genotypes is None else sum(file.size for file in plan.genotypes.files)
+    workers = workers or sensible_workers(tasks, bytes_of_text=text)
     num_done = len(tasks) - run_tasks(tasks, workers=workers, progress=progress)
     if num_done:
         logger.info("continued from %d of %d finished shards", num_done, len(tasks))
     plan, tasks = _without_bad_tracks(config, plan, tasks)
+    genotyped = _genotypes(config, plan, tasks, shards, workers=workers, progress=progress)
     build = work / "build"
     shutil.rmtree(build, ignore_errors=True)
-    manifest = assemble(config, plan, tasks, sources, build)
+    manifest = assemble(config, plan, tasks, sources, build, genotyped=genotyped)
     layout.verify(build, layout.read_manifest(build))
     _sync(build)
     return manifest
+
+
+def _genotypes(
+    config: DataConfig,
+    plan: Plan,
+    tasks: list[ShardTask],
+    shards: Path,
+    *,
+    workers: int,
+    progress: bool,
+) -> Genotyped | None:
+    """Read the genotypes, now that the sequences to compare them with are there."""
+    if plan.genotypes is None or config.genotypes is None:
+        return None
+    sequences = {task.contig: task.target for task in tasks if isinstance(task, SequenceTask)}
+    return read_genotypes(
+        plan.genotypes,
+        config.genotypes,
+        sequences=sequences,
+        shards=shards,
+        workers=workers,
+        progress=progress,
+    )
 
 
 def _tasks(config: DataConfig, plan: Plan, shards: Path) -> list[ShardTask]:
@@ -221,6 +247,9 @@ def estimated_bytes(config: DataConfig, plan: Plan) -> int:
     # A run of a track is at least one bin long and most are far apart.
     num_elements += sum(bool(item.track) for item in config.elements) * (num_bins // 8)
     per_table = 40 * num_elements + 1_000_000
+    if plan.genotypes is not None:
+        # A call takes four bytes of text or more, and two bits in a shard and again in the dataset.
+        per_table += sum(file.size for file in plan.genotypes.files) // 4
     return bases + shards_and_tracks + len(plan.genes) * per_gene + per_table
 
 
@@ -255,7 +284,10 @@ def _sync(root: Path) -> None:
 def _remove_partial(shards: Path) -> None:
     shards.mkdir(exist_ok=True)
     for path in shards.glob(".partial.*"):
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _sweep(out: Path, *, keep: Path | None) -> None:

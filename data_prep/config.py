@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_prep.donor_config import DonorConfig, DonorExpressionConfig, GenotypeConfig
 from seq2exp.core.config import require_known
 from seq2exp.core.errors import ConfigError, facts
 
@@ -18,9 +19,12 @@ __all__ = [
     "AnnotationConfig",
     "ContactConfig",
     "DataConfig",
+    "DonorConfig",
+    "DonorExpressionConfig",
     "ElementConfig",
     "ExpressionConfig",
     "FeatureConfig",
+    "GenotypeConfig",
     "RegionConfig",
     "SplitConfig",
     "TrackConfig",
@@ -252,6 +256,10 @@ class DataConfig:
     """Excluded and included regions."""
     elements: list[ElementConfig] = field(default_factory=list)
     """Named sets of candidate elements, for masks that read them; may be empty."""
+    genotypes: GenotypeConfig | None = None
+    """Genotypes of donors; may be left out."""
+    donors: DonorConfig | None = None
+    """Who the donors are and what they express; needs genotypes."""
     contigs: list[str] = field(default_factory=list)
     """Contigs to store; those with genes when empty."""
     bin_size: int = 128
@@ -270,6 +278,15 @@ class DataConfig:
                     found=self.bin_size,
                     expected="between 1 and 100000 bases",
                     fix="use 16, 32, 64 or 128",
+                )
+            )
+        if self.donors is not None and self.genotypes is None:
+            raise ConfigError(
+                facts(
+                    "donors",
+                    found="donors without genotypes",
+                    expected="the section genotypes beside the section donors",
+                    fix="add genotypes.vcf, or give the expression as the section expression",
                 )
             )
         for key in ("tracks", "elements"):

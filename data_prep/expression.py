@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,11 @@ import pandas as pd
 
 from data_prep.annotation import strip_version
 from data_prep.config import ExpressionConfig
+from data_prep.texttable import MISSING_CELLS, read_text_table, refuse_repeated_columns
 from seq2exp.core.config import nearest
-from seq2exp.core.errors import FormatError, InputError, Seq2ExpWarning, facts
+from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
 
-__all__ = ["align_expression", "read_expression", "transform_expression"]
+__all__ = ["align_expression", "read_expression", "refuse_bad_ids", "transform_expression"]
 
 
 def read_expression(path: Path, config: ExpressionConfig) -> pd.DataFrame:
@@ -40,8 +40,8 @@ def read_expression(path: Path, config: ExpressionConfig) -> pd.DataFrame:
     FormatError
         The file is damaged or has no regular columns.
     """
-    frame = _read(Path(path))
-    _refuse_repeated_columns(frame, path)
+    frame = read_text_table(Path(path))
+    refuse_repeated_columns(list(frame.columns), path)
     for name in (config.gene_column, *config.columns):
         if name not in frame.columns:
             raise InputError(
@@ -53,7 +53,7 @@ def read_expression(path: Path, config: ExpressionConfig) -> pd.DataFrame:
                 )
             )
     ids = strip_version(frame[config.gene_column].fillna("").astype(str).str.strip())
-    _refuse_bad_ids(ids, path)
+    refuse_bad_ids(ids, path)
     columns = config.columns or [
         name for name in frame.columns if name not in {config.gene_column, *config.ignore}
     ]
@@ -65,45 +65,8 @@ def read_expression(path: Path, config: ExpressionConfig) -> pd.DataFrame:
     return pd.DataFrame({"gene_id": ids, **values})
 
 
-def _read(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(
-            facts(str(path), found="no such file", expected="a label table", fix="check the path")
-        )
-    comma = path.name.removesuffix(".gz").endswith(".csv")
-    separator = "," if comma else "\t"
-    try:
-        # Without a header row of its own, pandas cannot rename repeated columns behind our back.
-        frame = pd.read_csv(path, sep=separator, dtype=str, header=None, keep_default_na=False)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise FormatError(
-            facts(
-                str(path),
-                found=f"text that cannot be read ({error})",
-                expected=f"a table with a header, separated by {'comma' if comma else 'tab'}",
-                fix="check that the suffix fits (.csv or .tsv) and that the file is whole",
-            )
-        ) from error
-    header = [str(name).lstrip("\ufeff").strip() for name in frame.iloc[0]]
-    return frame.iloc[1:].set_axis(header, axis=1).reset_index(drop=True)
-
-
-def _refuse_repeated_columns(frame: pd.DataFrame, path: Path) -> None:
-    twice = sorted({str(name) for name in frame.columns[frame.columns.duplicated()]})
-    if twice:
-        raise InputError(
-            facts(
-                str(path),
-                found="columns used twice",
-                expected="unique column names",
-                fix="rename the columns",
-                count=len(twice),
-                examples=twice,
-            )
-        )
-
-
-def _refuse_bad_ids(ids: pd.Series, path: Path) -> None:
+def refuse_bad_ids(ids: pd.Series, path: Path) -> None:
+    """Raise when a gene id is empty or stands twice."""
     twice = sorted(set(ids[ids.duplicated()]))
     if (ids == "").any() or twice:
         raise InputError(
@@ -120,7 +83,7 @@ def _refuse_bad_ids(ids: pd.Series, path: Path) -> None:
 
 def _numbers(column: pd.Series, path: Path, config: ExpressionConfig) -> pd.Series:
     text = column.str.strip()
-    empty = text.isin(["", "NA", "NaN", "nan", "NULL", "null", "."])
+    empty = text.isin(MISSING_CELLS)
     values = pd.to_numeric(text.mask(empty), errors="coerce").astype("float64")
     wrong = (values.isna() & ~empty) | np.isinf(values)
     negative = values < (0 if config.transform != "none" else -np.inf)

@@ -16,10 +16,12 @@ from data_prep.annotation import Annotation, read_annotation
 from data_prep.bigwig import check_bigwig
 from data_prep.config import DataConfig, TrackConfig
 from data_prep.contacts import check_contacts
+from data_prep.donors import align_donor_expression
 from data_prep.elements import read_elements
 from data_prep.expression import align_expression, read_expression, transform_expression
 from data_prep.genome import Genome, check_letters, open_genome
 from data_prep.tracks import TrackFile, check_track
+from data_prep.variants.plan import GenotypePlan, check_genotypes, donor_files
 from data_prep.windows import (
     assign_splits,
     bed_intervals,
@@ -75,6 +77,11 @@ class Plan:
     """Tracks that are left out, and why."""
     elements: dict[str, pd.DataFrame] = field(default_factory=dict)
     """Candidate elements of the sets that come from files."""
+    genotypes: GenotypePlan | None = None
+    """Genotypes and donors, where the configuration names them."""
+    donor_expression: pd.DataFrame | None = None
+    """Expression of the donors, measured genes in the order of the gene table."""
+    donor_counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,7 +124,8 @@ def input_files(config: DataConfig, source: Path) -> list[tuple[str, Path]]:
     if config.regions.include:
         files.append(("include", config.regions.include))
     files += [(f"elements:{item.name}", item.bed) for item in config.elements if item.bed]
-    return [(role, config.resolve(path, source)) for role, path in files]
+    found = [(role, config.resolve(path, source)) for role, path in files]
+    return found + donor_files(config, source)
 
 
 def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
@@ -154,6 +162,12 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
     tracks, skipped = _tracks(config, source, genome, contigs, found)
     regions = found.run(lambda: excluded_regions(config.regions, source, genome.sizes))
     elements = _elements(config, source, genome, contigs, found)
+    genotypes = None
+    if config.genotypes is not None:
+        with found.step():
+            genotypes = check_genotypes(
+                config, config.genotypes, source, sizes=genome.sizes, contigs=contigs, cache=cache
+            )
     found.stop_on_problems()
     if annotation is None or regions is None:
         raise AssertionError
@@ -165,6 +179,13 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
         what = str(config.resolve(config.expression.path, source))
         expression, joined = align_expression(labels, genes, what=what)
         counts |= joined
+    donor_expression: pd.DataFrame | None = None
+    donor_counts: dict[str, int] = {}
+    if genotypes is not None and genotypes.expression is not None:
+        table = str(dict(donor_files(config, source))["donor expression"])
+        donor_expression, donor_counts = align_donor_expression(
+            genotypes.expression, genes, what=table
+        )
     return Plan(
         genome=genome,
         contigs=contigs,
@@ -177,6 +198,9 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
         counts={**annotation.counts, **counts, **_by_split(genes)},
         skipped=skipped,
         elements=elements,
+        genotypes=genotypes,
+        donor_expression=donor_expression,
+        donor_counts=donor_counts,
     )
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,10 @@ __all__ = [
     "SequenceTask",
     "ShardTask",
     "TrackTask",
+    "Unit",
+    "finish_shard",
     "is_finished",
+    "partial_path",
     "run_tasks",
     "sensible_workers",
     "shard_info",
@@ -120,6 +124,25 @@ class TrackTask:
 ShardTask = SequenceTask | TrackTask
 
 
+class Unit(Protocol):
+    """Any work that leaves a shard."""
+
+    @property
+    def target(self) -> Path:
+        """File or folder that it leaves."""
+
+    @property
+    def label(self) -> str:
+        """What is done, for messages."""
+
+    @property
+    def cost(self) -> int:
+        """How long it takes, in units of the time that a base of sequence takes."""
+
+    def run(self) -> None:
+        """Do it."""
+
+
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write an array as ``.npy``; unlike ``np.save``, a full disk keeps its error number."""
     flat = np.ascontiguousarray(array)
@@ -130,13 +153,25 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _write_shard(target: Path, array: NDArray[Any], info: dict[str, Any]) -> None:
-    """Write the array, then what proves it whole.
+    """Write the array, then what proves it whole."""
+    partial = partial_path(target)
+    write_array(partial, array)
+    finish_shard(partial, target, info)
+
+
+def partial_path(target: Path) -> Path:
+    """Return where a shard, a file or a folder, is written before it is whole."""
+    return target.with_name(f".partial.{target.name}")
+
+
+def finish_shard(partial: Path, target: Path, info: Mapping[str, Any]) -> None:
+    """Move a written file or folder to its place, then write what proves it whole.
 
     Shards are not synced to the disk: a power cut that loses blocks shows in the checksum.
     """
-    partial = target.with_name(f".partial.{target.name}")
-    write_array(partial, array)
     checksum = _checksum(partial)
+    if target.is_dir():
+        shutil.rmtree(target)
     partial.replace(target)
     partial = _info_path(partial)
     partial.write_text(json.dumps({**info, "crc32": checksum}), encoding="ascii")
@@ -145,6 +180,10 @@ def _write_shard(target: Path, array: NDArray[Any], info: dict[str, Any]) -> Non
 
 def _checksum(path: Path) -> int:
     value = 0
+    if path.is_dir():
+        for file in sorted(path.iterdir()):
+            value = zlib.crc32(file.name.encode(), _checksum(file) ^ value)
+        return value
     with path.open("rb") as handle:
         while block := handle.read(_BLOCK):
             value = zlib.crc32(block, value)
@@ -175,13 +214,19 @@ def is_finished(target: Path) -> bool:
         return False
 
 
-def sensible_workers(tasks: Sequence[ShardTask]) -> int:
-    """Return how many processes pay for their start: none for a yeast, one per core for a human."""
+def sensible_workers(tasks: Sequence[Unit], *, bytes_of_text: int = 0) -> int:
+    """Return how many processes pay for their start: none for a yeast, one per core for a human.
+
+    Text of genotypes takes four times as long as bases.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (cores or 1) if sum(task.cost for task in tasks) > _WORTH_A_POOL else 0
+    cost = sum(task.cost for task in tasks) + 4 * bytes_of_text
+    return (cores or 1) if cost > _WORTH_A_POOL else 0
 
 
-def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> int:
+def run_tasks(
+    tasks: Sequence[Unit], *, workers: int, progress: bool, label: str = "prepare"
+) -> int:
     """Run the tasks whose shard is missing; return how many that were.
 
     Parameters
@@ -191,6 +236,8 @@ def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> in
         Processes; 1 or fewer runs in this one.
     progress : bool
         Show how far the work is.
+    label : str
+        Name of the work, shown with it.
 
     Raises
     ------
@@ -203,6 +250,6 @@ def run_tasks(tasks: Sequence[ShardTask], *, workers: int, progress: bool) -> in
     # Long tasks first, so that no worker is left with one at the end; ties keep their order.
     todo.sort(key=lambda task: -task.cost)
     done = pool.run_tasks(todo, workers)
-    for task in show_progress(done, total=len(todo), label="prepare", enabled=progress):
+    for task in show_progress(done, total=len(todo), label=label, enabled=progress):
         logger.debug("finished %s", task.label)
     return len(todo)

@@ -6,7 +6,7 @@ the number of GATAA words downstream of it on the gene's strand, and a scalar fe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seq2exp.core.files import atomic_directory
-from seq2exp.core.sequence import encode, reverse_complement
+from seq2exp.core.sequence import decode, encode, reverse_complement
 from seq2exp.dataset import format as layout
+from seq2exp.dataset import format_genotypes as places
 from seq2exp.dataset.format import ContactInfo, ExpressionInfo, FeatureInfo, Manifest, TrackInfo
+from seq2exp.dataset.format_genotypes import GenotypeInfo
+from seq2exp.variation.table import Variants
 
 TRACKS = ("DNase", "H3K27ac")
 SAMPLES = ("cell_a", "cell_b")
@@ -197,3 +200,100 @@ def add_elements(root: Path, name: str = "peaks") -> Path:
     layout.write_table(pd.concat(frames, ignore_index=True), layout.elements_path(root))
     layout.finish_manifest(root, manifest)
     return root
+
+
+def add_genotypes(root: Path, *, donors: int = 12, ploidy: int = 2, seed: int = 0) -> Path:
+    """Add donors to a toy dataset: phased SNVs and indels, two populations, their expression.
+
+    About one variant per 60 bases; every tenth call of the first contig's first variants is
+    missing; expression follows the dosage of the variant nearest to the TSS.
+    """
+    random = np.random.default_rng(seed)
+    manifest = layout.read_manifest(root)
+    names = [f"D{number:03d}" for number in range(donors)]
+    sizes = {}
+    dosages = {}
+    for contig in manifest.contigs:
+        codes = np.load(layout.sequence_path(root, contig))
+        variants = _toy_variants(codes, random)
+        alleles = (random.random((donors * ploidy, len(variants))) < 0.3).astype(np.uint8)
+        missing = np.zeros_like(alleles)
+        if not sizes:
+            missing[::10, :5] = 1
+        write_toy_genotypes(root, contig, variants, alleles, missing=missing)
+        sizes[contig] = len(variants)
+        dosages[contig] = (variants, alleles.reshape(donors, ploidy, -1).sum(axis=1))
+    table = pd.DataFrame(
+        {"donor": names, "population": ["A", "B"] * (donors // 2) + ["A"] * (donors % 2)}
+    )
+    table = table.assign(sex=["female", "male"] * (donors // 2) + ["female"] * (donors % 2))
+    table = table.assign(family="", father="", mother="")
+    layout.write_table(table, places.donors_path(root))
+    genes = layout.read_table(layout.genes_path(root))
+    rows = []
+    for gene in genes.itertuples():
+        variants, dosage_DM = dosages[gene.contig]
+        nearest = int(np.argmin(np.abs(variants.position_M - gene.tss)))
+        rows.append(5 + dosage_DM[:, nearest] + random.normal(0, 0.3, donors))
+    values = pd.DataFrame(np.array(rows, dtype=np.float32), columns=names)
+    values.insert(0, "gene_id", genes["gene_id"])
+    layout.write_table(values, places.donor_expression_path(root))
+    info = GenotypeInfo(ploidy, names, sizes, {"variants": sum(sizes.values())}, "log2(TPM + 1)")
+    layout.finish_manifest(root, replace(manifest, genotypes=info))
+    return root
+
+
+def _toy_variants(codes: NDArray[np.uint8], random: np.random.Generator) -> Variants:
+    rows: list[tuple[int, str, str]] = []
+    for position in range(30, len(codes) - 30, 60):
+        here = decode(codes[position : position + 4])
+        if "N" in here:
+            continue
+        kind = random.integers(0, 6)
+        other = "ACGT"[("ACGT".index(here[0]) + 1) % 4]
+        if kind == 0 and here[1] != here[0]:
+            rows.append((position, here[:2], here[0]))
+        elif kind == 1:
+            rows.append((position, here[0], here[0] + other * 3))
+        else:
+            rows.append((position, here[0], other))
+    return Variants.from_alleles(rows)
+
+
+def write_toy_genotypes(
+    root: Path,
+    contig: str,
+    variants: Variants,
+    alleles_HM: NDArray[np.uint8],
+    *,
+    missing: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write the arrays of one contig, block by block, in plain steps."""
+    places.genotype_path(root, contig, "alleles").parent.mkdir(parents=True)
+    arrays = {
+        "position": variants.position_M,
+        "ref_length": variants.ref_length_M,
+        "alt_offset": variants.alt_offset_M1,
+        "alt_codes": variants.alt_codes_C,
+        "reach": np.maximum.accumulate(variants.end_M),
+    }
+    for name, array in arrays.items():
+        np.save(places.genotype_path(root, contig, name), array)
+    planes = {"alleles": alleles_HM, "missing": missing}
+    for name, plane in planes.items():
+        if plane is not None and plane.any():
+            blocks = [
+                places.pack_rows(plane[:, start : start + places.BLOCK])
+                for start in range(0, plane.shape[1], places.BLOCK)
+            ]
+            np.save(places.genotype_path(root, contig, name), np.stack(blocks))
+    codes = np.load(layout.sequence_path(root, contig))
+    spans = zip(variants.position_M, variants.end_M, strict=True)
+    frame = pd.DataFrame({
+        "id": ".", "position": variants.position_M,
+        "ref": [decode(codes[start:end]) for start, end in spans],
+        "alt": [variants.alt(i) for i in range(len(variants))],
+        "file": 0, "record": np.arange(len(variants)), "allele": 1, "filter": "PASS",
+        "ac": alleles_HM.sum(axis=0), "an": alleles_HM.shape[0], "status": "ok",
+    })  # fmt: skip
+    layout.write_table(frame, places.variants_path(root, contig))

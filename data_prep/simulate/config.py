@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from data_prep.simulate.donor_config import DonorConfig
 from seq2exp.core.errors import ConfigError, facts
 
 __all__ = ["SimulationConfig"]
@@ -57,6 +58,8 @@ class SimulationConfig:
     """Share of the genome written over by copies of repeat families."""
     cpg_island_fraction: float = 0.6
     """Share of promoters inside a CpG island."""
+    donors: DonorConfig = field(default_factory=DonorConfig)
+    """Donors with genotypes and expression of their own."""
 
     def __post_init__(self) -> None:
         """Refuse values that contradict each other."""

@@ -11,6 +11,7 @@ import pysam
 from numpy.typing import NDArray
 
 from data_prep.simulate.config import SimulationConfig
+from data_prep.simulate.donor_config import DonorConfig
 from data_prep.simulate.motifs import PRIMARY
 from data_prep.simulate.world import World
 from seq2exp.core.errors import InputError, facts
@@ -59,7 +60,9 @@ def load_world(folder: Path) -> World:
     InputError
         The folder has no truth.
     """
-    config = SimulationConfig(**json.loads(_truth_file(folder, "config.json").read_text()))
+    values = json.loads(_truth_file(folder, "config.json").read_text())
+    donors = DonorConfig(**values.pop("donors", {}))
+    config = SimulationConfig(**values, donors=donors)
     with pysam.FastaFile(str(Path(folder) / "genome.fa")) as fasta:
         genome = {name: encode(fasta.fetch(name)) for name in fasta.references}
     columns = ["gene_id", "symbol", "chrom", "tss", "strand", "start", "end", "cpg_island"]

@@ -12,6 +12,7 @@ def readme_text(config: SimulationConfig, num_genes: int, num_elements: dict[str
     """Return README.md of a simulated data set."""
     counts = ", ".join(f"{count} {kind}s" for kind, count in num_elements.items())
     cells = ", ".join(CELL_TYPES)
+    donors = _DONORS if config.donors.num_donors else ""
     return f"""# Simulated data with a known truth
 
 Seed {config.seed}; {config.num_contigs} contigs; {num_genes} genes; {counts}.
@@ -42,6 +43,20 @@ Positions are 0-based half-open in every file except the GTF, which is 1-based.
 | | effect_<cell>; absent rows are below 0.0001 |
 | genes.tsv | genes with promoter strength, distal sum and noise-free log expression |
 | tf_levels.tsv, motifs.meme, repeats.bed.gz, config.json | the rest of the model |
-
+{donors}
 All effects are changes of the natural log of expression.
+"""
+
+
+_DONORS = """
+## cohort/, and its part of truth/
+| file | content |
+|---|---|
+| cohort/genotypes.vcf.gz | phased genotypes of the donors (1-based, as VCF is) |
+| cohort/donors.tsv | donor, population, sex |
+| cohort/expression.tsv.gz | gene_id and one TPM-like column per donor |
+| truth/donor_variants.tsv.gz | each variant that changes a gene: effect of ALT alone, planted or not, |
+| | frequency of ALT per population; 0-based |
+| truth/donor_genes.tsv | genetic_sd, noise_sd, heritability, num_planted |
+| truth/donor_genetic.tsv.gz | noise-free log expression of every donor |
 """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data_prep.simulate.base_effects import base_effects, merge_over_genes
 from data_prep.simulate.build import Draft, build_world, stream
 from data_prep.simulate.config import SimulationConfig
+from data_prep.simulate.donors import simulate_donors, write_donors
 from data_prep.simulate.motifs import CELL_TYPES, PRIMARY, TF_LEVELS, meme_text
 from data_prep.simulate.readme import readme_text
 from data_prep.simulate.sites import site_table
@@ -127,6 +128,8 @@ class _Writer:
             self._tables,
             self._base_effects,
         ]
+        if self.config.donors.num_donors:
+            steps.append(self._donors)
         for step in track(steps, total=len(steps), label="simulate", enabled=progress):
             step()
         summary = self._summary()
@@ -212,6 +215,10 @@ class _Writer:
                 for chrom, (position, value) in merged.items()
             }
             write_sparse_bigwig(values, self.world, self.truth / f"base_effects.{cell}.bw")
+
+    def _donors(self) -> None:
+        cohort = simulate_donors(self.world, self.state, self.config)
+        write_donors(cohort, self.world, self.state, self.config, self.folder)
 
     def _summary(self) -> SimulationSummary:
         cell = CELL_TYPES.index(PRIMARY)

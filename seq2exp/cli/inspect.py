@@ -47,6 +47,7 @@ def describe(path: Path, *, verify: bool = False) -> str:
         _contacts(manifest),
         f"features  {', '.join(feature.name for feature in manifest.features) or 'none'}",
         _elements(dataset),
+        *_genotypes(dataset),
         *(f"note      {name}: {count:,}" for name, count in manifest.counts.items()),
     ]
     return "\n".join(lines)
@@ -100,6 +101,26 @@ def _elements(dataset: Any) -> str:  # noqa: ANN401
         for name, contigs in dataset.elements.items()
     )
     return f"elements  {_some(sets) or 'none'}"
+
+
+def _genotypes(dataset: Any) -> list[str]:  # noqa: ANN401
+    info = dataset.manifest.genotypes
+    if info is None:
+        return ["genotypes none"]
+    lines = [
+        f"genotypes {sum(info.contigs.values()):,} variants x {len(info.donors):,} donors, "
+        f"{'haploid' if info.ploidy == 1 else 'diploid'}: "
+        + _some(f"{name} {number:,}" for name, number in info.contigs.items())
+    ]
+    lines += [f"          {name}: {count:,}" for name, count in info.counts.items()]
+    for column in ("population", "sex"):
+        known = dataset.donors[column].replace("", "unknown").value_counts()
+        lines.append(f"          {column}: {_some(f'{k} {n:,}' for k, n in known.items())}")
+    expression = dataset.donor_expression
+    if expression is not None:
+        unit = info.expression_unit or "a unit that was not stated"
+        lines.append(f"          expression of {len(expression):,} genes in {unit}")
+    return lines
 
 
 def _some(items: Any) -> str:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""The dataset directory on disk, format version 1 (docs/dataset_format.md).
+"""The dataset directory on disk, format versions 1 and 2 (docs/dataset_format.md).
 
 Only this module knows file names and the manifest's layout. ``data_prep`` writes through it, the
 reader opens through it, so the two cannot drift apart.
@@ -7,6 +7,7 @@ reader opens through it, so the two cannot drift apart.
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import FormatError, facts
 from seq2exp.core.files import read_json, safe_name, sha256, write_json
+from seq2exp.dataset.format_genotypes import GenotypeInfo
 
 __all__ = [
     "ELEMENT_COLUMNS",
@@ -52,7 +54,8 @@ __all__ = [
     "write_table",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest layout: 2 with genotypes. What has none is written as 1, for older readers."""
 T = TypeVar("T")
 SPLITS = ("train", "valid", "test", "excluded")
 ELEMENT_COLUMNS = ("set", "contig", "start", "end", "score")
@@ -172,10 +175,12 @@ class Manifest:
     """Genes by split, dropped rows by reason, ambiguous bases and so on."""
     package_version: str = ""
     """seq2exp version that wrote the dataset."""
+    genotypes: GenotypeInfo | None = None
+    """Genotypes of donors, if any."""
     files: dict[str, FileInfo] = field(default_factory=dict)
     """Every other file, by its path inside the dataset."""
-    format_version: int = FORMAT_VERSION
-    """Layout version."""
+    format_version: int = 1
+    """Layout version: 2 with genotypes, else 1."""
 
     @property
     def checksum(self) -> str:
@@ -282,8 +287,13 @@ def finish_manifest(root: Path, manifest: Manifest) -> Manifest:
         for path in sorted(root.rglob("*"))
         if path.is_file() and path != manifest_path(root)
     }
-    complete = dataclasses.replace(manifest, files=files)
-    write_json(dataclasses.asdict(complete), manifest_path(root))
+    version = 1 if manifest.genotypes is None else 2
+    complete = dataclasses.replace(manifest, files=files, format_version=version)
+    values = dataclasses.asdict(complete)
+    if complete.genotypes is None:
+        # Readers of version 1 refuse keys that they do not know.
+        del values["genotypes"]
+    write_json(values, manifest_path(root))
     return complete
 
 
@@ -341,6 +351,8 @@ def _bind(cls: type[T], values: Any) -> T:  # noqa: ANN401
 
 def _typed(hint: Any, value: Any) -> Any:  # noqa: ANN401
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return None if value is None else _typed(inner[0], value)
     if dataclasses.is_dataclass(hint):
         return _bind(typing.cast("type", hint), value)
     if origin is list and isinstance(value, list):

@@ -242,7 +242,18 @@ class GeneSamples(TorchDataset[Sample]):
 
     def __getitem__(self, item: int) -> Sample:
         gene = int(self.rows[item])
-        window = self._window(gene)
+        return self.sample(gene, self._window(gene))
+
+    def sample(self, gene: int, window: Window) -> Sample:
+        """Return a gene as it is seen in a window.
+
+        Parameters
+        ----------
+        gene : int
+            Row of the gene table.
+        window : Window
+            Of the length that the configuration says.
+        """
         data, bin_size = self.dataset, self.config.bin_size
         other = gene if self.donor is None else int(self.donor[gene])
         other_window = window if other == gene else self._window(other)

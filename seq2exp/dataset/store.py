@@ -20,6 +20,7 @@ from seq2exp.core.intervals import Window, coverage_mask
 from seq2exp.core.sequence import N_CODE, reverse_complement
 from seq2exp.dataset import format as layout
 from seq2exp.dataset.format import Manifest
+from seq2exp.dataset.genotypes import Genotypes, read_donor_expression, read_donors
 
 __all__ = ["Dataset"]
 
@@ -134,6 +135,25 @@ class Dataset:
             sets.setdefault(str(name), {})[str(contig)] = (starts, ends)
         return sets
 
+    @cached_property
+    def genotypes(self) -> Genotypes | None:
+        """Genotypes of donors, or None when the dataset has none."""
+        return None if self.manifest.genotypes is None else Genotypes(self.root)
+
+    @cached_property
+    def donors(self) -> pd.DataFrame:
+        """Donors in the order of their genotypes; no row when the dataset has none."""
+        return read_donors(self.root)
+
+    @cached_property
+    def donor_expression(self) -> pd.DataFrame | None:
+        """Expression of the donors as it was given, or None when the dataset has none.
+
+        The index is the gene id, measured genes only, in the order of the gene table; one float32
+        column per donor.
+        """
+        return read_donor_expression(self.root)
+
     @property
     def track_names(self) -> list[str]:
         """Track names in array order."""
@@ -143,6 +163,17 @@ class Dataset:
     def num_tracks(self) -> int:
         """Number of tracks, contacts not counted."""
         return len(self.manifest.tracks)
+
+    def contig_codes(self, contig: str) -> NDArray[np.uint8]:
+        """Return the base codes of a whole contig, memory-mapped, shape (contig_length,)."""
+        return self._contig_array(layout.sequence_path, contig)
+
+    def contig_tracks(self, contig: str) -> NDArray[np.floating]:
+        """Return the stored bins of a whole contig, memory-mapped, shape (bins, num_tracks).
+
+        Stored units, NaN where there is no data; bins of ``manifest.bin_size`` from position 0.
+        """
+        return self._contig_array(layout.tracks_path, contig)
 
     def codes(self, window: Window) -> NDArray[np.uint8]:
         """Return the base codes of a window in model direction; padding is N.

@@ -1,4 +1,4 @@
-"""Fit, save and load any system: those that are solved, and those that learn by gradients."""
+"""Fit any system: those that are solved, and those that learn by gradients."""
 
 from __future__ import annotations
 
@@ -11,23 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file as load_tensors
-from safetensors.torch import save_file as save_tensors
 from torch import nn
 
-from seq2exp.core.config import bind
-from seq2exp.core.errors import ConfigError, FormatError, facts
-from seq2exp.core.files import read_json, write_json
+from seq2exp.core.errors import ConfigError, facts
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.config import SpatialFitConfig
 from seq2exp.spatial.data import FeatureScale, SpotTable
-from seq2exp.spatial.devices import DeviceName, device_of, pick_device
+from seq2exp.spatial.devices import device_of
 from seq2exp.spatial.images.encoder import Encoder
 from seq2exp.spatial.recall import GallerySize, recall_table
-from seq2exp.spatial.retrieval import RetrievalBank
 from seq2exp.spatial.systems.hescape import Hescape
 from seq2exp.spatial.systems.nsl import Nsl
 from seq2exp.spatial.systems.registry import CLOSED, build_module, system_config
@@ -37,14 +29,13 @@ from seq2exp.spatial.towers import Alignment, TwoTowers
 from seq2exp.spatial.trainer import FitHistory, fit_module, needs_of, predict_table
 
 __all__ = [
+    "Ensemble",
     "FittedSystem",
+    "MakeEncoder",
     "TrainedModule",
     "fit_system",
-    "load_system",
-    "save_system",
     "system_needs",
 ]
-
 
 MakeEncoder = Callable[[], Encoder]
 _BATCH, _GALLERY = 256, 64
@@ -335,90 +326,3 @@ def _as_strangers(table: SpotTable) -> SpotTable:
         patient_N=table.patient_N + num_patients,
         patches={key + num_sections: part for key, part in table.patches.items()},
     )
-
-
-def save_system(system: FittedSystem, folder: Path) -> None:
-    """Write ``model.safetensors`` and, for a module, ``info.json`` and ``metrics.json``.
-
-    Of an ensemble the first member stands in the folder, the others in ``member-<n>``.
-    """
-    if isinstance(system, Ensemble):
-        save_system(system.members[0], folder)
-        for number, member in enumerate(system.members[1:], start=1):
-            (folder / f"member-{number}").mkdir()
-            save_system(member, folder / f"member-{number}")
-        return
-    path = str(folder / "model.safetensors")
-    if isinstance(system, Ridge):
-        save_arrays({k: np.ascontiguousarray(v) for k, v in system.state().items()}, path)
-        return
-    assert isinstance(system, TrainedModule)
-    save_tensors({k: v.contiguous() for k, v in system.module.state_dict().items()}, path)
-    if system.scale is not None:
-        scale = {"mean": system.scale.mean_D, "scale": system.scale.scale_D}
-        save_arrays(scale, str(folder / "features.safetensors"))
-    if isinstance(system.module, TwoTowers) and system.module.bank is not None:
-        system.module.bank.save(folder / "bank")
-    write_json(dataclasses.asdict(system.info), folder / "info.json")
-    write_json(system.history, folder / "metrics.json")
-
-
-def load_system(
-    settings: Mapping[str, Any],
-    folder: Path,
-    *,
-    encoder: MakeEncoder | None = None,
-    device: DeviceName = "auto",
-) -> FittedSystem:
-    """Load what :func:`save_system` wrote.
-
-    Parameters
-    ----------
-    settings : mapping
-    folder : Path
-    encoder : callable, optional
-        Returns an encoder of the kind that was trained with the system, for its weights.
-    device : str
-        Where it predicts: auto, cpu or cuda.
-
-    Raises
-    ------
-    FormatError
-        The weights are missing, damaged, or of another system.
-    """
-    place = pick_device(device)
-    if (folder / "member-1").is_dir():
-        others = sorted(folder.glob("member-*"), key=lambda each: int(each.name.split("-")[1]))
-        return Ensemble([_load_one(settings, each, encoder, place) for each in (folder, *others)])
-    return _load_one(settings, folder, encoder, place)
-
-
-def _load_one(
-    settings: Mapping[str, Any],
-    folder: Path,
-    encoder: MakeEncoder | None,
-    device: torch.device,
-) -> FittedSystem:
-    path = folder / "model.safetensors"
-    try:
-        if settings["name"] in CLOSED:
-            return Ridge.from_state(system_config(settings), load_arrays(str(path)))
-        info = bind(SystemInfo, read_json(folder / "info.json"), where=str(folder / "info.json"))
-        module = build_module(settings, info, encoder=encoder and encoder())
-        module.load_state_dict(load_tensors(str(path)))
-        scale = None
-        if (folder / "features.safetensors").is_file():
-            kept = load_arrays(str(folder / "features.safetensors"))
-            scale = FeatureScale(kept["mean"], kept["scale"])
-        if isinstance(module, TwoTowers):
-            module.set_bank(RetrievalBank.load(folder / "bank"))
-    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
-        raise FormatError(
-            facts(
-                str(path),
-                found=str(error).split("\n")[0],
-                expected=f"the weights of system {settings['name']}",
-                fix="train again",
-            )
-        ) from error
-    return TrainedModule(module.eval().to(device), info, scale)

@@ -18,10 +18,11 @@ from seq2exp.core.files import atomic_directory, safe_name, sha256
 from seq2exp.spatial.cohort import Section, SpatialCohort
 from seq2exp.spatial.data import SpotTable
 from seq2exp.spatial.features import PatchFeatures
+from seq2exp.spatial.fitted_fold import FittedFold
 from seq2exp.spatial.format import manifest_path
 from seq2exp.spatial.heldout import heldout_genes, read_heldout
 from seq2exp.spatial.prediction_file import AnnData, label_unit, section_anndata
-from seq2exp.spatial.run import FittedFold, SpatialRun
+from seq2exp.spatial.run import SpatialRun
 from seq2exp.spatial.uncertainty import fold_opinions, retrieval_sd
 
 __all__ = ["predict_cohort"]

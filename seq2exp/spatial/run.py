@@ -17,56 +17,44 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import seq2exp
-from seq2exp.core.config import bind, load_config, to_dict
+from seq2exp.core.config import load_config
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import atomic_directory, file_lock, read_json, safe_name, sha256, write_json
 from seq2exp.core.measure import Cost, measured
 from seq2exp.spatial.batch import SystemInfo
 from seq2exp.spatial.cohort import SpatialCohort
 from seq2exp.spatial.config import Protocol, SpatialConfig
-from seq2exp.spatial.data import FoldLabels, SpotTable, fit_labels, require_counts, spot_table
+from seq2exp.spatial.data import FoldLabels, fit_labels, require_counts, spot_table
 from seq2exp.spatial.evaluation import FoldResult, judge_fold
-from seq2exp.spatial.features import PatchFeatures, configured_encoder
-from seq2exp.spatial.fitting import (
-    FittedSystem,
-    fit_system,
-    load_system,
-    save_system,
-    system_needs,
-)
+from seq2exp.spatial.features import PatchFeatures
+from seq2exp.spatial.fitted_fold import FittedFold, encoder_maker, load_fold, save_fold
+from seq2exp.spatial.fitting import fit_system, system_needs
 from seq2exp.spatial.folds import (
     Fold,
-    Spots,
     inner_validation,
     make_folds,
     require_no_overlap,
 )
 from seq2exp.spatial.format import PatchInfo, manifest_path, read_manifest
 from seq2exp.spatial.heldout import write_heldout
-from seq2exp.spatial.images.encoder import Encoder
-from seq2exp.spatial.panels import GenePanel
-from seq2exp.spatial.recipes import FittedRecipe, LabelRecipe
 from seq2exp.spatial.run_folder import (
     claim_run_folder,
     read_run_manifest,
     refuse_foreign,
-    require_intact,
     undone_if_empty,
     write_checksums,
 )
 from seq2exp.spatial.systems.registry import require_trainable, system_config
 
 __all__ = [
-    "FittedFold",
     "SpatialRun",
     "evaluate_run",
     "fold_labels",
@@ -76,45 +64,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 _FINAL = "final"
-
-
-@dataclass(frozen=True, eq=False)
-class FittedFold:
-    """A fold and what was fitted on it."""
-
-    fold: Fold
-    labels: FoldLabels
-    system: FittedSystem
-    picture_px: int = 0
-
-    def table(
-        self,
-        cohort: SpatialCohort,
-        spots: Spots,
-        *,
-        features: PatchFeatures | None,
-        training: bool = False,
-    ) -> SpotTable:
-        """Return spots as the system reads them.
-
-        Parameters
-        ----------
-        cohort : SpatialCohort
-        spots : mapping of str to int64 array
-            Rows by section.
-        features : PatchFeatures or None
-        training : bool
-            Labels as the recipe makes them for training, or for evaluation.
-        """
-        return spot_table(
-            cohort,
-            spots,
-            self.labels,
-            training=training,
-            features=features,
-            needs=self.system.needs,
-            px=self.picture_px,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +123,7 @@ class SpatialRun:
 
     def fold(self, name: str) -> FittedFold:
         """Return a fitted fold, or ``final``."""
-        return _load_fold(self.place(name), self.config)
+        return load_fold(self.place(name), self.config)
 
     def costs(self) -> dict[str, Cost]:
         """Return what the fit of every fold, and of ``final``, took."""
@@ -229,7 +178,7 @@ def train_run(
             checkpoint = out / f".{safe_name(fold.name)}.checkpoint.pt"
             fitted, cost = _fit(config, cohort, fold, labels, features, checkpoint)
             with atomic_directory(run.place(fold.name)) as partial:
-                _save_fold(fitted, partial)
+                save_fold(fitted, partial)
                 write_json(dataclasses.asdict(cost), partial / "cost.json")
                 if fold.test:
                     _save_accuracy(fitted, cohort, features, partial)
@@ -264,7 +213,7 @@ def _fit(
 ) -> tuple[FittedFold, Cost]:
     require_no_overlap(fold, cohort.patients)
     info = _info(cohort, features, num_genes=len(labels.panel))
-    encoder = _encoder_maker(config)
+    encoder = encoder_maker(config)
     needs = system_needs(config.system, info, encoder=encoder)
     train, valid = (
         spot_table(
@@ -303,16 +252,6 @@ def _info(cohort: SpatialCohort, features: PatchFeatures | None, *, num_genes: i
     )
 
 
-def _encoder_maker(config: SpatialConfig, *, loaded: bool = False) -> Callable[[], Encoder] | None:
-    """Return what makes the encoder that is trained with the system; its file only starts it."""
-    start = config.trained_encoder
-    if start is None:
-        return None
-    if loaded:
-        start = dataclasses.replace(start, weights="")
-    return partial(configured_encoder, start, freeze=False)
-
-
 def _manifest(cohort: SpatialCohort, folds: list[Fold]) -> dict[str, Any]:
     return {
         "state": "running",
@@ -325,28 +264,6 @@ def _manifest(cohort: SpatialCohort, folds: list[Fold]) -> dict[str, Any]:
     }
 
 
-def _save_fold(fitted: FittedFold, folder: Path) -> None:
-    fold, labels = fitted.fold, fitted.labels
-    parts = {"train": fold.train, "valid": fold.valid, "test": fold.test}
-    rows = {
-        name: {section: places.tolist() for section, places in spots.items()}
-        for name, spots in parts.items()
-    }
-    write_json({"name": fold.name, "leaky": fold.leaky, **rows}, folder / "fold.json")
-    recipe = labels.recipe
-    write_json(
-        {
-            "panel": labels.panel.to_dict(),
-            "recipe": to_dict(recipe.recipe),
-            "target": recipe.target,
-            "shift": None if recipe.shift_G is None else recipe.shift_G.tolist(),
-            "width": None if recipe.width_G is None else recipe.width_G.tolist(),
-        },
-        folder / "labels.json",
-    )
-    save_system(fitted.system, folder)
-
-
 def _save_accuracy(
     fitted: FittedFold, cohort: SpatialCohort, features: PatchFeatures | None, folder: Path
 ) -> None:
@@ -354,34 +271,6 @@ def _save_accuracy(
     fold, genes = fitted.fold, fitted.labels.panel.gene_id
     test = fitted.table(cohort, fold.test, features=features)
     write_heldout(fitted.system.predict, test, genes=genes, fold=fold.name, folder=folder)
-
-
-def _load_fold(folder: Path, config: SpatialConfig) -> FittedFold:
-    require_intact(folder)
-    about, kept = read_json(folder / "fold.json"), read_json(folder / "labels.json")
-    spots = {
-        part: {name: np.asarray(rows, np.int64) for name, rows in about[part].items()}
-        for part in ("train", "valid", "test")
-    }
-    fold = Fold(about["name"], **spots, leaky=bool(about["leaky"]))
-    scale = [None if kept[key] is None else np.asarray(kept[key]) for key in ("shift", "width")]
-    recipe = FittedRecipe(
-        bind(LabelRecipe, kept["recipe"], where=str(folder / "labels.json")),
-        float(kept["target"]),
-        *scale,
-    )
-    labels = FoldLabels(GenePanel.from_dict(kept["panel"]), recipe)
-    return FittedFold(
-        fold,
-        labels,
-        load_system(
-            config.system,
-            folder,
-            encoder=_encoder_maker(config, loaded=True),
-            device=config.fit.device,
-        ),
-        config.picture_px,
-    )
 
 
 def open_spatial_run(folder: Path) -> SpatialRun:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from seq2exp.spatial.batch import SpotBatch
 from seq2exp.spatial.data import FoldLabels, SpotTable
+from seq2exp.spatial.fitted_fold import FittedFold
 from seq2exp.spatial.fitting import Ensemble, FittedSystem, TrainedModule
 from seq2exp.spatial.recipes import FittedRecipe
-from seq2exp.spatial.run import FittedFold
 from seq2exp.spatial.towers import TwoTowers
 
 __all__ = ["FoldOpinions", "as_labels_of", "fold_opinions", "retrieval_sd"]

@@ -137,10 +137,10 @@ def test_f27_an_array_of_objects_is_never_unpickled(tmp_path):
         layout.load_array(tmp_path / "x.npy")
 
 
-@pytest.mark.parametrize("version", [2, 99, "1", None, 1.5])
+@pytest.mark.parametrize("version", [3, 99, "1", None, 1.5])
 def test_f27_another_format_version_is_refused(root, version):
     edit(root, format_version=version)
-    with pytest.raises(FormatError, match=r"manifest\.json: found format_version.*at most 1"):
+    with pytest.raises(FormatError, match=r"manifest\.json: found format_version.*at most 2"):
         Dataset(root)
 
 

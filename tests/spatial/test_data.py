@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from seq2exp.spatial.data import fit_labels, spot_table
 from seq2exp.spatial.folds import FoldConfig, make_folds
 from seq2exp.spatial.panels import PanelConfig
-from seq2exp.spatial.recipes import RECIPES
+from seq2exp.spatial.recipes import RECIPES, grid_mean
 
 
 @pytest.fixture
@@ -19,6 +21,24 @@ def reordered(cohort):
     yield before[1].index[0]
     for name, value in zip(("counts_NA", "var"), before, strict=True):
         object.__setattr__(section, name, value)
+
+
+@pytest.mark.parametrize(("train", "judge"), [(True, False), (False, True)])
+def test_labels_are_smoothed_for_training_and_for_judging_as_each_is_told(cohort, train, judge):
+    plain = RECIPES["default"]
+    recipe = dataclasses.replace(plain, smooth_train=train, smooth_eval=judge)
+    fold = make_folds(cohort)[0]
+    config = PanelConfig("heg", 6)
+    labels = fit_labels(cohort, fold, panel=config, recipe=recipe)
+    raw = fit_labels(cohort, fold, panel=config, recipe=plain)
+    for training, smooth in ((True, train), (False, judge)):
+        found = spot_table(cohort, fold.test, labels, training=training)
+        expected = spot_table(cohort, fold.test, raw, training=training)
+        for _, places in expected.by_section():
+            values = expected.y_NG[places].astype(float)
+            if smooth:
+                values = grid_mean(values, expected.grid_N2[places])
+            np.testing.assert_allclose(found.y_NG[places], values, rtol=1e-5)
 
 
 def test_every_row_is_its_spot_and_every_column_its_gene(cohort, features, reordered):

@@ -15,14 +15,15 @@ from seq2exp.spatial.config import EncoderConfig, SpatialConfig, SpatialFitConfi
 from seq2exp.spatial.data import fit_labels, spot_table
 from seq2exp.spatial.evaluation import evaluation_rows
 from seq2exp.spatial.features import cohort_features
-from seq2exp.spatial.fitting import fit_system, load_system
+from seq2exp.spatial.fitting import fit_system
 from seq2exp.spatial.folds import FoldConfig, make_folds
 from seq2exp.spatial.heldout import read_heldout
 from seq2exp.spatial.metrics import columns_pearson
-from seq2exp.spatial.panels import PanelConfig
+from seq2exp.spatial.panels import GenePanel, PanelConfig
 from seq2exp.spatial.recall import recall_table
 from seq2exp.spatial.recipes import RECIPES
 from seq2exp.spatial.run import evaluate_run, train_run
+from seq2exp.spatial.system_files import load_system
 from seq2exp.spatial.systems.registry import MODULES
 from seq2exp.spatial.uncertainty import retrieval_sd
 from tests.spatial.fakes import colour_features, small_cohort
@@ -173,7 +174,34 @@ def test_weights_of_another_system_are_refused(cohort, features, tmp_path):
         run.fold("A")
     # Folders without checksums are read too.
     with pytest.raises(FormatError, match="weights of system stnet"):
-        load_system(run.config.system, place)
+        load_system(run.config.system, place, panel=GenePanel(["a"], ["A"]))
+
+
+@pytest.mark.parametrize("name", ["ridge", "stnet", "bleep"])
+def test_weights_know_the_genes_of_their_columns(name, cohort, features, tmp_path):
+    """Another panel of the same size, or the same in another order, is refused by id."""
+    config = SpatialConfig(
+        system={"name": name, **SETTINGS.get(name, {})},
+        panel=PanelConfig("heg", 16),
+        fit=SpatialFitConfig(max_epochs=1, batch_size=16, members=2),
+    )
+    run = train_run(config, cohort.root, tmp_path / "run", features=features, progress=False)
+    place = run.place("A") / "labels.json"
+    labels = json.loads(place.read_text())
+    run.fold("A")
+    (run.place("A") / "checksums.json").unlink()
+    genes = labels["panel"]["gene_id"]
+    for changed, message in (
+        ([genes[1], genes[0], *genes[2:]], "in another order"),
+        ([*genes[:-1], "other"], "1 of the panel missing"),
+    ):
+        panel = labels["panel"] | {"gene_id": changed}
+        place.write_text(json.dumps(labels | {"panel": panel}))
+        with pytest.raises(FormatError, match=message):
+            run.fold("A")
+    if name == "bleep":
+        bank = json.loads((run.place("A") / "member-1" / "bank" / "bank.json").read_text())
+        assert bank["genes"] == genes
 
 
 def test_the_control_of_neural_stain_learning_stands_beside_it(cohort, features, tmp_path):

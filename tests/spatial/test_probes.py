@@ -81,6 +81,20 @@ def test_a_patient_is_never_on_both_sides():
     assert logistic_probe(naming, labels).value == 1
 
 
+def test_the_penalty_of_a_held_out_patient_does_not_hang_on_its_labels():
+    """Large labels that run against those of the others would ask for another penalty."""
+    pairs = batch_effect_pairs(0.0, num_slides=6, num_spots=60)
+    patient = pairs.section // 2
+    origin = {"patient_S": patient, "section_S": pairs.section, "alphas": (1.0, 1e4)}
+    turned = pairs.y.copy()
+    turned[patient == 1] *= -20
+    chosen, found = (
+        ridge_probe(pairs.feat, y, **origin).settings["alpha"] for y in (pairs.y, turned)
+    )
+    assert chosen == {0: 1e4, 1: 1e4, 2: 1e4}
+    assert found == {0: 1.0, 1: 1e4, 2: 1.0}
+
+
 def test_sections_take_the_place_of_a_single_patient():
     one = np.zeros(len(PAIRS), np.int64)
     found = ridge_probe(PAIRS.feat, PAIRS.y, patient_S=one, section_S=PAIRS.section)

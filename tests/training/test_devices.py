@@ -13,7 +13,7 @@ import torch
 from seq2exp.core.config import dump_yaml
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.core.files import read_json
-from seq2exp.training import trainer
+from seq2exp.training import fitting
 from seq2exp.training.devices import is_leader, require_devices
 from seq2exp.training.module import ExpressionModule
 from seq2exp.training.run import open_run
@@ -35,7 +35,7 @@ def test_f30_an_absent_accelerator_is_refused_before_anything_is_written(
 
 def test_f30_auto_falls_back_to_the_cpu(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert trainer._precision("auto") == "32-true"
+    assert fitting._precision("auto") == "32-true"
     require_devices(tiny_config(fit={"accelerator": "auto"}))
 
 

@@ -8,6 +8,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from seq2exp.core.errors import ConfigError, InputError
 from seq2exp.spatial.evaluation import evaluation_rows
@@ -116,7 +118,12 @@ def test_a_judgement_of_other_weights_is_not_kept(compare, compared, tmp_path):
     before = by_key(compared[1].rows)
     assert found["ridge", "pearson"] == before["ridge", "pearson"]
     assert ("stnet", "mse") not in found  # weights that were exchanged are refused
-    (fold / "A" / "checksums.json").unlink()  # as in runs of before there were checksums
+    # Without checksums, as in runs of before: other genes are refused, other numbers are judged.
+    (fold / "A" / "checksums.json").unlink()
+    assert ("stnet", "mse") not in by_key(compare(out).rows)
+    with safe_open(compared[0] / fold.relative_to(out) / "A" / "model.safetensors", "pt") as own:
+        weights = {name: 2 * own.get_tensor(name) for name in own.keys()}  # noqa: SIM118
+        save_file(weights, fold / "A" / "model.safetensors", metadata=own.metadata())
     found = by_key(compare(out).rows)
     assert found["stnet", "mse"]["value"] != before["stnet", "mse"]["value"]
 

@@ -1,0 +1,1 @@
+"""VCF and BCF files to the genotypes of a dataset."""

@@ -1,0 +1,326 @@
+"""`seq2exp cohort benchmark`: models and linear baselines under one protocol; continues if killed.
+
+::
+
+    OUT/config.yaml, manifest.json   what was asked for, of which dataset
+    OUT/split.json                   sets of donors and genes, with hashes
+    OUT/expression.parquet           targets of every gene and donor
+    OUT/predictions/NAME.parquet     gene_id, donor, value (and level, difference of a model)
+    OUT/linear.parquet               per gene and linear model: variants, penalty, status
+    OUT/heritability.parquet         per gene, by REML and Haseman-Elston
+    OUT/runs/NAME/                   run of each model
+    OUT/table.tsv, table.json        every number, with intervals
+    OUT/genes.parquet                accuracy per gene and model
+
+Every file is made once and renamed into place; a second run makes what is missing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from seq2exp.cohort.benchmark_config import BenchmarkConfig, model_config
+from seq2exp.cohort.config import CohortConfig
+from seq2exp.cohort.heritability import cis_heritability
+from seq2exp.cohort.linear_genes import fit_genes
+from seq2exp.cohort.predict import PeoplePrediction, open_cohort_run, predict_people
+from seq2exp.cohort.report_table import BenchmarkData, benchmark_split, tertiles
+from seq2exp.cohort.train import Cohort, open_cohort, train_cohort, untrained_run
+from seq2exp.core.files import atomic_file, file_lock, write_json
+from seq2exp.core.progress import track
+from seq2exp.dataset.format import read_table, write_table
+from seq2exp.dataset.store import Dataset
+from seq2exp.training.metrics import Row
+from seq2exp.training.run_folder import claim_folder, finish_folder, refuse_occupied
+
+__all__ = ["SPLITS", "Benchmark", "judge", "run_benchmark"]
+
+logger = logging.getLogger(__name__)
+SPLITS = ("A", "B", "C", "C_new")
+Floats = NDArray[np.float64]
+
+
+class Benchmark:
+    """The files of a benchmark, and the steps that make them.
+
+    Parameters
+    ----------
+    config : BenchmarkConfig
+    dataset : Dataset
+    out : Path
+    progress : bool
+    """
+
+    def __init__(
+        self, config: BenchmarkConfig, dataset: Dataset, out: Path, *, progress: bool = False
+    ) -> None:
+        self.config, self.dataset, self.out, self.progress = config, dataset, out, progress
+        self.cohort: Cohort = open_cohort(config.cohort, dataset)
+        self.gene_ids = dataset.genes["gene_id"].astype(str).to_numpy()
+        self.donors = list(self.cohort.targets.split.donors)
+        # Seen genes and tested ones; validation genes only help to choose the epoch.
+        tested = np.zeros(len(self.gene_ids), dtype=bool)
+        for name in ("train", *SPLITS):
+            tested |= self.cohort.cells(name).any(axis=1)
+        self.rows = np.flatnonzero(tested)
+
+    def make(self) -> tuple[list[Row], pd.DataFrame]:
+        """Make what is missing and return the rows and the table per gene."""
+        (self.out / "predictions").mkdir(parents=True, exist_ok=True)
+        if not (self.out / "split.json").is_file():
+            self.cohort.targets.split.write(self.out / "split.json")
+        self._once("expression.parquet", self._expression)
+        self._once("heritability.parquet", self._heritability)
+        self._linear()
+        self._models()
+        return self._judge()
+
+    def _once(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return a table of the folder; make it where it is not there."""
+        path = self.out / name
+        if not path.is_file():
+            frame = make()
+            with atomic_file(path) as partial:
+                write_table(frame, partial)
+        return read_table(path)
+
+    def _expression(self) -> pd.DataFrame:
+        targets, rows = self.cohort.targets, self.rows
+        gene, donor = np.nonzero(np.isfinite(targets.raw_GD[rows]))
+        return pd.DataFrame(
+            {
+                "gene_id": self.gene_ids[rows][gene],
+                "donor": np.array(self.donors)[donor],
+                "raw": targets.raw_GD[rows][gene, donor],
+                "corrected": targets.corrected_GD[rows][gene, donor],
+            }
+        )
+
+    def _heritability(self) -> pd.DataFrame:
+        """Estimate h2 of every gene in all people of the training populations."""
+        split, targets = self.cohort.targets.split, self.cohort.targets
+        people = np.flatnonzero([kind in ("train", "valid", "test") for kind in split.donor_sets])
+        found = []
+        for gene in track(
+            self.rows.tolist(), total=len(self.rows), label="heritability", enabled=self.progress
+        ):
+            dosage, snv = self.cohort.personal.dosage(gene, people)
+            estimate = cis_heritability(
+                dosage[:, snv],
+                targets.corrected_GD[gene, people].astype(np.float64),
+                min_maf=self.config.linear.min_maf,
+                ploidy=self.cohort.personal.genotypes.ploidy,
+            )
+            found.append({"gene_id": self.gene_ids[gene], **vars(estimate)})
+        return pd.DataFrame(found)
+
+    def _linear(self) -> None:
+        """Fit the linear baselines on training people and predict everyone."""
+        names = self.config.linear.models
+        paths = [self.out / "predictions" / f"{name}.parquet" for name in names]
+        if all(path.is_file() for path in (*paths, self.out / "linear.parquet")):
+            return
+        targets, personal = self.cohort.targets, self.cohort.personal
+        everyone = np.arange(len(self.donors))
+        row_of = dict(zip(self.gene_ids[self.rows], self.rows.tolist(), strict=True))
+        steps = track(
+            range(len(self.rows)),
+            total=len(self.rows),
+            label="linear models",
+            enabled=self.progress,
+        )
+
+        def one_more(gene: str) -> None:
+            next(steps, None)
+
+        found = fit_genes(
+            list(row_of),
+            lambda gene: personal.dosage(row_of[gene], everyone)[0],
+            targets.corrected_GD[self.rows],
+            train=self.cohort.cells("train")[self.rows],
+            valid=self.cohort.cells("valid")[self.rows],
+            load_snps=lambda gene: personal.dosage(row_of[gene], everyone[:1])[1],
+            config=self.config.linear,
+            ploidy=personal.genotypes.ploidy,
+            on_gene=one_more,
+        )
+        for name, path in zip(names, paths, strict=True):
+            with atomic_file(path, overwrite=True) as partial:
+                write_table(self._long(found.predictions[name]), partial)
+        self._once("linear.parquet", lambda: found.table)
+
+    def _long(self, values_GD: Floats) -> pd.DataFrame:
+        gene, donor = np.nonzero(np.isfinite(values_GD))
+        return pd.DataFrame(
+            {
+                "gene_id": self.gene_ids[self.rows][gene],
+                "donor": np.array(self.donors)[donor],
+                "value": values_GD[gene, donor],
+            }
+        )
+
+    def _models(self) -> None:
+        names = list(self.config.models)
+        for place, name in enumerate(names):
+            run_folder = self.out / "runs" / name
+            settings = model_config(
+                self.config, name, known=names[:place], runs=str(self.out / "runs")
+            )
+            path = self.out / "predictions" / f"{name}.parquet"
+            if path.is_file():
+                continue
+            logger.info("model %s (%d of %d)", name, place + 1, len(names))
+            train_cohort(settings, self.dataset.root, run_folder)
+            run, _ = open_cohort_run(run_folder)
+            self._predict(run, settings, name)
+        if self.config.untrained and names:
+            path = self.out / "predictions" / "untrained.parquet"
+            if not path.is_file():
+                settings = model_config(
+                    self.config, names[0], known=[], runs=str(self.out / "runs")
+                )
+                self._predict(untrained_run(settings, self.dataset), settings, "untrained")
+
+    def _predict(self, run: Any, settings: CohortConfig, name: str) -> None:  # noqa: ANN401
+        # A model may read other windows than the linear baselines.
+        personal = open_cohort(settings, self.dataset).personal
+        people = np.zeros((len(self.rows), len(self.donors)), dtype=bool)
+        for split in ("valid", *SPLITS):
+            people |= self.cohort.cells(split)[self.rows]
+        found = predict_people(
+            run,
+            personal,
+            self.rows,
+            people,
+            progress=self.progress,
+            label=f"predict {name}",
+        )
+        frame = model_table(found, settings.loss.name, self.dataset.genes, self.donors)
+        with atomic_file(self.out / "predictions" / f"{name}.parquet") as partial:
+            write_table(frame, partial)
+
+    def _judge(self) -> tuple[list[Row], pd.DataFrame]:
+        names = [*self.config.linear.models, *self.config.models]
+        names += ["untrained"] if self.config.untrained and self.config.models else []
+        tables = {name: read_table(self.out / "predictions" / f"{name}.parquet") for name in names}
+        h2 = read_table(self.out / "heritability.parquet").set_index("gene_id")
+        return judge(self.cohort, tables, h2, self.config)
+
+
+def model_table(
+    found: PeoplePrediction, loss: str, genes: pd.DataFrame, donors: list[str]
+) -> pd.DataFrame:
+    """Return predictions with the column ``value``: the output that ranks people."""
+    table = found.table(genes, donors)
+    column = "level" if found.ranking_GD(loss) is found.level_GD else "difference"
+    table["value"] = table[column]
+    return table
+
+
+def judge(
+    cohort: Cohort,
+    tables: Mapping[str, pd.DataFrame],
+    h2: pd.DataFrame,
+    config: BenchmarkConfig,
+) -> tuple[list[Row], pd.DataFrame]:
+    """Return the rows of all splits and the table per gene.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    tables : mapping of str to DataFrame
+        gene_id, donor, value; of models also level, with a donor ``reference``.
+    h2 : DataFrame
+        Index gene_id; h2 and se.
+    config : BenchmarkConfig
+    """
+    genes = cohort.dataset.genes["gene_id"].astype(str).tolist()
+    donors = list(cohort.targets.split.donors)
+    across = {
+        name: _reference_levels(table, genes) for name, table in tables.items() if "level" in table
+    }
+    h2 = h2.reindex(genes)
+    data = BenchmarkData(
+        genes=genes,
+        donors=donors,
+        corrected_GD=cohort.targets.corrected_GD,
+        predictions={name: _wide(table, genes, donors) for name, table in tables.items()},
+        raw_GD=cohort.targets.raw_GD,
+        across_genes=across,
+        h2_G=h2["h2"].to_numpy(),
+        h2_se_G=h2["se"].to_numpy(),
+        strata={
+            "h2": tertiles(h2["h2"].to_numpy()),
+            "expression": tertiles(cohort.targets.mean_G),
+        },
+        populations_D=cohort.dataset.donors["population"].astype(str).tolist(),
+    )
+    rows: list[Row] = []
+    per_gene = []
+    for split in SPLITS:
+        cells = cohort.cells(split)
+        if cells.any():
+            found, table = benchmark_split(data, cells, split=split, plan=config.plan)
+            rows += found
+            per_gene.append(table)
+    return rows, pd.concat(per_gene, ignore_index=True)
+
+
+def _wide(table: pd.DataFrame, genes: list[str], donors: list[str]) -> Floats:
+    """Return values in the order of genes and donors, NaN where there is none."""
+    wide = table.pivot_table(index="gene_id", columns="donor", values="value", observed=True)
+    found: Floats = wide.reindex(index=genes, columns=donors).to_numpy(dtype=np.float64)
+    return found
+
+
+def _reference_levels(table: pd.DataFrame, genes: list[str]) -> Floats:
+    reference = table[table["donor"] == "reference"].set_index("gene_id")["level"]
+    found: Floats = reference.reindex(genes).to_numpy(dtype=np.float64)[:, None]
+    return found
+
+
+def run_benchmark(
+    config: BenchmarkConfig,
+    data: Path,
+    out: Path,
+    *,
+    resume: str = "auto",
+    progress: bool = False,
+) -> tuple[list[Row], pd.DataFrame]:
+    """Train, predict and judge everything of a configuration; continue where it was killed.
+
+    Parameters
+    ----------
+    config : BenchmarkConfig
+    data : Path
+        Dataset with genotypes and expression of donors.
+    out : Path
+    resume : {"auto", "never"}
+    progress : bool
+
+    Returns
+    -------
+    rows, per gene
+        As :func:`judge`.
+    """
+    dataset, out = Dataset(data), Path(out).absolute()
+    refuse_occupied(out, resume)
+    out.mkdir(parents=True, exist_ok=True)
+    with file_lock(out / ".lock", what=f"benchmark {out}"):
+        claim_folder(config, config.cohort.seed, dataset, out)
+        benchmark = Benchmark(config, dataset, out, progress=progress)
+        rows, per_gene = benchmark.make()
+        with atomic_file(out / "genes.parquet", overwrite=True) as partial:
+            write_table(per_gene, partial)
+        with atomic_file(out / "table.tsv", overwrite=True) as partial:
+            pd.DataFrame(rows).to_csv(partial, sep="\t", index=False)
+        write_json({"command": "cohort benchmark", "rows": rows}, out / "table.json")
+        finish_folder(out)
+    return rows, per_gene

@@ -1,0 +1,235 @@
+"""Windows of people: the distinct haplotypes of a gene, as a model reads them.
+
+People share haplotypes, so a gene is a few distinct sequences and a table that says who has which;
+a model runs each sequence once. Sequences are built when they are asked for, nothing is written.
+
+Tracks are measured on the reference; they follow their bases onto a haplotype with insertions or
+deletions. Contacts, excluded regions and candidate elements keep their places in the window.
+
+Shapes: D people, P haplotypes of each, U distinct haplotypes, M variants of the window, L bases,
+N bins, T tracks, F scalar features, R elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from seq2exp.core.errors import InputError, facts
+from seq2exp.core.sequence import N_CODE
+from seq2exp.dataset.genotypes import Genotypes
+from seq2exp.dataset.samples import Batch, GeneSamples, Sample, SampleConfig, collate, gene_window
+from seq2exp.dataset.store import Dataset
+from seq2exp.variation.haplotypes import Haplotypes, build, needed_interval, unique_haplotypes
+from seq2exp.variation.iupac import one_hot
+from seq2exp.variation.policies import GenotypePolicy, allele_frequency, resolve
+
+__all__ = ["GeneHaplotypes", "PersonalGenes", "stack_haplotypes"]
+
+
+@dataclass(frozen=True, eq=False)
+class GeneHaplotypes:
+    """The distinct sequences of one gene.
+
+    Attributes
+    ----------
+    codes_UL : uint8 array
+        Bases in model direction; codes above N where the policy of genotypes makes them.
+    signal_UNT : float32 array
+        Tracks in stored units, contacts last; NaN where there is no data.
+    row_DP : int64 array
+        Which sequence each haplotype of a person is.
+    reference : int
+        Which sequence is that of the reference.
+    shared : Sample
+        What all of them have in common: features, excluded and valid bins, elements.
+    """
+
+    codes_UL: NDArray[np.uint8]
+    signal_UNT: NDArray[np.float32]
+    row_DP: NDArray[np.int64]
+    reference: int
+    shared: Sample
+
+    def __len__(self) -> int:
+        return len(self.codes_UL)
+
+
+class PersonalGenes:
+    """Haplotypes of any people for any gene of a dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With genotypes.
+    config : SampleConfig
+        Windows and tracks.
+    policy : GenotypePolicy
+    train : int array
+        Donors whose frequencies decide which variants are used and which allele is the major one.
+
+    Raises
+    ------
+    InputError
+        The dataset has no genotypes.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: SampleConfig,
+        policy: GenotypePolicy,
+        *,
+        train: NDArray[np.int64],
+    ) -> None:
+        if dataset.genotypes is None:
+            raise InputError(
+                facts(
+                    f"dataset {dataset.root}",
+                    found="no genotypes",
+                    expected="a dataset that was prepared with a section genotypes",
+                    fix="add genotypes to the data configuration and prepare it again",
+                )
+            )
+        self.dataset, self.config, self.policy, self.train = dataset, config, policy, train
+        self.genotypes: Genotypes = dataset.genotypes
+        self.samples = GeneSamples(dataset, config, np.arange(len(dataset.genes)))
+
+    def haplotypes(self, gene: int, people: NDArray[np.int64], *, shift: int = 0) -> GeneHaplotypes:
+        """Return the distinct haplotypes of people in the window of a gene.
+
+        Parameters
+        ----------
+        gene : int
+            Row of the gene table.
+        people : int array, shape (D,)
+            Numbers of donors.
+        shift : int
+            Bases by which the window is moved in genome direction.
+        """
+        contig, tss, strand = self.dataset.sites[gene]
+        window = gene_window(self.dataset, gene, self.config, shift=shift)
+        shared = self.samples.sample(gene, window)
+        variants = self.genotypes.variants(contig)
+        start, end, first, last = needed_interval(
+            window,
+            variants,
+            span=lambda low, high: self.genotypes.span(contig, low, high),
+        )
+        actions_DPM = self._actions(contig, first, last, people)
+        num, ploidy, size = actions_DPM.shape
+        # The reference is one more haplotype, which carries nothing.
+        actions_HM = np.zeros((num * ploidy + 1, size), dtype=np.uint8)
+        actions_HM[:-1] = actions_DPM.reshape(num * ploidy, size)
+        first_U, inverse_H = unique_haplotypes(actions_HM)
+        part, chosen_UM = variants.between(first, last), actions_HM[first_U]
+        moves_M = part.alt_length_M != part.ref_length_M
+        built = build(
+            self.dataset.contig_codes(contig),
+            part,
+            chosen_UM,
+            window,
+            tss,
+            gene_strand=strand,
+            known=(start, end),
+        )
+        return GeneHaplotypes(
+            codes_UL=built.codes_HL,
+            signal_UNT=self._signal(built, shared, (chosen_UM[:, moves_M] != 0).any(axis=1)),
+            row_DP=inverse_H[:-1].reshape(num, ploidy),
+            reference=int(inverse_H[-1]),
+            shared=shared,
+        )
+
+    def dosage(
+        self, gene: int, people: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return what linear models read: copies of ALT of the variants in the window of a gene.
+
+        Returns
+        -------
+        dosage_DM : float32 array
+            0 to the ploidy; NaN for a missing call.
+        snv_M : bool array
+            Which variants are substitutions of one base.
+        """
+        contig = self.dataset.sites[gene][0]
+        window = gene_window(self.dataset, gene, self.config)
+        first, last = self.genotypes.span(contig, window.clipped_start, window.clipped_end)
+        part = self.genotypes.variants(contig).between(first, last)
+        used = np.flatnonzero((part.position_M >= window.start) & (part.position_M < window.end))
+        dosage = self.genotypes.dosage(contig, first, last, people)
+        return dosage[:, used], part.is_snv_M[used]
+
+    def _actions(
+        self, contig: str, first: int, last: int, people: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Return what becomes of each allele, shape (D, P, M)."""
+        genotypes = self.genotypes
+        frequency = None
+        if self.policy.needs_frequency:
+            frequency = allele_frequency(genotypes.alleles(contig, first, last, self.train))
+        found, _ = resolve(
+            genotypes.alleles(contig, first, last, people),
+            genotypes.variants(contig).between(first, last),
+            self.policy,
+            unphased_DM=genotypes.unphased(contig, first, last, people),
+            phase_set_DM=genotypes.phase_sets(contig, first, last, people),
+            frequency_M=frequency,
+            donors=[genotypes.donors[number] for number in people],
+            contig=contig,
+        )
+        return found
+
+    def _signal(
+        self, built: Haplotypes, shared: Sample, moves_U: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Return the tracks of each haplotype, moved where bases are, shape (U, N, T)."""
+        signal_NT = shared.signal
+        signal_UNT = np.repeat(signal_NT[None], len(built), axis=0)
+        chosen = self.samples.track_index
+        moved = np.flatnonzero(moves_U)
+        if not chosen or moved.size == 0 or self.samples.donor is not None:
+            # Bases did not move; or the tracks are a control's, of another gene.
+            return signal_UNT
+        size = self.dataset.manifest.bin_size
+        low = int(built.span_H2[:, 0].min()) // size
+        high = -(-int(built.span_H2[:, 1].max()) // size)
+        stored = self.dataset.contig_tracks(built.window.contig)[low:high]
+        bins_UNT = built.move_bins(
+            stored[:, chosen], start=low * size, bin_size=size, out_bin_size=self.config.bin_size
+        )
+        inside_N1 = shared.valid[:, None]
+        for row in moved:
+            signal_UNT[row, :, : len(chosen)] = np.where(inside_N1, bins_UNT[row], 0.0)
+        return signal_UNT
+
+
+def stack_haplotypes(genes: Sequence[GeneHaplotypes]) -> Batch:
+    """Return the sequences of genes as a batch, one row for each, gene after gene.
+
+    Bases are codes, or one-hot columns where a sequence holds codes for several bases.
+    """
+    codes_UL = np.concatenate([gene.codes_UL for gene in genes])
+    signal_UNT = np.concatenate([gene.signal_UNT for gene in genes])
+    counts = torch.tensor([len(gene) for gene in genes])
+    common = collate([gene.shared for gene in genes])
+    bases = codes_UL if codes_UL.max(initial=0) <= N_CODE else one_hot(codes_UL)
+
+    def spread(values: torch.Tensor) -> torch.Tensor:
+        return values.repeat_interleave(counts, dim=0)
+
+    return Batch(
+        codes_BL=torch.from_numpy(bases),
+        signal_BNT=torch.from_numpy(signal_UNT),
+        features_BF=spread(common.features_BF),
+        expression_BK=spread(common.expression_BK),
+        blacklist_BN=spread(common.blacklist_BN),
+        valid_BN=spread(common.valid_BN),
+        elements_BR2=spread(common.elements_BR2),
+        index_B=spread(common.index_B),
+    )
