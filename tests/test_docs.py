@@ -54,7 +54,7 @@ def settings_of(page: str) -> set[str]:
     "page",
     [
         *("baselines.md", "train.md", "prepare.md", "simulator.md", "enformer.md"),
-        *("epinformer.md", "spatial.md", "spatial_compare.md"),
+        *("cohort_statistics.md", "epinformer.md", "spatial.md", "spatial_compare.md"),
         *(f"spatial_{name}.md" for name in SYSTEMS),
     ],
 )
