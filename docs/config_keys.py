@@ -24,10 +24,8 @@ from data_prep.config import DataConfig
 from data_prep.histology.config import CohortConfig
 from data_prep.simulate import SimulationConfig
 from data_prep.simulate.spatial import SpatialSimulationConfig
-from seq2exp.cohort.expression import ExpressionConfig
-from seq2exp.cohort.linear import LinearConfig
-from seq2exp.cohort.report_table import BenchmarkPlan
-from seq2exp.cohort.splits import CohortSplitConfig
+from seq2exp.cohort.benchmark_config import BenchmarkConfig
+from seq2exp.cohort.config import CohortConfig as PeopleConfig
 from seq2exp.encoders.enformer import EnformerConfig
 from seq2exp.encoders.epinformer import EPInformerConfig
 from seq2exp.models.baseline import BaselineConfig
@@ -51,10 +49,8 @@ CONFIGS: Mapping[str, type] = {
     "tissue": SpatialSimulationConfig,
     "cohort": CohortConfig,
     "spatial": SpatialConfig,
-    "donor_expression": ExpressionConfig,
-    "donor_split": CohortSplitConfig,
-    "linear": LinearConfig,
-    "donor_benchmark": BenchmarkPlan,
+    "people": PeopleConfig,
+    "people_benchmark": BenchmarkConfig,
     "compare": CompareConfig,
     "suite": HescapeSuiteConfig,
     **SYSTEMS,

@@ -24,6 +24,9 @@ PAGE_OF_COMMAND = {
     "simulate": "simulator",
     "elements compare": "elements_compare",
     "elements check": "elements_check",
+    "cohort train": "cohort",
+    "cohort evaluate": "cohort",
+    "cohort benchmark": "cohort",
     "spatial simulate": "simulator",
     "spatial prepare": "spatial_cohort",
     "spatial train": "spatial",
@@ -54,7 +57,7 @@ def settings_of(page: str) -> set[str]:
     "page",
     [
         *("baselines.md", "train.md", "prepare.md", "simulator.md", "enformer.md"),
-        *("cohort_statistics.md", "epinformer.md", "spatial.md", "spatial_compare.md"),
+        *("epinformer.md", "spatial.md", "spatial_compare.md"),
         *(f"spatial_{name}.md" for name in SYSTEMS),
     ],
 )
