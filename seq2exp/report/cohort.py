@@ -37,17 +37,16 @@ def plot_accuracy(rows: Sequence[Row], *, split: str) -> Figure:
         Of the benchmark.
     split : str
     """
-    names = [n for n in model_names(rows) if value_of(rows, n, "pearson_mean", split)]
-    found = [value_of(rows, name, "pearson_mean", split) for name in names]
+    every = {name: value_of(rows, name, "pearson_mean", split) for name in model_names(rows)}
+    found = {name: row for name, row in every.items() if row is not None}
     with styled():
-        figure, axis = _new(4.2, 0.5 + 0.24 * len(names))
-        for place, (name, row) in enumerate(zip(names, found, strict=True)):
-            assert row is not None
+        figure, axis = _new(4.2, 0.5 + 0.24 * len(found))
+        for place, (name, row) in enumerate(found.items()):
             colour = GREY if name in _LINEAR else COLOURS["blue"]
             axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.6)
             axis.plot([row["value"]], [place], "o", color=colour, markersize=4)
         axis.axvline(0, color=LIGHT, linewidth=1, zorder=0)
-        axis.set_yticks(range(len(names)), names)
+        axis.set_yticks(range(len(found)), list(found))
         axis.invert_yaxis()
         axis.set_xlabel("mean r across people (95 % interval over genes)")
         axis.set_title(f"{split}: {SPLIT_TEXTS.get(split, split)}")
