@@ -24,6 +24,8 @@ from data_prep.config import DataConfig
 from data_prep.histology.config import CohortConfig
 from data_prep.simulate import SimulationConfig
 from data_prep.simulate.spatial import SpatialSimulationConfig
+from seq2exp.cohort.benchmark_config import BenchmarkConfig
+from seq2exp.cohort.config import CohortConfig as PeopleConfig
 from seq2exp.encoders.enformer import EnformerConfig
 from seq2exp.encoders.epinformer import EPInformerConfig
 from seq2exp.models.baseline import BaselineConfig
@@ -47,6 +49,8 @@ CONFIGS: Mapping[str, type] = {
     "tissue": SpatialSimulationConfig,
     "cohort": CohortConfig,
     "spatial": SpatialConfig,
+    "people": PeopleConfig,
+    "people_benchmark": BenchmarkConfig,
     "compare": CompareConfig,
     "suite": HescapeSuiteConfig,
     **SYSTEMS,

@@ -13,6 +13,7 @@ __all__ = [
     "add_run",
     "counted",
     "load",
+    "named_file",
     "seeded",
     "shipped_configs",
     "write_rows",
@@ -39,6 +40,15 @@ def _at_least(text: str, lowest: int) -> int:
             f"found {text!r}, expected a whole number of {lowest} or more"
         )
     return number
+
+
+def named_file(text: str) -> tuple[str, Path]:
+    """Read NAME=FILE."""
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        message = f"{text!r} is not NAME=FILE"
+        raise argparse.ArgumentTypeError(message)
+    return name, Path(path)
 
 
 def add_run(parser: argparse.ArgumentParser, *, data: bool = True) -> None:

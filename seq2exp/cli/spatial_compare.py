@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only these systems, in this order (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--config-of", action="append", type=_pair, metavar="NAME=FILE", default=[],
+        "--config-of", action="append", type=options.named_file, metavar="NAME=FILE", default=[],
         help="settings of a system; may be repeated",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, metavar="N", help="trainings of every system")
@@ -51,14 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
-
-
-def _pair(text: str) -> tuple[str, Path]:
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        message = f"{text!r} is not NAME=FILE"
-        raise argparse.ArgumentTypeError(message)
-    return name, Path(path)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,20 +31,49 @@ from seq2exp.cohort.config import CohortConfig
 from seq2exp.cohort.heritability import cis_heritability
 from seq2exp.cohort.linear_genes import fit_genes
 from seq2exp.cohort.predict import PeoplePrediction, open_cohort_run, predict_people
-from seq2exp.cohort.report_table import BenchmarkData, benchmark_split, tertiles
+from seq2exp.cohort.report_table import BenchmarkData, BenchmarkPlan, benchmark_split, tertiles
 from seq2exp.cohort.train import Cohort, open_cohort, train_cohort, untrained_run
+from seq2exp.core.errors import InputError, facts
 from seq2exp.core.files import atomic_file, file_lock, write_json
 from seq2exp.core.progress import track
 from seq2exp.dataset.format import read_table, write_table
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.metrics import Row
+from seq2exp.training.run import TrainedRun
 from seq2exp.training.run_folder import claim_folder, finish_folder, refuse_occupied
 
-__all__ = ["SPLITS", "Benchmark", "judge", "run_benchmark"]
+__all__ = [
+    "SPLITS",
+    "Benchmark",
+    "BenchmarkResult",
+    "evaluate_run",
+    "judge",
+    "read_predictions",
+    "run_benchmark",
+]
 
 logger = logging.getLogger(__name__)
 SPLITS = ("A", "B", "C", "C_new")
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkResult:
+    """What a benchmark found.
+
+    Attributes
+    ----------
+    rows : list of dict
+        name, metric, split, value, low, high, n, stratum.
+    genes : DataFrame
+        One row per split, gene and model.
+    notes : list of str
+        What a reader must know of the protocol.
+    """
+
+    rows: list[Row]
+    genes: pd.DataFrame
+    notes: list[str]
 
 
 class Benchmark:
@@ -71,8 +100,8 @@ class Benchmark:
             tested |= self.cohort.cells(name).any(axis=1)
         self.rows = np.flatnonzero(tested)
 
-    def make(self) -> tuple[list[Row], pd.DataFrame]:
-        """Make what is missing and return the rows and the table per gene."""
+    def make(self, others: Mapping[str, pd.DataFrame]) -> BenchmarkResult:
+        """Make what is missing, and judge it beside predictions that others made."""
         (self.out / "predictions").mkdir(parents=True, exist_ok=True)
         if not (self.out / "split.json").is_file():
             self.cohort.targets.split.write(self.out / "split.json")
@@ -80,7 +109,22 @@ class Benchmark:
         self._once("heritability.parquet", self._heritability)
         self._linear()
         self._models()
-        return self._judge()
+        names = [*self.config.linear.models, *self.config.models]
+        names += ["untrained"] if self.config.untrained and self.config.models else []
+        tables = {name: read_table(self.out / "predictions" / f"{name}.parquet") for name in names}
+        h2 = read_table(self.out / "heritability.parquet").set_index("gene_id")
+        rows, genes = judge(self.cohort, {**tables, **others}, h2, self.config)
+        return BenchmarkResult(rows, genes, self._notes())
+
+    def _notes(self) -> list[str]:
+        split = self.cohort.targets.split
+        counts = split.counts()
+        listed = ", ".join(f"{number} {name}" for name, number in counts.items())
+        return [
+            *self.cohort.targets.processed.notes,
+            f"split: {listed}",
+            "intervals: bootstrap over genes; undefined correlations count as 0",
+        ]
 
     def _once(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return a table of the folder; make it where it is not there."""
@@ -179,16 +223,21 @@ class Benchmark:
             logger.info("model %s (%d of %d)", name, place + 1, len(names))
             train_cohort(settings, self.dataset.root, run_folder)
             run, _ = open_cohort_run(run_folder)
-            self._predict(run, settings, name)
+            self.predict(run, settings, name)
         if self.config.untrained and names:
             path = self.out / "predictions" / "untrained.parquet"
             if not path.is_file():
                 settings = model_config(
                     self.config, names[0], known=[], runs=str(self.out / "runs")
                 )
-                self._predict(untrained_run(settings, self.dataset), settings, "untrained")
+                self.predict(untrained_run(settings, self.dataset), settings, "untrained")
 
-    def _predict(self, run: Any, settings: CohortConfig, name: str) -> None:  # noqa: ANN401
+    def predict(self, run: TrainedRun, settings: CohortConfig, name: str) -> pd.DataFrame:
+        """Return predictions for all people that validate or test, made once."""
+        (self.out / "predictions").mkdir(parents=True, exist_ok=True)
+        return self._once(f"predictions/{name}.parquet", lambda: self._table(run, settings, name))
+
+    def _table(self, run: TrainedRun, settings: CohortConfig, name: str) -> pd.DataFrame:
         # A model may read other windows than the linear baselines.
         personal = open_cohort(settings, self.dataset).personal
         people = np.zeros((len(self.rows), len(self.donors)), dtype=bool)
@@ -202,16 +251,7 @@ class Benchmark:
             progress=self.progress,
             label=f"predict {name}",
         )
-        frame = model_table(found, settings.loss.name, self.dataset.genes, self.donors)
-        with atomic_file(self.out / "predictions" / f"{name}.parquet") as partial:
-            write_table(frame, partial)
-
-    def _judge(self) -> tuple[list[Row], pd.DataFrame]:
-        names = [*self.config.linear.models, *self.config.models]
-        names += ["untrained"] if self.config.untrained and self.config.models else []
-        tables = {name: read_table(self.out / "predictions" / f"{name}.parquet") for name in names}
-        h2 = read_table(self.out / "heritability.parquet").set_index("gene_id")
-        return judge(self.cohort, tables, h2, self.config)
+        return model_table(found, settings.loss.name, self.dataset.genes, self.donors)
 
 
 def model_table(
@@ -291,9 +331,10 @@ def run_benchmark(
     data: Path,
     out: Path,
     *,
+    tables: Mapping[str, Path] | None = None,
     resume: str = "auto",
     progress: bool = False,
-) -> tuple[list[Row], pd.DataFrame]:
+) -> BenchmarkResult:
     """Train, predict and judge everything of a configuration; continue where it was killed.
 
     Parameters
@@ -302,25 +343,96 @@ def run_benchmark(
     data : Path
         Dataset with genotypes and expression of donors.
     out : Path
+    tables : mapping of str to Path, optional
+        Predictions of other tools by name: TSV or Parquet with columns gene (or gene_id), donor,
+        value.
     resume : {"auto", "never"}
     progress : bool
 
-    Returns
-    -------
-    rows, per gene
-        As :func:`judge`.
+    Raises
+    ------
+    InputError
+        The folder holds another benchmark; a table of predictions does not fit.
     """
     dataset, out = Dataset(data), Path(out).absolute()
+    others = {name: read_predictions(path) for name, path in (tables or {}).items()}
     refuse_occupied(out, resume)
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / ".lock", what=f"benchmark {out}"):
         claim_folder(config, config.cohort.seed, dataset, out)
         benchmark = Benchmark(config, dataset, out, progress=progress)
-        rows, per_gene = benchmark.make()
-        with atomic_file(out / "genes.parquet", overwrite=True) as partial:
-            write_table(per_gene, partial)
-        with atomic_file(out / "table.tsv", overwrite=True) as partial:
-            pd.DataFrame(rows).to_csv(partial, sep="\t", index=False)
-        write_json({"command": "cohort benchmark", "rows": rows}, out / "table.json")
+        found = benchmark.make(others)
+        _write(found, out)
         finish_folder(out)
-    return rows, per_gene
+    return found
+
+
+def evaluate_run(
+    run_folder: Path, *, data: Path | None, out: Path, progress: bool = False
+) -> BenchmarkResult:
+    """Judge a finished run of `seq2exp cohort train` beside the linear baselines.
+
+    Parameters
+    ----------
+    run_folder : Path
+    data : Path, optional
+        Dataset; that of the training when not given.
+    out : Path
+        Folder of the numbers; what it holds already is not computed again.
+    progress : bool
+
+    Raises
+    ------
+    InputError
+        There is no such run, or the folder holds numbers of another one.
+    """
+    run, settings = open_cohort_run(run_folder)
+    dataset = run.open_dataset(data)
+    config = BenchmarkConfig(cohort=settings, plan=BenchmarkPlan(reference="model"))
+    out = Path(out).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    with file_lock(out / ".lock", what=f"evaluation {out}"):
+        claim_folder(config, settings.seed, dataset, out)
+        benchmark = Benchmark(config, dataset, out, progress=progress)
+        table = benchmark.predict(run, settings, "model")
+        found = benchmark.make({"model": table})
+        _write(found, out)
+        finish_folder(out)
+    return found
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read predictions of another tool: gene_id, donor, value.
+
+    Raises
+    ------
+    InputError
+        The file is missing or has other columns.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            facts(str(path), found="no such file", expected="predictions", fix="check the path")
+        )
+    if Path(path).suffix == ".parquet":
+        frame = read_table(path)
+    else:
+        frame = pd.read_csv(path, sep=None, engine="python", dtype={"donor": str})
+    found, frame = frame, frame.rename(columns={"gene": "gene_id"})
+    if not {"gene_id", "donor", "value"} <= set(frame.columns):
+        raise InputError(
+            facts(
+                str(path),
+                found=f"columns {', '.join(map(str, found.columns[:6]))}",
+                expected="gene (or gene_id), donor, value",
+                fix="rename them",
+            )
+        )
+    return frame[["gene_id", "donor", "value"]]
+
+
+def _write(found: BenchmarkResult, out: Path) -> None:
+    with atomic_file(out / "genes.parquet", overwrite=True) as partial:
+        write_table(found.genes, partial)
+    with atomic_file(out / "table.tsv", overwrite=True) as partial:
+        pd.DataFrame(found.rows).to_csv(partial, sep="\t", index=False)
+    write_json({"rows": found.rows, "notes": found.notes}, out / "table.json")

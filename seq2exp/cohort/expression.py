@@ -316,7 +316,8 @@ def _check_names(values: pd.DataFrame, train: Sequence[str]) -> None:
 
 
 def _checked(values: pd.DataFrame, config: ExpressionConfig) -> Floats:
-    array = values.to_numpy(np.float64)
+    # One layout, so that sums do not depend on how the table is kept in memory.
+    array = np.ascontiguousarray(values.to_numpy(np.float64))
     wrong = np.isinf(array)
     if config.unit != "log":
         wrong |= array < 0

@@ -23,8 +23,8 @@ __all__ = ["Factors", "fit_factors"]
 
 Floats = NDArray[np.float64]
 
-_STEPS = 300
-_TOLERANCE = 1e-6
+_STEPS = 500
+_TOLERANCE = 1e-8
 # Smallest noise variance over the variance of a gene: below it a factor is one gene (Heywood).
 _MIN_NOISE = 0.01
 

@@ -32,7 +32,7 @@ def chosen_genes(
     targets : CohortTargets
     personal : PersonalGenes
     """
-    used: NDArray[np.bool_] = np.isfinite(targets.z_GD).any(axis=1)
+    used = np.asarray(np.isfinite(targets.z_GD).any(axis=1))
     if config.rank == "none":
         return used
     sets = np.array(targets.split.gene_sets)

@@ -26,7 +26,7 @@ from seq2exp.dataset.samples import Batch, GeneSamples, Sample, SampleConfig, co
 from seq2exp.dataset.store import Dataset
 from seq2exp.variation.haplotypes import Haplotypes, build, needed_interval, unique_haplotypes
 from seq2exp.variation.iupac import one_hot
-from seq2exp.variation.policies import GenotypePolicy, resolve
+from seq2exp.variation.policies import GenotypePolicy, allele_frequency, resolve
 
 __all__ = ["GeneHaplotypes", "PersonalGenes", "stack_haplotypes"]
 
@@ -118,7 +118,6 @@ class PersonalGenes:
         start, end, first, last = needed_interval(
             window,
             variants,
-            overlap=self.policy.overlap,
             span=lambda low, high: self.genotypes.span(contig, low, high),
         )
         actions_DPM = self._actions(contig, first, last, people)
@@ -135,7 +134,6 @@ class PersonalGenes:
             chosen_UM,
             window,
             tss,
-            overlap=self.policy.overlap,
             gene_strand=strand,
             known=(start, end),
         )
@@ -171,10 +169,21 @@ class PersonalGenes:
         self, contig: str, first: int, last: int, people: NDArray[np.int64]
     ) -> NDArray[np.uint8]:
         """Return what becomes of each allele, shape (D, P, M)."""
-        alleles = self.genotypes.alleles(contig, first, last, people)
-        return resolve(alleles, self.genotypes.variants(contig).between(first, last), self.policy)[
-            0
-        ]
+        genotypes = self.genotypes
+        frequency = None
+        if self.policy.needs_frequency:
+            frequency = allele_frequency(genotypes.alleles(contig, first, last, self.train))
+        found, _ = resolve(
+            genotypes.alleles(contig, first, last, people),
+            genotypes.variants(contig).between(first, last),
+            self.policy,
+            unphased_DM=genotypes.unphased(contig, first, last, people),
+            phase_set_DM=genotypes.phase_sets(contig, first, last, people),
+            frequency_M=frequency,
+            donors=[genotypes.donors[number] for number in people],
+            contig=contig,
+        )
+        return found
 
     def _signal(
         self, built: Haplotypes, shared: Sample, moves_U: NDArray[np.bool_]

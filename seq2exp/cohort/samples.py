@@ -140,12 +140,21 @@ class TrainingGroups(TorchDataset[GroupSample]):
     plan : GroupPlan
     jitter_bp : int
         Windows are shifted by up to this many bases, all people of a group alike.
+    reference_only : bool
+        Leave people out: for losses that know the sequence of the reference alone.
     """
 
     def __init__(
-        self, genes: PersonalGenes, targets: CohortTargets, plan: GroupPlan, *, jitter_bp: int = 0
+        self,
+        genes: PersonalGenes,
+        targets: CohortTargets,
+        plan: GroupPlan,
+        *,
+        jitter_bp: int = 0,
+        reference_only: bool = False,
     ) -> None:
         self.genes, self.targets, self.plan = genes, targets, plan
+        self.reference_only = reference_only
         self.jitter_bp = jitter_bp
         self.epoch = 0
 
@@ -162,8 +171,9 @@ class TrainingGroups(TorchDataset[GroupSample]):
         if self.jitter_bp:
             random = np.random.default_rng((self.plan.seed, self.epoch, item, 1))
             shift = int(random.integers(-self.jitter_bp, self.jitter_bp + 1))
-        haplotypes = self.genes.haplotypes(group.gene, group.people, shift=shift)
-        return make_sample(group.gene, group.people, haplotypes, self.targets, unseen=False)
+        people = group.people[:0] if self.reference_only else group.people
+        haplotypes = self.genes.haplotypes(group.gene, people, shift=shift)
+        return make_sample(group.gene, people, haplotypes, self.targets, unseen=False)
 
 
 def make_sample(

@@ -128,7 +128,11 @@ class CohortData(pl.LightningDataModule):
         rows = np.flatnonzero(known.any(axis=1))
         plan = GroupPlan(rows, known[rows], config.groups, seed=seed)
         self.train = TrainingGroups(
-            cohort.personal, cohort.targets, plan, jitter_bp=config.data.jitter_bp
+            cohort.personal,
+            cohort.targets,
+            plan,
+            jitter_bp=config.data.jitter_bp,
+            reference_only=config.loss.name == "reference",
         )
         self.valid = _validation(cohort, rows)
         self.sampler = SeededSampler(len(self.train), seed=seed)
@@ -178,7 +182,8 @@ def _validation(cohort: Cohort, seen: NDArray[np.int64]) -> PeopleSamples:
     rows = np.concatenate([held, unseen])
     # The level of a gene is that of the reference: nobody's haplotypes are needed.
     nobody = np.zeros((len(unseen), people.shape[1]), dtype=bool)
-    cells = np.concatenate([people[held], nobody])
+    asked = people[held] & (cohort.config.loss.name != "reference")
+    cells = np.concatenate([asked, nobody])
     flags = np.arange(len(rows)) >= len(held)
     return PeopleSamples(cohort.personal, cohort.targets, rows, cells, flags)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from seq2exp.training.config import FitConfig
 from seq2exp.training.module import ExpressionModule
 
 __all__ = ["best_weights", "fit_module", "settle"]
+
+# Lightning reports its devices and tips at every start; our own lines say what matters.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
 def settle(fit: FitConfig, seed: int) -> None:

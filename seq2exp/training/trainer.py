@@ -38,8 +38,6 @@ from seq2exp.training.setup import filled_params, make_card, scale_inputs
 __all__ = ["control_config", "dry_run", "train"]
 
 logger = logging.getLogger(__name__)
-# Lightning reports its devices and tips at every start; our own lines say what matters.
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 # Model settings that only make sense with tracks.
 _ABOUT_TRACKS = ("track_betas", "track_weights", "track_loss_weight")
