@@ -417,13 +417,12 @@ def read_predictions(path: Path) -> pd.DataFrame:
         frame = read_table(path)
     else:
         frame = pd.read_csv(path, sep=None, engine="python", dtype={"donor": str})
-    frame = frame.rename(columns={"gene": "gene_id"})
-    missing = [name for name in ("gene_id", "donor", "value") if name not in frame]
-    if missing:
+    found, frame = frame, frame.rename(columns={"gene": "gene_id"})
+    if not {"gene_id", "donor", "value"} <= set(frame.columns):
         raise InputError(
             facts(
                 str(path),
-                found=f"columns {', '.join(map(str, frame.columns[:6]))}",
+                found=f"columns {', '.join(map(str, found.columns[:6]))}",
                 expected="gene (or gene_id), donor, value",
                 fix="rename them",
             )

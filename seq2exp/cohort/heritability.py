@@ -60,7 +60,8 @@ class Heritability:
         Haseman-Elston regression and its jackknife error over donors.
     num_donors, num_variants : int
     effective_variants : float
-        (sum d)^2 / sum d^2 of the eigenvalues: independent directions among the variants.
+        Independent directions among the variants: 1 / (sum d^2 / (sum d)^2 - 1/n) of the
+        eigenvalues, 1/n being what chance adds in n donors; at most the variants.
     converged : bool
         Whether the maximum lies inside the interval searched.
     status : str
@@ -287,7 +288,7 @@ def cis_heritability(
         he_se=he_se,
         num_donors=y.size,
         num_variants=num_variants,
-        effective_variants=float(spectrum.value_R.sum() ** 2 / (spectrum.value_R**2).sum()),
+        effective_variants=_effective(spectrum, num_variants),
         converged=converged,
     )
 
@@ -297,12 +298,20 @@ def expected_pearson(h2: float, *, num_donors: int, effective_variants: float) -
 
     sqrt(h2) sqrt(N h2 / (N h2 + M_e)): the root of the heritability bounds it, and N training
     donors estimate M_e independent effects (Daetwyler et al. 2008, PLoS ONE 3:e3395). It is that of
-    BLUP under many small effects; a sparse model can do better on sparse truth.
+    BLUP, whatever the number of causal variants; a sparse model comes nearer to sqrt(h2) where few
+    variants act.
     """
     signal = num_donors * max(h2, 0.0)
     if signal <= 0:
         return 0.0
     return math.sqrt(max(h2, 0.0) * signal / (signal + effective_variants))
+
+
+def _effective(spectrum: Spectrum, num_variants: int) -> float:
+    value = spectrum.value_R
+    chance = 1 / (value.size + spectrum.num_zero)
+    inverse = float((value**2).sum() / value.sum() ** 2) - chance
+    return min(1 / inverse, float(num_variants)) if inverse > 0 else float(num_variants)
 
 
 def _status(y: Floats, basis: Floats, num_variants: int) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,7 +60,7 @@ class LinearConfig:
     """Use insertions and deletions beside single-nucleotide variants."""
     num_folds: int = 5
     """Folds of the cross-validation that chooses penalties."""
-    choose_on: str = "folds"
+    choose_on: Literal["folds", "valid"] = "folds"
     """Where penalties are chosen: folds of the training donors, or the valid donors."""
     l1_ratio: float = 0.5
     """Share of the absolute penalty in the elastic net."""
@@ -135,7 +136,8 @@ class LinearFit:
     num_donors : int
     status : str
         ``ok``; or why the prediction is constant: ``constant`` (by definition), ``none_selected``,
-        ``no_variants``, ``too_few_donors``, ``constant_expression``, ``no_expression``. Or
+        ``no_variants``, ``too_few_donors``, ``constant_expression``; the prediction is NaN with
+        ``no_training_donors`` (an unseen gene) and ``no_expression`` (of any of them). Or
         ``h2_floor`` (BLUP took ``min_h2``), ``not_converged``.
     """
 
@@ -229,7 +231,7 @@ def fit_gene(
     known = np.isfinite(y)
     rows = np.flatnonzero(train & known)
     design = make_design(dosage[rows][:, allowed], min_maf=config.min_maf, ploidy=ploidy)
-    gene = _Gene(design=design, y_N=y[rows], config=config)
+    gene = _Gene(design=design, y_N=y[rows], config=config, seen=bool(train.any()))
     if config.choose_on == "valid":
         held = np.flatnonzero(valid & known)
         gene.set_validation(dosage[held][:, allowed], y[held])
@@ -248,8 +250,8 @@ def fit_gene(
 class _Gene:
     """One gene at work: what several models share is made once."""
 
-    def __init__(self, *, design: Design, y_N: Floats, config: LinearConfig) -> None:
-        self.design, self.y, self.config = design, y_N, config
+    def __init__(self, *, design: Design, y_N: Floats, config: LinearConfig, seen: bool) -> None:
+        self.design, self.y, self.config, self.seen = design, y_N, config, seen
         self.mean = float(y_N.mean()) if y_N.size else math.nan
         self.centred = y_N - self.mean
         self._parts: Parts | None = None
@@ -290,7 +292,7 @@ class _Gene:
 
     def _obstacle(self, name: str) -> str:
         if self.y.size == 0:
-            return "no_expression"
+            return "no_expression" if self.seen else "no_training_donors"
         if name == "mean":
             return "constant"
         if np.abs(self.centred).max() <= 1e-9 * max(float(np.abs(self.y).max()), 1e-300):

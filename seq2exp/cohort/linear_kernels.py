@@ -20,13 +20,11 @@ Axes: P columns, A penalties, W columns worked on (a prefix of arrays of length 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, wraps
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from seq2exp.core.compiled import compiled
 
 __all__ = ["elastic_path"]
 
@@ -35,34 +33,9 @@ Counts = NDArray[np.int64]
 
 # Iterates that an extrapolation mixes.
 _MEMORY = 5
-_OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}, "nogil": True}
-_SIGNATURE = (
-    "void(f8[:,::1], f8[::1], f8, f8[::1], f8[::1], f8[::1], f8[::1], f8, f8, i8,"
-    " f8[:,::1], f8[::1], i8[::1])"
-)
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Compile at the first call; keep the machine code where there is a folder to keep it in."""
-
-    def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        @cache
-        def machine_code() -> Callable[..., None]:
-            try:
-                return njit(signature, cache=True, **_OPTIONS)(function)
-            except RuntimeError:
-                return njit(signature, **_OPTIONS)(function)
-
-        @wraps(function)
-        def run(*args: Any) -> None:  # noqa: ANN401
-            machine_code()(*args)
-
-        return run
-
-    return wrap
-
-
-@njit(inline="always", **_OPTIONS)
+@njit(inline="always")
 def _gap(slope, xy, weight, copies, count, square, l1, l2):
     """Return the duality gap over the first `count` columns; slope is q - G w."""
     fitted = 0.0
@@ -82,7 +55,7 @@ def _gap(slope, xy, weight, copies, count, square, l1, l2):
     return 0.5 * (1 + shrink * shrink) * residual + l1 * size - shrink * (square - fitted)
 
 
-@njit(inline="always", **_OPTIONS)
+@njit(inline="always")
 def _sweep(small, slope, diagonal, weight, copies, count, l1, l2):
     """Update every column worked on once."""
     for s in range(count):
@@ -100,7 +73,7 @@ def _sweep(small, slope, diagonal, weight, copies, count, l1, l2):
                 slope[k] -= step * small[s, k]
 
 
-@njit(inline="always", **_OPTIONS)
+@njit(inline="always")
 def _objective(slope, xy, weight, copies, count, square, l1, l2):
     """Return what is minimised; slope is q - G w."""
     total = square
@@ -110,7 +83,7 @@ def _objective(slope, xy, weight, copies, count, square, l1, l2):
     return 0.5 * total
 
 
-@njit(inline="always", **_OPTIONS)
+@njit(inline="always")
 def _mixture(steps, count, moment, share):
     """Fill the shares of the last iterates that make their steps cancel best; sum 1.
 
@@ -153,7 +126,7 @@ def _mixture(steps, count, moment, share):
     return True
 
 
-@njit(inline="always", **_OPTIONS)
+@njit(inline="always")
 def _extrapolate(weights, slopes, steps, moment, share, count, weight, slope, xy, copies, square,
                  l1, l2):  # fmt: skip
     """Replace the iterate by a mixture of the last ones where that lowers the objective."""
@@ -176,7 +149,7 @@ def _extrapolate(weights, slopes, steps, moment, share, count, weight, slope, xy
             weight[k], slope[k] = new_weight[k], new_slope[k]
 
 
-@_compiled(_SIGNATURE)
+@compiled(contract=True)
 def elastic_path(
     gram_PP: Floats, xy_P: Floats, square: float, l1_A: Floats, l2_A: Floats, copies_P: Floats,
     start_P: Floats, l1_start: float, tolerance: float, max_sweeps: int, weights_AP: Floats,

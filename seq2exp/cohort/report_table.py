@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ class BenchmarkPlan:
     """Bootstrap resamples of genes."""
     num_permutations: int = 1000
     """Shuffles of donors; 0 leaves the null out."""
-    permute_within: str = "all"
+    permute_within: Literal["all", "population"] = "all"
     """Donors are shuffled among all, or within their population."""
     min_stratum_genes: int = 5
     """Strata of fewer genes get no rows."""

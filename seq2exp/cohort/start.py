@@ -6,9 +6,11 @@ is what the run says of their sequences.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from seq2exp.cohort.config import CohortConfig
@@ -50,17 +52,28 @@ def start_model(config: CohortConfig, samples: GeneSamples) -> tuple[nn.Module, 
     require_known("start_sample", sample, card.samples, expected="a label of the run")
     column = card.samples.index(sample)
     params = {**card.model, "num_outputs": len(OUTPUTS)}
-    model = build_model(str(params["name"]), {k: v for k, v in params.items() if k != "name"})
-    state, own = run.models[0].state_dict(), model.state_dict()
-    for name, value in own.items():
-        given = state[name]
-        if given.shape != value.shape:
-            # The rows of the head: one label becomes both outputs.
-            given = given[column : column + 1].expand(len(OUTPUTS), *given.shape[1:])
-        own[name] = given
-    model.load_state_dict({name: value.clone() for name, value in own.items()})
+    model = _build(params)
+    rows = _output_rows(params)
+    state = {}
+    for name, value in run.models[0].state_dict().items():
+        if name in rows:
+            # One label becomes both outputs.
+            value = value[column : column + 1].expand(len(OUTPUTS), *value.shape[1:])
+        state[name] = value.clone()
+    model.load_state_dict(state)
     _freeze(model, config.freeze)
     return model, params
+
+
+def _build(params: Mapping[str, Any]) -> nn.Module:
+    return build_model(str(params["name"]), {k: v for k, v in params.items() if k != "name"})
+
+
+def _output_rows(params: Mapping[str, Any]) -> set[str]:
+    """Return the names of tensors that have a row per output: those that grow with their number."""
+    with torch.device("meta"):
+        few, more = (_build({**params, "num_outputs": number}).state_dict() for number in (1, 2))
+    return {name for name in few if few[name].shape != more[name].shape}
 
 
 def _require_windows(config: CohortConfig, theirs: SampleConfig, samples: GeneSamples) -> None:

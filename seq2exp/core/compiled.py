@@ -9,7 +9,9 @@ from typing import Any
 __all__ = ["compiled"]
 
 
-def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compiled(
+    *, parallel: bool = False, contract: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function at its first call, for the types it is called with.
 
     The function runs without the lock of the interpreter. Machine code is kept beside the module
@@ -19,6 +21,8 @@ def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Callab
     ----------
     parallel : bool
         Spread loops over ``prange`` on as many threads as numba has.
+    contract : bool
+        Let a product and a sum be rounded once, where the processor can.
     """
 
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,6 +33,8 @@ def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Callab
             options: dict[str, Any] = {
                 "nogil": True, "error_model": "numpy", "parallel": parallel
             }  # fmt: skip
+            if contract:
+                options["fastmath"] = {"contract"}
             try:
                 found: Callable[..., Any] = njit(cache=True, **options)(function)
             except RuntimeError:

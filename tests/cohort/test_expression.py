@@ -136,7 +136,7 @@ def test_covariates_are_taken_out_with_training_coefficients():
     assert made.fitted.covariates.names == ("batch", "sex=M")
     unseen = table.assign(sex=table["sex"].where(np.arange(40) < 30, "other"))
     fitted = fit_expression(values, train=train[:20], config=config, covariates=unseen)
-    raw, corrected, _ = fitted.apply(values, covariates=unseen)
+    _, corrected, _ = fitted.apply(values, covariates=unseen)
     assert corrected.notna().all(axis=None)
     with pytest.raises(InputError, match="1 donors without row"):
         process_expression(values, train=train, config=config, covariates=table.iloc[1:])
@@ -265,7 +265,7 @@ def test_f17_bad_expression_is_refused(change, words):
 
 def test_one_donor_and_too_many_factors():
     values, _, _ = cohort()
-    with pytest.raises(InputError, match="found 10 with 5 fitting donors.*at most 3"):
+    with pytest.raises(InputError, match=r"found 10 with 5 fitting donors.*at most 3"):
         process_expression(values, train=list(values.columns[:5]), config=ExpressionConfig())
     with pytest.raises(InputError, match="constant_expression': 60"):
         process_expression(values[["d0"]], train=["d0"], config=ExpressionConfig(factors="none"))
@@ -283,5 +283,5 @@ def test_settings_that_do_not_fit_together():
         {"scale": "inverse_normal"},
         {"max_zero_share": 0.0},
     ):
-        with pytest.raises(ConfigError, match="expression."):
+        with pytest.raises(ConfigError, match=r"expression\."):
             ExpressionConfig(**wrong)

@@ -1,4 +1,4 @@
-"""Heritability: recovery of the planted value, parity with the dense likelihood, degenerate genes."""
+"""Heritability: the planted value, parity with the dense likelihood, degenerate genes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from seq2exp.cohort.heritability import cis_heritability, expected_pearson
+from seq2exp.cohort.linear import LinearConfig
+from seq2exp.cohort.linear_genes import fit_genes
+from seq2exp.cohort.metrics import across_donors
 from seq2exp.core.errors import InputError
 from tests.cohort.people import common, dosages, phenotype, standardised
 
@@ -156,3 +159,32 @@ def test_expected_correlation_has_its_limits():
     few = expected_pearson(0.01, num_donors=100, effective_variants=1e6)
     assert few == pytest.approx(0.01 * np.sqrt(100 / 1e6), rel=1e-4)
     assert expected_pearson(-0.1, num_donors=100, effective_variants=50) == 0
+
+
+def test_blup_reaches_the_expected_correlation():
+    """Many small effects: mean r on new donors beside the formula, for few and many donors."""
+    random = np.random.default_rng(5)
+    for num in (100, 300):
+        data = {f"g{k}": common(dosages(random, num + 200, 100, founders=60)) for k in range(40)}
+        train = np.arange(num + 200) < num
+        y = np.array([phenotype(random, dosage, 0.4, causal=None) for dosage in data.values()])
+        config = LinearConfig(models=["blup"])
+        guess = fit_genes(list(data), data.get, y, train=train, config=config).predictions["blup"]
+        table = across_donors(y[:, ~train], guess[:, ~train], genes=list(data))
+        expected = []
+        for gene, row in zip(data, y, strict=True):
+            found = cis_heritability(data[gene][train], row[train])
+            expected.append(
+                expected_pearson(0.4, num_donors=num, effective_variants=found.effective_variants)
+            )
+        assert table["pearson"].mean() == pytest.approx(np.mean(expected), abs=0.05)
+
+
+def test_effective_variants_count_independent_ones():
+    random = np.random.default_rng(1)
+    free = random.binomial(2, 0.4, size=(2000, 30)).astype(float)
+    y = random.normal(size=2000)
+    assert cis_heritability(free, y).effective_variants == pytest.approx(30, rel=0.05)
+    doubled = np.repeat(free, 3, axis=1)
+    assert cis_heritability(doubled, y).effective_variants == pytest.approx(30, rel=0.05)
+    assert cis_heritability(free[:40], y[:40]).effective_variants <= 30

@@ -369,6 +369,13 @@ def test_where_no_variant_enters_nothing_is_predicted():
         assert np.ptp(fitted.predict(dosage)) == 0
 
 
+def test_a_gene_that_nobody_trains_on_has_no_prediction(gene):
+    dosage, y = gene
+    fits = fit_gene(dosage, y, train_D=np.zeros(len(y), bool), config=LinearConfig())
+    assert {fitted.status for fitted in fits.values()} == {"no_training_donors"}
+    assert np.isnan(fits["enet"].predict(dosage)).all()
+
+
 def test_one_donor_and_no_signal(gene):
     alone = fit_gene(gene[0][:1], gene[1][:1], train_D=np.ones(1, bool), config=LinearConfig())
     assert {fitted.status for fitted in alone.values()} == {"constant", "too_few_donors"}

@@ -175,7 +175,7 @@ def test_hashes_ignore_order_and_see_every_set():
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(InputError, match="found FIN.*EUR, YRI"):
+    with pytest.raises(InputError, match=r"found FIN.*EUR, YRI"):
         make_split(donors_of(), genes_of(), CohortSplitConfig(test_populations=["FIN"]))
     for wrong in ({"test_share": 1.0}, {"valid_share": -0.1}, {"class_shares": [1.0, 1.0]}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):

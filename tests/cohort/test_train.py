@@ -210,9 +210,7 @@ def test_every_loss_trains_what_it_says(name, people, settings, tmp_path):
 
     before = untrained_run(config, Dataset(people)).models[0].state_dict()
     after = weights(out)
-    last = [name for name in after if name.startswith("head.layers") and name.endswith("weight")][
-        -1
-    ]
+    head = [key for key in after if key.startswith("head.layers") and key.endswith("weight")]
     moved = (after[head[-1]] != before[head[-1]]).any(dim=1).tolist()
     kind = LOSSES[name]
     assert moved == [kind.level, kind.people == "difference"]
@@ -243,11 +241,13 @@ def test_a_run_of_train_can_be_started_from(people, settings, tmp_path):
         "model": TINY["model"], "fit": {"max_epochs": 1},
     }  # fmt: skip
     train(bind(TrainConfig, plain, where="test"), people, tmp_path / "plain")
-    config = settings(
-        start_from=str(tmp_path / "plain"), start_sample="blood", fit={"max_epochs": 1},
-        freeze=["predictor"], optim={"lr": 1e-9, "start_lr": 1e-9, "final_lr": 1e-9},
-    )  # fmt: skip
-    config = dataclasses.replace(config, model={"name": "seq2exp"})
+    slow = {"lr": 1e-9, "start_lr": 1e-9, "final_lr": 1e-9}
+    config = dataclasses.replace(
+        settings(fit={"max_epochs": 1}, optim=slow), model={"name": "seq2exp"}
+    )
+    config = dataclasses.replace(
+        config, start_from=str(tmp_path / "plain"), start_sample="blood", freeze=["predictor"]
+    )
     train_cohort(config, people, tmp_path / "run")
     cohort = open_cohort(config, Dataset(people))
     run, _ = open_cohort_run(tmp_path / "run")

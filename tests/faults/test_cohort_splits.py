@@ -28,7 +28,7 @@ def test_f17_a_sound_split_passes():
 
 
 def test_f17_a_donor_in_two_sets_is_an_error():
-    with pytest.raises(InputError, match="donors: found names in two sets.*1 in all; first: q"):
+    with pytest.raises(InputError, match=r"donors: found names in two sets.*1 in all; first: q"):
         split_from_lists(DONORS | {"test": ["s", "q"]}, GENES, contigs=CONTIGS)
     double = CohortSplit(("p", "p"), ("a",), ("train", "test"), ("seen",), ("chr1",))
     with pytest.raises(InputError, match="names that stand twice"):
@@ -36,7 +36,7 @@ def test_f17_a_donor_in_two_sets_is_an_error():
 
 
 def test_f17_a_gene_seen_and_unseen_is_an_error():
-    with pytest.raises(InputError, match="genes: found names in two sets.*first: a"):
+    with pytest.raises(InputError, match=r"genes: found names in two sets.*first: a"):
         split_from_lists(DONORS, GENES | {"unseen": ["c", "a"]}, contigs=CONTIGS)
 
 
@@ -50,7 +50,7 @@ def test_f17_a_contig_of_seen_and_unseen_genes_is_an_error(other):
 def test_f17_paralogs_seen_and_unseen_are_an_error():
     split = split_from_lists(DONORS, GENES, contigs=CONTIGS)
     genes = pd.DataFrame({"gene_id": list("abc"), "group": ["HOX", "", "HOX"]})
-    with pytest.raises(InputError, match="groups of paralogs of unseen genes.*first: HOX"):
+    with pytest.raises(InputError, match=r"groups of paralogs of unseen genes.*first: HOX"):
         check_split(split, genes=genes)
     check_split(split, genes=genes.assign(group=["HOX", "HOX", ""]))
     table = genes.assign(contig=CONTIGS.values(), split=["train", "valid", "test"])
@@ -64,7 +64,7 @@ def test_f17_a_held_out_donor_who_trains_on_one_gene_is_an_error():
         split.donors, split.genes, split.donor_sets, split.gene_sets, split.contigs,
         per_gene={"a": np.array([0, 0, 1, 2, 0], np.int8)},
     )  # fmt: skip
-    with pytest.raises(InputError, match="held-out populations.*first: t"):
+    with pytest.raises(InputError, match=r"held-out populations.*first: t"):
         check_split(leaking)
 
 
@@ -110,5 +110,5 @@ def test_f17_donors_that_do_not_match():
         match_donors(["NA1", "NA2"], ["na1.1"])
     with pytest.raises(InputError, match="donors of the covariates: found names that stand twice"):
         match_donors(["p"], ["p", "p"], what="covariates")
-    with pytest.raises(InputError, match="donors table: found donors named twice.*first: p"):
+    with pytest.raises(InputError, match=r"donors table: found donors named twice.*first: p"):
         make_split(pd.DataFrame({"donor": ["p", "p"]}), pd.DataFrame(), CohortSplitConfig())

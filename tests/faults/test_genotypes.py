@@ -205,6 +205,28 @@ def test_f14_several_alts_become_one_variant_each(tmp_path):
     assert (table["ac"].tolist(), table["an"].tolist()) == ([2, 4, 2], [9, 9, 9])
 
 
+def test_f14_alts_of_a_record_keep_its_site_where_normalising_moves_them_apart(tmp_path):
+    at = next(i for i in range(60, 1900) if len(set(CHR1[i - 1 : i + 2])) == 3)
+    ref = CHR1[at - 1 : at + 2]
+    third = next(base for base in "ACGT" if base not in (ref[1], ref[2]))
+    # A deletion of the second base, and another third base.
+    alts = [ref[0] + ref[2], ref[:2] + third]
+    text = header() + "".join(good(2)) + line("chr1", at, ref, ",".join(alts), PLAIN)
+    dataset = build(tmp_path, "".join(sorted(text.splitlines(keepends=True), key=by_position)))
+    reader = dataset.genotypes
+    moved = np.flatnonzero(reader.table("chr1")["status"].str.contains("multiallelic"))
+    first, last = int(moved[0]), int(moved[-1]) + 1
+    assert reader.variants("chr1").position_M[first:last].tolist() == [at - 1, at + 1]
+    assert reader.sites("chr1", first, last).tolist() == [at - 1, at - 1]
+    plain = build(tmp_path, header() + "".join(good(2)), out="plain").genotypes
+    assert not places.genotype_path(plain.root, "chr1", "site").exists()
+    assert plain.sites("chr1", 0, 2).tolist() == [100, 110]
+
+
+def by_position(row):
+    return -1 if row.startswith("#") else int(row.split("\t")[1])
+
+
 def test_f14_missing_half_and_mixed_calls_are_kept_and_counted(tmp_path):
     text = (
         header()
