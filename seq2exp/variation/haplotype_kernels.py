@@ -6,7 +6,7 @@ on them, then both are copied. All places in a haplotype are counted in genome d
 copying turns them around.
 
 Shapes: H haplotypes, L bases of the window, G of the contig, M variants, E records of one
-haplotype, S segments of all haplotypes, T threads; K blocks of W bytes per row of bits.
+haplotype, S segments of all haplotypes; K blocks of W bytes per row of bits.
 
 numba keeps compiled functions until their own file changes: after a change of what
 `overlap_kernels` imports from here, remove ``__pycache__/*.nbi``.
@@ -19,7 +19,7 @@ numba keeps compiled functions until their own file changes: after a change of w
 from __future__ import annotations
 
 import numpy as np
-from numba import get_thread_id, njit, prange
+from numba import njit
 
 from seq2exp.core.compiled import compiled
 from seq2exp.variation.iupac import BASES_OF_CODE, CODE_OF_BASES, COMPLEMENT
@@ -38,9 +38,7 @@ __all__ = [
     "allele_shape",
     "conflicts",
     "fill_all",
-    "fill_all_parallel",
     "fill_packed",
-    "fill_packed_parallel",
     "inline",
     "make_room",
 ]
@@ -402,7 +400,7 @@ def _span(ref_S, size_S, count):
 @compiled()
 def fill_all(
     actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-    tss, before, to_right, reverse, scratch_T6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
+    tss, before, to_right, reverse, scratch_6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
 ) -> None:  # fmt: skip
     """Build haplotypes.
 
@@ -415,22 +413,8 @@ def fill_all(
     for h in range(actions_HM.shape[0]):
         _one(
             h, actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-            tss, before, to_right, reverse, scratch_T6E[0], room_H1, hap_S, ref_S, size_S,
+            tss, before, to_right, reverse, scratch_6E, room_H1, hap_S, ref_S, size_S,
             facts_HF, out_HL,
-        )  # fmt: skip
-
-
-@compiled(parallel=True)
-def fill_all_parallel(
-    actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-    tss, before, to_right, reverse, scratch_T6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
-) -> None:  # fmt: skip
-    """Build haplotypes on as many threads as there is scratch for; as :func:`fill_all`."""
-    for h in prange(actions_HM.shape[0]):
-        _one(
-            h, actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-            tss, before, to_right, reverse, scratch_T6E[get_thread_id()], room_H1, hap_S, ref_S,
-            size_S, facts_HF, out_HL,
         )  # fmt: skip
 
 
@@ -506,27 +490,16 @@ def _one_packed(
     )  # fmt: skip
 
 
-@inline
-def _worst(facts_HF):
-    """Return the worst reason to refuse, 0 when there is none, and the haplotype."""
-    worst, at = np.int64(0), np.int64(-1)
-    for h in range(facts_HF.shape[0]):
-        if facts_HF[h, 0] < worst:
-            worst, at = facts_HF[h, 0], np.int64(h)
-    return worst, at
-
-
 @compiled()
 def fill_packed(
     row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-    ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room, hap_S, ref_S, size_S, facts_HF,
+    ref_length_M, alt_offset_M1, alt_codes_C, scratch_6E, room, hap_S, ref_S, size_S, facts_HF,
     out_BPL,
 ):  # fmt: skip
     """Build haplotypes, each in a window of its own, from bits.
 
     A plan is TSS, start of the window, whether downstream is to the right, and whether to turn.
-    Facts as those of :func:`fill_all`. Arrays of variants are those of the whole contig. Returns
-    the worst reason to refuse and its haplotype.
+    Facts as those of :func:`fill_all`. Arrays of variants are those of the whole contig.
     """
     for h in range(row_BP.size):
         b, p = h // row_BP.shape[1], h % row_BP.shape[1]
@@ -534,28 +507,8 @@ def fill_packed(
         _one_packed(
             h, row_BP[b, p], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
             ref_length_M, alt_offset_M1, alt_codes_C, plan[0], plan[1], plan[2] != 0,
-            plan[3] != 0, scratch_T6E[0], room, hap_S, ref_S, size_S, facts_HF, out_BPL[b, p],
+            plan[3] != 0, scratch_6E, room, hap_S, ref_S, size_S, facts_HF, out_BPL[b, p],
         )  # fmt: skip
-    return _worst(facts_HF)
-
-
-@compiled(parallel=True)
-def fill_packed_parallel(
-    row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-    ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room, hap_S, ref_S, size_S, facts_HF,
-    out_BPL,
-):  # fmt: skip
-    """Build haplotypes on several threads; as :func:`fill_packed`."""
-    for h in prange(row_BP.size):
-        b, p = h // row_BP.shape[1], h % row_BP.shape[1]
-        plan = plan_BF[b]
-        _one_packed(
-            h, row_BP[b, p], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-            ref_length_M, alt_offset_M1, alt_codes_C, plan[0], plan[1], plan[2] != 0,
-            plan[3] != 0, scratch_T6E[get_thread_id()], room, hap_S, ref_S, size_S, facts_HF,
-            out_BPL[b, p],
-        )  # fmt: skip
-    return _worst(facts_HF)
 
 
 @compiled()
