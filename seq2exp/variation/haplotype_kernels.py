@@ -14,12 +14,13 @@ numba keeps compiled functions until their own file changes: after a change of w
 
 # The arguments of compiled functions are arrays whose types numba finds itself.
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN202, FBT001
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from seq2exp.core.compiled import compiled
 from seq2exp.variation.iupac import BASES_OF_CODE, CODE_OF_BASES, COMPLEMENT
@@ -43,6 +44,10 @@ __all__ = [
     "make_room",
 ]
 
+Codes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
 # Actions.
 LEAVE, ALT, UNKNOWN, IUPAC, DROPPED = 0, 1, 2, 3, 4
 # Where the bases of a patch come from: ALT codes from a number of them on, or code c as _CODE - c.
@@ -61,7 +66,10 @@ inline = njit(inline="never", nogil=True, error_model="numpy")
 
 
 @inline
-def allele_shape(i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C):
+def allele_shape(
+    i: int, reference_G: Codes, position_M: Ints, ref_length_M: Ints, alt_offset_M1: Ints,
+    alt_codes_C: Codes,
+) -> tuple[int, int, int, int]:  # fmt: skip
     """Return REF and ALT length of variant i, and the bases both share in front and behind.
 
     They share one only where it is the anchor of an insertion or deletion.
@@ -79,7 +87,9 @@ def allele_shape(i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_co
 
 
 @inline
-def conflicts(position, front, last, longer):
+def conflicts(
+    position: int, front: int, last: int, longer: bool,
+) -> bool:  # fmt: skip
     """Whether a record cannot follow one whose last REF base is `last`.
 
     On that base itself only an insertion or deletion anchored there may stand, and only if the
@@ -399,8 +409,10 @@ def _span(ref_S, size_S, count):
 
 @compiled()
 def fill_all(
-    actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-    tss, before, to_right, reverse, scratch_6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
+    actions_HM: Codes, reference_G: Codes, position_M: Ints, ref_length_M: Ints,
+    alt_offset_M1: Ints, alt_codes_C: Codes, tss: int, before: int, to_right: bool, reverse: bool,
+    scratch_6E: Ints, room_H1: Ints, hap_S: Ints, ref_S: Ints, size_S: Ints, facts_HF: Ints,
+    out_HL: Codes,
 ) -> None:  # fmt: skip
     """Build haplotypes.
 
@@ -492,10 +504,11 @@ def _one_packed(
 
 @compiled()
 def fill_packed(
-    row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-    ref_length_M, alt_offset_M1, alt_codes_C, scratch_6E, room, hap_S, ref_S, size_S, facts_HF,
-    out_BPL,
-):  # fmt: skip
+    row_BP: Ints, plan_BF: Ints, bits_KHW: Codes, missing_KHW: Codes, keep_M: Bools, reach_M: Ints,
+    reference_G: Codes, position_M: Ints, ref_length_M: Ints, alt_offset_M1: Ints,
+    alt_codes_C: Codes, scratch_6E: Ints, room: int, hap_S: Ints, ref_S: Ints, size_S: Ints,
+    facts_HF: Ints, out_BPL: Codes,
+) -> None:  # fmt: skip
     """Build haplotypes, each in a window of its own, from bits.
 
     A plan is TSS, start of the window, whether downstream is to the right, and whether to turn.
@@ -512,7 +525,9 @@ def fill_packed(
 
 
 @compiled()
-def make_room(actions_HM, ref_length_M, alt_offset_M1, moves_M, room_H1) -> int:
+def make_room(
+    actions_HM: Codes, ref_length_M: Ints, alt_offset_M1: Ints, moves_M: Codes, room_H1: Ints,
+) -> int:  # fmt: skip
     """Fill where the segments of each haplotype begin; return the most edits of one haplotype.
 
     ``moves_M`` is room for a byte per variant.
