@@ -251,6 +251,9 @@ def _write_variants(rows: _Rows, order: NDArray[np.int64], folder: Path) -> None
         "alt_codes": np.concatenate(codes),
         "reach": reach,
     }
+    site = rows.numbers("site")[order].astype(np.int64)
+    if not np.array_equal(site, position):
+        arrays["site"] = site
     for name, array in arrays.items():
         write_array(folder / f"{name}.npy", array)
 

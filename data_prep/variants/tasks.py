@@ -41,6 +41,7 @@ EXAMPLES = 3
 SCHEMA = pa.schema(
     [
         ("position", pa.int64()),
+        ("site", pa.int64()),
         ("record", pa.int64()),
         ("allele", pa.int32()),
         ("id", pa.string()),
@@ -154,6 +155,7 @@ def _batch(lines: list[Line], alleles: Alleles, planes: Planes) -> pa.RecordBatc
     flags = (flags + HAPLOID * counts["haploid"]).astype(np.int8)
     columns = [
         pa.array(alleles.position_A),
+        pa.array(np.array([line.position for line in lines])[alleles.record_A]),
         pa.array(np.array([line.number for line in lines])[alleles.record_A]),
         pa.array(alleles.allele_A.astype(np.int32)),
         pa.array([lines[row].id for row in rows], pa.string()),

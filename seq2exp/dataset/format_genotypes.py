@@ -19,7 +19,6 @@ __all__ = [
     "BLOCK",
     "BLOCK_BYTES",
     "DONOR_COLUMNS",
-    "MISSING",
     "VARIANT_ARRAYS",
     "VARIANT_COLUMNS",
     "GenotypeInfo",
@@ -37,11 +36,9 @@ __all__ = [
 BLOCK = 8192
 """Variants per block of a bit plane."""
 BLOCK_BYTES = BLOCK // 8
-MISSING = 2
-"""An allele that was not called, among 0 REF and 1 ALT."""
 DONOR_COLUMNS = ("donor", "population", "sex", "family", "father", "mother")
-VARIANT_ARRAYS = ("position", "ref_length", "alt_offset", "alt_codes", "reach")
-"""Flat arrays of a contig's variants, by name of file."""
+VARIANT_ARRAYS = ("position", "ref_length", "alt_offset", "alt_codes", "reach", "site")
+"""Flat arrays of a contig's variants, by name of file; ``site`` only where it says anything."""
 VARIANT_COLUMNS = (
     "id",
     "position",

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.dataset import format as layout
 from seq2exp.dataset import format_genotypes as places
-from seq2exp.dataset.format_genotypes import BLOCK, MISSING, GenotypeInfo, unpack_rows
+from seq2exp.dataset.format_genotypes import BLOCK, GenotypeInfo, unpack_rows
+from seq2exp.variation.policies import MISSING
 from seq2exp.variation.table import Variants
 
 __all__ = ["Genotypes", "read_donor_expression", "read_donors"]
@@ -146,6 +147,24 @@ class Genotypes:
         while first and reach_M[first - 1] > position_M[first]:
             first -= 1
         return first, last
+
+    def sites(self, contig: str, first: int, last: int) -> NDArray[np.int64]:
+        """Return where the file had each variant, 0-based: one position for all ALTs of a record.
+
+        Normalising may move ALTs of one record apart; what is decided for a call must be the same
+        for all of them.
+
+        Returns
+        -------
+        int64 array, shape (last - first,)
+        """
+        key = f"{contig} site"
+        if key not in self._open:
+            path = places.genotype_path(self.root, contig, "site")
+            stored = contig in self.contigs and path.is_file()
+            self._open[key] = _load(path, (self.contigs[contig],)) if stored else None
+        sites: NDArray[np.int64] | None = self._open[key]
+        return (self.variants(contig).position_M if sites is None else sites)[first:last]
 
     def alleles(
         self, contig: str, first: int, last: int, donors: NDArray[np.int64] | None = None

@@ -5,15 +5,16 @@ instead), then the edits become segments of the window, which run beside the ref
 on them, then both are copied. All places in a haplotype are counted in genome direction; only
 copying turns them around.
 
-Shapes: H haplotypes, L bases of the window, G of the contig, M variants, E edits of one haplotype,
-S segments of all haplotypes (haplotype h has room for those from ``room_H1[h]`` on), T threads.
+Shapes: H haplotypes, L bases of the window, G of the contig, M variants, E records of one
+haplotype, S segments of all haplotypes, T threads; K blocks of W bytes per row of bits.
 
-A change of a function that others inline is seen by the cache because all are in this file.
+numba keeps compiled functions until their own file changes: after a change of what
+`overlap_kernels` imports from here, remove ``__pycache__/*.nbi``.
 """
 
 # The arguments of compiled functions are arrays whose types numba finds itself.
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, ANN201, ANN202
 
 from __future__ import annotations
 
@@ -31,11 +32,16 @@ __all__ = [
     "DROPPED",
     "IUPAC",
     "LEAVE",
+    "NO_ROOM",
     "PADDING",
     "UNKNOWN",
+    "allele_shape",
+    "conflicts",
     "fill_all",
     "fill_all_parallel",
-    "keep_longest",
+    "fill_packed",
+    "fill_packed_parallel",
+    "inline",
     "make_room",
 ]
 
@@ -48,14 +54,16 @@ _CODE = -1
 PADDING = -1
 _INSERTED = -2
 # Reasons to refuse.
-BAD_POSITION, BAD_IUPAC, BAD_ACTION = -1, -2, -3
+BAD_POSITION, BAD_IUPAC, BAD_ACTION, NO_ROOM = -1, -2, -3, -4
 
 _N = 4
-_inline = njit(inline="never", nogil=True, error_model="numpy")
+# Bases read on either side of a window at once; more only where deletions reach further.
+_MARGIN = 64
+inline = njit(inline="never", nogil=True, error_model="numpy")
 
 
-@_inline
-def _allele(i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C):
+@inline
+def allele_shape(i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C):
     """Return REF and ALT length of variant i, and the bases both share in front and behind.
 
     They share one only where it is the anchor of an insertion or deletion.
@@ -72,8 +80,8 @@ def _allele(i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C
     return ref_length, alt_length, front, behind
 
 
-@_inline
-def _conflicts(position, front, last, longer):
+@inline
+def conflicts(position, front, last, longer):
     """Whether a record cannot follow one whose last REF base is `last`.
 
     On that base itself only an insertion or deletion anchored there may stand, and only if the
@@ -82,37 +90,39 @@ def _conflicts(position, front, last, longer):
     return position < last or (position == last and (front == 0 or longer))
 
 
-@_inline
+@inline
 def _edits(
-    actions_M, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
+    index_E, action_E, carried, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
     start_E, end_E, source_E, size_E,
 ):  # fmt: skip
     """Fill the edits of one haplotype from the front and dropped positions from the back.
 
-    Returns their numbers; a negative first one refuses.
+    Returns their numbers; a negative first one refuses, and then the second is the variant.
     """
     taken, dropped, room = 0, 0, start_E.size
     last, longer = np.int64(-1), False
     pair = np.int64(-1)
-    for i in range(actions_M.size):
-        action = actions_M[i]
-        if action == LEAVE:
-            continue
+    for k in range(carried):
+        i, action = index_E[k], action_E[k]
         position = position_M[i]
         if position < 0 or position + ref_length_M[i] > reference_G.size:
             return BAD_POSITION, i
         if action > DROPPED:
             return BAD_ACTION, i
-        ref_length, alt_length, front, behind = _allele(
-            i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C
-        )
+        # Most are single bases: no call, at which numba counts references to arrays.
         first = alt_offset_M1[i]
+        alt_length, ref_length = alt_offset_M1[i + 1] - first, np.int64(ref_length_M[i])
+        front, behind = np.int64(0), np.int64(0)
+        if alt_length != ref_length:
+            _, _, front, behind = allele_shape(
+                i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C
+            )
         if action == UNKNOWN and ref_length == front + behind:
             # Whether bases were inserted is not known; no base of the reference is in doubt.
             continue
         if action == IUPAC and (ref_length != 1 or alt_length != 1):
             return BAD_IUPAC, i
-        if action == DROPPED or _conflicts(position, front, last, longer):
+        if action == DROPPED or (position <= last and conflicts(position, front, last, longer)):
             if action == IUPAC and position == pair:
                 # Two ALT of one site on one haplotype: the call was one or the other, never REF.
                 other = alt_codes_C[alt_offset_M1[np.int64(source_E[taken - 1])]]
@@ -142,7 +152,7 @@ def _edits(
     return taken, dropped
 
 
-@_inline
+@inline
 def _name_pair(source_E, at, reference_code, alt_offset_M1, alt_codes_C):
     """Replace the number of a variant by the code of its REF or ALT."""
     alt_code = alt_codes_C[alt_offset_M1[np.int64(source_E[at])]]
@@ -150,7 +160,7 @@ def _name_pair(source_E, at, reference_code, alt_offset_M1, alt_codes_C):
     source_E[at] = _CODE - np.int64(CODE_OF_BASES[both])
 
 
-@_inline
+@inline
 def _anchor(start_E, end_E, size_E, taken, tss, to_right):
     """Return the base that stands for the TSS, its place in the haplotype, and whether it moved."""
     shift = np.int64(0)
@@ -184,14 +194,14 @@ def _anchor(start_E, end_E, size_E, taken, tss, to_right):
     return at, at + shift, True
 
 
-@_inline
+@inline
 def _put(hap_S, ref_S, size_S, count, hap, ref, size):
     """Write one segment and return how many there are."""
     hap_S[count], ref_S[count], size_S[count] = hap, ref, size
     return count + 1
 
 
-@_inline
+@inline
 def _run(hap_S, ref_S, size_S, count, first, low, high, shift, contig_length):
     """Write haplotype places [low, high) that lie beside the reference; outside is padding."""
     stop = min(high, shift)
@@ -207,7 +217,7 @@ def _run(hap_S, ref_S, size_S, count, first, low, high, shift, contig_length):
     return count
 
 
-@_inline
+@inline
 def _segments(
     start_E, end_E, source_E, size_E, taken, first, length, contig_length, hap_S, ref_S, size_S
 ):  # fmt: skip
@@ -261,14 +271,14 @@ def _segments(
     return count, patches, applied
 
 
-@_inline
+@inline
 def _copy(target, source):
     """Copy bases."""
     for i in range(target.size):
         target[i] = source[i]
 
 
-@_inline
+@inline
 def _copy_turned(target, source):
     """Copy the opposite strand of bases A, C, G, T, N."""
     # An index that may be negative would count from the end, and then nothing is vectorised.
@@ -278,7 +288,7 @@ def _copy_turned(target, source):
         target[i] = code ^ np.uint8(3) if code < _N else code
 
 
-@_inline
+@inline
 def _fill(
     hap_S, ref_S, size_S, count, place_E, source_E, size_E, patches, reference_G, alt_codes_C,
     reverse, out_L,
@@ -299,6 +309,10 @@ def _fill(
     for k in range(patches):
         hap, source = place_E[k], source_E[k]
         # Base by base: most are single, and slices would cost more than they copy.
+        if source >= 0 and not reverse:
+            for i in range(size_E[k]):
+                out_L[hap + i] = alt_codes_C[source + i]
+            continue
         for i in range(size_E[k]):
             code = alt_codes_C[source + i] if source >= 0 else np.uint8(_CODE - source)
             if reverse:
@@ -307,50 +321,73 @@ def _fill(
                 out_L[hap + i] = code
 
 
-@_inline
-def _one(
-    h, actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-    tss, before, to_right, reverse, scratch_4E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
+@inline
+def _lay_out(
+    carried, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
+    tss, before, to_right, length, scratch_6E, hap_S, ref_S, size_S, facts_F,
 ):  # fmt: skip
-    """Build haplotype h; its facts are those of :func:`fill_all`."""
-    start, end, source, bases = scratch_4E[0], scratch_4E[1], scratch_4E[2], scratch_4E[3]
+    """Turn the records of one haplotype into segments and patches; return the number of patches.
+
+    Scratch holds, in its rows: variants, actions, and the edits that become patches.
+    """
+    start_E, end_E, source_E, size_E = scratch_6E[2], scratch_6E[3], scratch_6E[4], scratch_6E[5]
     taken, dropped = _edits(
-        actions_HM[h], reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-        start, end, source, bases,
+        scratch_6E[0], scratch_6E[1], carried, reference_G, position_M, ref_length_M,
+        alt_offset_M1, alt_codes_C, start_E, end_E, source_E, size_E,
     )  # fmt: skip
     if taken < 0:
-        facts_HF[h, 0], facts_HF[h, 1] = taken, dropped
-        return
-    anchor, place, moved = _anchor(start, end, bases, taken, tss, to_right)
-    hap, ref = hap_S[room_H1[h] : room_H1[h + 1]], ref_S[room_H1[h] : room_H1[h + 1]]
-    size = size_S[room_H1[h] : room_H1[h + 1]]
-    length = out_HL.shape[1]
+        facts_F[0], facts_F[1] = taken, dropped
+        return np.int64(0)
+    anchor, place, moved = _anchor(start_E, end_E, size_E, taken, tss, to_right)
     count, patches, applied = _segments(
-        start, end, source, bases, taken, place - before, length, reference_G.size, hap, ref, size
-    )
-    _fill(
-        hap, ref, size, count, start, source, bases, patches, reference_G, alt_codes_C,
-        reverse, out_HL[h],
+        start_E, end_E, source_E, size_E, taken, place - before, length, reference_G.size,
+        hap_S, ref_S, size_S,
     )  # fmt: skip
-    left = size[0] if ref[0] == PADDING and place < before else 0
-    right = size[count - 1] if ref[count - 1] == PADDING and (count > 1 or left == 0) else 0
-    low, high = _span(ref, size, count)
+    left = size_S[0] if ref_S[0] == PADDING and place < before else 0
+    right = size_S[count - 1] if ref_S[count - 1] == PADDING and (count > 1 or left == 0) else 0
+    low, high = _span(ref_S, size_S, count)
     if left > 0:
         low = np.int64(0)
     if right > 0:
-        high = reference_G.size
+        low, high = reference_G.size if low < 0 else low, reference_G.size
     inside = 0
     for k in range(dropped):
-        inside += low <= start[start.size - 1 - k] < high
-    facts_HF[h, 0], facts_HF[h, 1], facts_HF[h, 2] = count, anchor, moved
-    facts_HF[h, 3], facts_HF[h, 4] = applied, inside
-    facts_HF[h, 5], facts_HF[h, 6] = left, right
-    facts_HF[h, 7], facts_HF[h, 8] = low, high
+        inside += low <= start_E[start_E.size - 1 - k] < high
+    facts_F[0], facts_F[1], facts_F[2] = count, anchor, moved
+    facts_F[3], facts_F[4] = applied, inside
+    facts_F[5], facts_F[6] = left, right
+    facts_F[7], facts_F[8] = low, high
+    return np.int64(patches)
 
 
-@_inline
+@inline
+def _one(
+    h, actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
+    tss, before, to_right, reverse, scratch_6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
+):  # fmt: skip
+    """Build haplotype h; its facts are those of :func:`fill_all`."""
+    row, index_E, action_E = actions_HM[h], scratch_6E[0], scratch_6E[1]
+    carried = 0
+    for i in range(row.size):
+        if row[i] != LEAVE:
+            index_E[carried], action_E[carried] = i, row[i]
+            carried += 1
+    first, last = room_H1[h], room_H1[h + 1]
+    hap, ref, size = hap_S[first:last], ref_S[first:last], size_S[first:last]
+    patches = _lay_out(
+        carried, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
+        tss, before, to_right, out_HL.shape[1], scratch_6E, hap, ref, size, facts_HF[h],
+    )  # fmt: skip
+    if facts_HF[h, 0] > 0:
+        _fill(
+            hap, ref, size, facts_HF[h, 0], scratch_6E[2], scratch_6E[4], scratch_6E[5], patches,
+            reference_G, alt_codes_C, reverse, out_HL[h],
+        )  # fmt: skip
+
+
+@inline
 def _span(ref_S, size_S, count):
-    """Return the stretch of the reference that segments were made of; nothing of padding."""
+    """Return the stretch of the reference that segments were made of; -1 if all is padding."""
     low, high = np.int64(-1), np.int64(0)
     for k in range(count):
         ref, size = ref_S[k], size_S[k]
@@ -359,13 +396,13 @@ def _span(ref_S, size_S, count):
         if ref >= 0:
             low = ref if low < 0 else low
             high = ref + size
-    return max(low, np.int64(0)), high
+    return low, high
 
 
 @compiled()
 def fill_all(
     actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-    tss, before, to_right, reverse, scratch_T4E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
+    tss, before, to_right, reverse, scratch_T6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
 ) -> None:  # fmt: skip
     """Build haplotypes.
 
@@ -378,7 +415,7 @@ def fill_all(
     for h in range(actions_HM.shape[0]):
         _one(
             h, actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-            tss, before, to_right, reverse, scratch_T4E[0], room_H1, hap_S, ref_S, size_S,
+            tss, before, to_right, reverse, scratch_T6E[0], room_H1, hap_S, ref_S, size_S,
             facts_HF, out_HL,
         )  # fmt: skip
 
@@ -386,15 +423,139 @@ def fill_all(
 @compiled(parallel=True)
 def fill_all_parallel(
     actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-    tss, before, to_right, reverse, scratch_T4E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
+    tss, before, to_right, reverse, scratch_T6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
 ) -> None:  # fmt: skip
     """Build haplotypes on as many threads as there is scratch for; as :func:`fill_all`."""
     for h in prange(actions_HM.shape[0]):
         _one(
             h, actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-            tss, before, to_right, reverse, scratch_T4E[get_thread_id()], room_H1, hap_S, ref_S,
+            tss, before, to_right, reverse, scratch_T6E[get_thread_id()], room_H1, hap_S, ref_S,
             size_S, facts_HF, out_HL,
         )  # fmt: skip
+
+
+@inline
+def _first_from(values_M, target):
+    """Return the first number whose value is at least the target."""
+    low, high = np.int64(0), np.int64(values_M.size)
+    while low < high:
+        middle = (low + high) // 2
+        if values_M[middle] < target:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@inline
+def _carried(bits_KHW, missing_KHW, keep_M, row, first, last, index_E, action_E):
+    """List the variants of a range that a haplotype carries; -1 where there is no room."""
+    count, width = 0, bits_KHW.shape[2]
+    for byte in range(first // 8, (last + 7) // 8):
+        block, at = byte // width, byte % width
+        value = bits_KHW[block, row, at]
+        if value == 0:
+            continue
+        if missing_KHW.size > 0:
+            value &= ~missing_KHW[block, row, at]
+        for bit in range(8):
+            i = byte * 8 + bit
+            if value & (np.uint8(128) >> np.uint8(bit)) and first <= i < last:
+                if keep_M.size > 0 and not keep_M[i]:
+                    continue
+                if count == index_E.size:
+                    return -1
+                index_E[count], action_E[count] = i, ALT
+                count += 1
+    return count
+
+
+@inline
+def _one_packed(
+    h, row, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M, ref_length_M,
+    alt_offset_M1, alt_codes_C, tss, start, to_right, reverse, scratch_6E, room,
+    hap_S, ref_S, size_S, facts_HF, out_L,
+):  # fmt: skip
+    """Build a haplotype from bits, reading as far as its deletions ask for."""
+    hap, ref = hap_S[h * room : (h + 1) * room], ref_S[h * room : (h + 1) * room]
+    size, found = size_S[h * room : (h + 1) * room], facts_HF[h]
+    length, contig = out_L.size, np.int64(reference_G.size)
+    low, high = max(start - _MARGIN, np.int64(0)), min(start + length + _MARGIN, contig)
+    while True:
+        first, last = _first_from(reach_M, low + 1), _first_from(position_M, high)
+        while 0 < first < last and reach_M[first - 1] > position_M[first]:
+            first -= 1
+        carried = _carried(
+            bits_KHW, missing_KHW, keep_M, row, first, last, scratch_6E[0], scratch_6E[1]
+        )
+        if carried < 0 or 2 * carried + 3 > room:
+            found[0] = NO_ROOM
+            return
+        patches = _lay_out(
+            carried, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
+            tss, tss - start, to_right, length, scratch_6E, hap, ref, size, found,
+        )  # fmt: skip
+        if found[0] < 0:
+            return
+        if found[7] >= low and found[8] <= high:
+            break
+        low, high = min(low, max(found[7] - _MARGIN, 0)), max(high, min(found[8] + _MARGIN, contig))
+    _fill(
+        hap, ref, size, found[0], scratch_6E[2], scratch_6E[4], scratch_6E[5], patches,
+        reference_G, alt_codes_C, reverse, out_L,
+    )  # fmt: skip
+
+
+@inline
+def _worst(facts_HF):
+    """Return the worst reason to refuse, 0 when there is none, and the haplotype."""
+    worst, at = np.int64(0), np.int64(-1)
+    for h in range(facts_HF.shape[0]):
+        if facts_HF[h, 0] < worst:
+            worst, at = facts_HF[h, 0], np.int64(h)
+    return worst, at
+
+
+@compiled()
+def fill_packed(
+    row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
+    ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room, hap_S, ref_S, size_S, facts_HF,
+    out_BPL,
+):  # fmt: skip
+    """Build haplotypes, each in a window of its own, from bits.
+
+    A plan is TSS, start of the window, whether downstream is to the right, and whether to turn.
+    Facts as those of :func:`fill_all`. Arrays of variants are those of the whole contig. Returns
+    the worst reason to refuse and its haplotype.
+    """
+    for h in range(row_BP.size):
+        b, p = h // row_BP.shape[1], h % row_BP.shape[1]
+        plan = plan_BF[b]
+        _one_packed(
+            h, row_BP[b, p], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
+            ref_length_M, alt_offset_M1, alt_codes_C, plan[0], plan[1], plan[2] != 0,
+            plan[3] != 0, scratch_T6E[0], room, hap_S, ref_S, size_S, facts_HF, out_BPL[b, p],
+        )  # fmt: skip
+    return _worst(facts_HF)
+
+
+@compiled(parallel=True)
+def fill_packed_parallel(
+    row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
+    ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room, hap_S, ref_S, size_S, facts_HF,
+    out_BPL,
+):  # fmt: skip
+    """Build haplotypes on several threads; as :func:`fill_packed`."""
+    for h in prange(row_BP.size):
+        b, p = h // row_BP.shape[1], h % row_BP.shape[1]
+        plan = plan_BF[b]
+        _one_packed(
+            h, row_BP[b, p], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
+            ref_length_M, alt_offset_M1, alt_codes_C, plan[0], plan[1], plan[2] != 0,
+            plan[3] != 0, scratch_T6E[get_thread_id()], room, hap_S, ref_S, size_S, facts_HF,
+            out_BPL[b, p],
+        )  # fmt: skip
+    return _worst(facts_HF)
 
 
 @compiled()
@@ -418,80 +579,3 @@ def make_room(actions_HM, ref_length_M, alt_offset_M1, moves_M, room_H1) -> int:
         # A run and an insertion for each that moves others, a run behind it, padding on both sides.
         room_H1[h + 1] = room_H1[h] + 2 * moving + 3
     return most
-
-
-@_inline
-def _clash(i, j, row, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C):
-    """Whether variants i < j cannot both be put into a haplotype."""
-    if row[i] == IUPAC and row[j] == IUPAC and position_M[i] == position_M[j]:
-        # Both alleles of one call.
-        return False
-    ref_length, alt_length, _, _ = _allele(
-        i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C
-    )
-    _, _, front, _ = _allele(j, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C)
-    longer = row[i] == ALT and alt_length > ref_length
-    return _conflicts(position_M[j], front, position_M[i] + ref_length - 1, longer)
-
-
-@_inline
-def _settle(row, members, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C):
-    """Keep the longest of neighbours, then the longest of those that fit to it, and so on."""
-    size = members.size
-    for _ in range(size):
-        best, longest = -1, np.int64(-1)
-        for k in range(size):
-            i = members[k]
-            if i < 0:
-                # Settled ones are marked by their complement.
-                continue
-            length = max(np.int64(ref_length_M[i]), alt_offset_M1[i + 1] - alt_offset_M1[i])
-            if length > longest:
-                best, longest = k, length
-        i = members[best]
-        for k in range(size):
-            j = ~members[k]
-            if j >= 0 and row[j] != DROPPED and _clash(
-                min(i, j), max(i, j), row, reference_G, position_M, ref_length_M, alt_offset_M1,
-                alt_codes_C,
-            ):  # fmt: skip
-                row[i] = DROPPED
-                break
-        members[best] = ~i
-
-
-@compiled()
-def keep_longest(
-    actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C, members_M
-) -> None:
-    """Mark as dropped, in place, records that cannot stand beside a longer one.
-
-    The length of a record is that of the longer of its alleles; of equal ones the first stays.
-    ``members_M`` is room for int64 numbers.
-    """
-    for h in range(actions_HM.shape[0]):
-        row = actions_HM[h]
-        count, last = 0, np.int64(-1)
-        for i in range(row.size + 1):
-            if i < row.size:
-                if row[i] == LEAVE:
-                    continue
-                if position_M[i] < 0 or position_M[i] + ref_length_M[i] > reference_G.size:
-                    # Refused later, with its number.
-                    continue
-                ref_length, _, front, behind = _allele(
-                    i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C
-                )
-                if row[i] == UNKNOWN and ref_length == front + behind:
-                    continue
-            if count > 0 and (i == row.size or position_M[i] > last):
-                if count > 1:
-                    _settle(
-                        row, members_M[:count], reference_G, position_M, ref_length_M,
-                        alt_offset_M1, alt_codes_C,
-                    )  # fmt: skip
-                count = 0
-            if i < row.size:
-                members_M[count] = i
-                count += 1
-                last = max(last, position_M[i] + ref_length_M[i] - 1)

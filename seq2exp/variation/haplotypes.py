@@ -39,11 +39,19 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import InputError, facts
 from seq2exp.core.intervals import Window
-from seq2exp.variation import coordinates
+from seq2exp.variation import coordinates, overlap_kernels
 from seq2exp.variation import haplotype_kernels as kernels
 from seq2exp.variation.table import Variants
 
-__all__ = ["OVERLAPS", "Haplotypes", "build", "needed_interval", "unique_haplotypes"]
+__all__ = [
+    "OVERLAPS",
+    "Haplotypes",
+    "build",
+    "needed_interval",
+    "num_threads",
+    "read_only",
+    "unique_haplotypes",
+]
 
 OVERLAPS = ("first", "longest", "error")
 """Rules for records of one haplotype that touch each other."""
@@ -199,27 +207,27 @@ def build(
         overlap where they must not, or variants beyond ``known`` are needed.
     """
     length = window.length
-    reference_G = _read_only(reference_codes)
+    reference_G = read_only(reference_codes)
     actions = np.ascontiguousarray(actions_HM, dtype=np.uint8)
     _check(reference_G, variants, actions, window, tss, overlap)
     num = len(actions)
     out = np.empty((num, length), np.uint8) if out_HL is None else _buffer(out_HL, num, length)
     variant_arrays = (
-        _read_only(variants.position_M),
-        _read_only(variants.ref_length_M),
-        _read_only(variants.alt_offset_M1),
-        _read_only(variants.alt_codes_C),
+        read_only(variants.position_M),
+        read_only(variants.ref_length_M),
+        read_only(variants.alt_offset_M1),
+        read_only(variants.alt_codes_C),
     )
     if overlap == "longest":
         actions = actions.copy()
         members_M = np.empty(len(variants), np.int64)
-        kernels.keep_longest(actions, reference_G, *variant_arrays, members_M)
-    actions = _read_only(actions)
+        overlap_kernels.keep_longest(actions, reference_G, *variant_arrays, members_M)
+    actions = read_only(actions)
     room_H1 = np.empty(num + 1, np.int64)
     most = kernels.make_room(
         actions, *variant_arrays[1:3], np.empty(len(variants), np.uint8), room_H1
     )
-    threads = _threads() if parallel else 1
+    threads = num_threads() if parallel else 1
     hap_S, ref_S, size_S = np.empty((3, room_H1[-1]), np.int64)
     facts_HF = np.empty((num, 9), np.int64)
     before = tss - window.start
@@ -227,7 +235,7 @@ def build(
     fill = kernels.fill_all_parallel if parallel else kernels.fill_all
     fill(
         actions, reference_G, *variant_arrays, tss, before, to_right, window.reverse,
-        np.empty((threads, 4, most), np.int64), room_H1, hap_S, ref_S, size_S, facts_HF, out,
+        np.empty((threads, 6, most), np.int64), room_H1, hap_S, ref_S, size_S, facts_HF, out,
     )  # fmt: skip
     _check_built(facts_HF, variants, window, overlap, known)
     segments = coordinates.Segments(
@@ -321,14 +329,15 @@ def _touching(variants: Variants, start: int, end: int) -> tuple[int, int]:
     return first, last
 
 
-def _threads() -> int:
+def num_threads() -> int:
+    """Return how many threads compiled loops may use."""
     import numba
 
     threads: int = numba.get_num_threads()
     return threads
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """Return a plain view that nothing is written to: one kind of array to compile for."""
     flags = array.flags
     if type(array) is np.ndarray and not flags.writeable and flags.c_contiguous:

@@ -11,6 +11,7 @@ import numpy as np
 import pysam
 import pytest
 
+from data_prep import build as build_module
 from data_prep.config import DonorExpressionConfig, SplitConfig
 from data_prep.variants.source import open_vcf
 from seq2exp.cli.main import main
@@ -111,6 +112,21 @@ def test_f13_the_message_says_what_such_a_pattern_comes_from(tmp_path, records, 
         build(tmp_path, header() + "".join(records))
 
 
+def test_f13_another_assembly_is_seen_before_anything_is_read(tmp_path, monkeypatch):
+    """In the preflight, from the first records of each file."""
+
+    def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(build_module, "run_tasks", never)
+    records = [mismatching(at) for at in range(100, 200, 9)]
+    with pytest.raises(AssemblyError, match=r"its first 12 records: found 100.0% of 12 alleles"):
+        build(tmp_path, header() + "".join(records))
+    # Nine tell too little, and half of them might be skipped.
+    with pytest.raises(AssertionError):
+        build(tmp_path, header() + "".join(records[:9]))
+
+
 def test_f13_bases_that_the_genome_masks(tmp_path):
     """chr1 has two IUPAC letters, which count as N."""
     assert CHR1[10:12] == "NN"
@@ -203,6 +219,28 @@ def test_f14_several_alts_become_one_variant_each(tmp_path):
     assert table["record"].tolist() == [0, 0, 0]
     assert set(table["status"]) == {"multiallelic"}
     assert (table["ac"].tolist(), table["an"].tolist()) == ([2, 4, 2], [9, 9, 9])
+
+
+def test_f14_alts_of_a_record_keep_its_site_where_normalising_moves_them_apart(tmp_path):
+    at = next(i for i in range(60, 1900) if len(set(CHR1[i - 1 : i + 2])) == 3)
+    ref = CHR1[at - 1 : at + 2]
+    third = next(base for base in "ACGT" if base not in (ref[1], ref[2]))
+    # A deletion of the second base, and another third base.
+    alts = [ref[0] + ref[2], ref[:2] + third]
+    text = header() + "".join(good(2)) + line("chr1", at, ref, ",".join(alts), PLAIN)
+    dataset = build(tmp_path, "".join(sorted(text.splitlines(keepends=True), key=by_position)))
+    reader = dataset.genotypes
+    moved = np.flatnonzero(reader.table("chr1")["status"].str.contains("multiallelic"))
+    first, last = int(moved[0]), int(moved[-1]) + 1
+    assert reader.variants("chr1").position_M[first:last].tolist() == [at - 1, at + 1]
+    assert reader.sites("chr1", first, last).tolist() == [at - 1, at - 1]
+    plain = build(tmp_path, header() + "".join(good(2)), out="plain").genotypes
+    assert not places.genotype_path(plain.root, "chr1", "site").exists()
+    assert plain.sites("chr1", 0, 2).tolist() == [100, 110]
+
+
+def by_position(row):
+    return -1 if row.startswith("#") else int(row.split("\t")[1])
 
 
 def test_f14_missing_half_and_mixed_calls_are_kept_and_counted(tmp_path):

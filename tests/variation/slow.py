@@ -26,10 +26,14 @@ needs_bcftools = pytest.mark.skipif(
 
 
 class Edited(NamedTuple):
-    """A whole contig of one haplotype: a letter and a reference position (or None) per base."""
+    """A whole contig of one haplotype.
+
+    Per base: a letter, its reference position (or None), and the position whose value it takes.
+    """
 
     letters: list[str]
     places: list[int | None]
+    anchors: list[int]
     dropped: list[int]
 
 
@@ -94,13 +98,15 @@ def edit(
             letters[position + j] = alt[j] if j < len(alt) else ""
         if len(alt) > len(ref):
             inserted[position + len(ref) - 1] = alt[len(ref) :]
-    edited = Edited([], [], [rows[i][0] for i in out])
+    edited = Edited([], [], [], [rows[i][0] for i in out])
     for at in range(-1, len(reference)):
         if letters.get(at, ""):
             edited.letters.append(letters[at])
             edited.places.append(at)
+            edited.anchors.append(at)
         edited.letters.extend(inserted.get(at, ""))
         edited.places.extend([None] * len(inserted.get(at, "")))
+        edited.anchors.extend([max(at, 0)] * len(inserted.get(at, "")))
     return edited
 
 
@@ -112,6 +118,14 @@ def place_of_tss(edited: Edited, tss: int, strand: str) -> int:
     if strand == "+":
         return min((at for place, at in where.items() if place > tss), default=len(edited.letters))
     return max((at for place, at in where.items() if place < tss), default=-1)
+
+
+def anchors(edited: Edited, tss: int, start: int, length: int, strand: str) -> list[int | None]:
+    """Return the position whose value each base of a window takes; None beyond the contig."""
+    first = place_of_tss(edited, tss, strand) - (tss - start)
+    inside = range(len(edited.letters))
+    found = [edited.anchors[i] if i in inside else None for i in range(first, first + length)]
+    return found[::-1] if strand == "-" else found
 
 
 def cut(edited: Edited, tss: int, start: int, length: int, strand: str) -> tuple[str, list[int]]:
