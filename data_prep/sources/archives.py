@@ -1,9 +1,10 @@
 """What is made of a downloaded file: bgzip of gzip, or the members of an archive.
 
 Archives come from strangers. Only plain files and folders are taken out of them, under names that
-stay inside, and not more of them, nor more bytes, than :class:`ArchiveLimits` allows: the sizes that
-an archive states are not believed, bytes are counted as they come. Links and devices are refused, as
-``filter="data"`` of tarfile does with those that lead outside, and so is whatever stands twice.
+stay inside, and not more of them, nor more bytes, than :class:`ArchiveLimits` allows: the sizes
+that an archive states are not believed, bytes are counted as they come. Links and devices are
+refused, as ``filter="data"`` of tarfile does with those that lead outside, and so is whatever
+stands twice.
 """
 
 from __future__ import annotations
@@ -170,11 +171,15 @@ def make_bgzip(path: Path, target: Path, *, limits: ArchiveLimits | None = None)
 
     counter = _Counter(path, limits or ArchiveLimits())
     require_space(target.parent, path.stat().st_size)
-    with _as_format_error(path), atomic_file(target) as partial:
-        with gzip.open(path, "rb") as text, pysam.BGZFile(str(partial), "wb", None) as copy:
-            while block := text.read(_BLOCK):
-                counter.add_bytes(len(block))
-                copy.write(block)
+    with (
+        _as_format_error(path),
+        atomic_file(target) as partial,
+        gzip.open(path, "rb") as text,
+        pysam.BGZFile(str(partial), "wb", None) as copy,
+    ):
+        while block := text.read(_BLOCK):
+            counter.add_bytes(len(block))
+            copy.write(block)
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 The library pooch checks hashes but neither resumes a broken download nor locks its folder against a
 second process, so this is written on urllib.
 
-The bytes go to ``NAME.part``; ``NAME.part.json`` says of which address and version they are, so that
-a later run asks for the rest only if the server still offers the same. Nothing is at ``NAME`` before
-size, kind and checksums are right.
+The bytes go to ``NAME.part``; ``NAME.part.json`` says of which address and version they are, so
+that a later run asks for the rest only if the server still offers the same. Nothing is at ``NAME``
+before size, kind and checksums are right.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Temporary(Exception):
 
 
 class _Refused(Exception):
-    """This address will not do."""
+    """The address will not do."""
 
 
 @dataclass(frozen=True)
@@ -444,20 +444,24 @@ def _refuse_address(url: str, limits: Limits) -> None:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows a few redirects, to allowed schemes only."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.max_redirections = limits.redirects
-        self.max_repeats = limits.redirects
+    limits = Limits()
 
     def redirect_request(
-        self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
-    ) -> Any:  # noqa: ANN401, E501
+        self,
+        req: urllib.request.Request,
+        fp: Any,  # noqa: ANN401
+        code: int,
+        msg: str,
+        headers: Any,  # noqa: ANN401
+        newurl: str,
+    ) -> urllib.request.Request | None:
         _refuse_address(newurl, self.limits)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener(limits: Limits) -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Redirects(limits))
+    most = {"max_redirections": limits.redirects, "max_repeats": limits.redirects}
+    return urllib.request.build_opener(type("_Own", (_Redirects,), {"limits": limits, **most}))
 
 
 def _require_room(target: Path, num_bytes: int, limits: Limits) -> None:

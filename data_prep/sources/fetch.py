@@ -253,7 +253,7 @@ def _read_lock(path: Path) -> dict[str, Any]:
                 fix="move it away; the files are then noted anew as they are",
             )
         )
-    return dict(files)
+    return dict(files or {})
 
 
 def _differs(path: Path, found: str, expected: str) -> InputError:
@@ -262,7 +262,7 @@ def _differs(path: Path, found: str, expected: str) -> InputError:
             str(path),
             found=found,
             expected=expected,
-            fix=f"delete it, and the same command brings it again; if the publisher has replaced it, "
-            f"delete its entry in {LOCK} too",
+            fix="delete it, and the same command brings it again; if the publisher has replaced "
+            f"it, delete its entry in {LOCK} too",
         )
     )

@@ -83,6 +83,7 @@ def _files(registry: Registry, recipe: Recipe) -> str:
     for name in recipe.files:
         entry = registry.files[name]
         count = len(entry.expanded())
+        size = f"{entry.size:,} bytes" if entry.size else "not published"
         check = "sha256" if entry.sha256 else "md5" if entry.md5 else "noted at the first download"
         lines += [
             "",
@@ -90,8 +91,7 @@ def _files(registry: Registry, recipe: Recipe) -> str:
             f"  {entry.about}",
             *(f"  address: {url}" for url in entry.urls),
             f"  address found in: {entry.found} ({entry.standing})",
-            f"  assembly: {entry.assembly or 'none'}; size: {entry.size or 'not published'}; "
-            f"checksum: {check}",
+            f"  assembly: {entry.assembly or 'none'}; size: {size}; checksum: {check}",
             f"  licence: {entry.licence}",
         ]
         if entry.unpack:

@@ -133,7 +133,7 @@ def test_f31_a_wrong_sum_or_size_is_no_file(site, tmp_path):
     url = site.put("/x.bin", body=BODY)
     with pytest.raises(InputError, match=f"found sha256 {SUM}, expected 0{{64}}"):
         get(url, tmp_path / "x.bin", sha256="0" * 64)
-    with pytest.raises(InputError, match="found md5 .*, expected 0{32}"):
+    with pytest.raises(InputError, match=r"found md5 .*, expected 0{32}"):
         get(url, tmp_path / "x.bin", md5="0" * 32)
     with pytest.raises(InputError, match="a file of 3,000,000 bytes, expected 7"):
         get(url, tmp_path / "x.bin", size=7)
@@ -145,7 +145,7 @@ def test_f31_a_wrong_sum_or_size_is_no_file(site, tmp_path):
 
 def test_f31_404_and_403_are_named_and_not_asked_again(site, tmp_path):
     url = site.put("/x.bin", status=403, failures=[403, 403])
-    with pytest.raises(InputError, match="x.bin: HTTP 403 Forbidden"):
+    with pytest.raises(InputError, match=r"x\.bin: HTTP 403 Forbidden"):
         get(url, tmp_path / "x.bin")
     assert len(site.pages["/x.bin"].requests) == 1
     with pytest.raises(InputError, match=r"gone\.bin: HTTP 404 Not Found.*--registry"):
@@ -206,7 +206,7 @@ def test_f31_redirects_are_followed_but_not_for_ever_nor_anywhere(site, tmp_path
     secret = tmp_path / "secret"
     secret.write_text("mine")
     for there in (secret.as_uri(), "ftp://127.0.0.1/x", "http://me:pw@127.0.0.1/x"):
-        with pytest.raises(InputError, match="an address (of|with a user)|HTTP 302"):
+        with pytest.raises(InputError, match=r"an address (of|with a user)|HTTP 302"):
             get(site.put("/away", to=there), tmp_path / "y")
     assert names(tmp_path) == ["secret", "x"]
 
