@@ -17,7 +17,7 @@ from data_prep.textfile import FastaText, open_text
 from seq2exp.core.errors import FormatError, InputError, Seq2ExpWarning, facts
 from seq2exp.core.sequence import encode, invalid_letters, num_ambiguous
 
-__all__ = ["Genome", "check_letters", "index_problem", "open_genome", "read_contig"]
+__all__ = ["Genome", "check_letters", "index_problem", "open_genome", "read_bases", "read_contig"]
 
 _PIECE = 1 << 23
 _SAMPLE = 10_000
@@ -299,6 +299,17 @@ def read_contig(genome: Genome, contig: str) -> tuple[NDArray[np.uint8], int]:
         codes[start : start + len(text)] = encode(text)
         ambiguous += num_ambiguous(text)
     return codes, ambiguous
+
+
+def read_bases(genome: Genome, contig: str, start: int, end: int) -> NDArray[np.uint8]:
+    """Return the base codes of an interval inside a contig.
+
+    Raises
+    ------
+    FormatError
+        Fewer bases than the index says, or a damaged block.
+    """
+    return encode(_fetch(genome, contig, start, end))
 
 
 def _fetch(genome: Genome, contig: str, start: int, end: int) -> bytes:

@@ -166,7 +166,7 @@ def check_inputs(config: DataConfig, source: Path, *, cache: Path) -> Plan:
     if config.genotypes is not None:
         with found.step():
             genotypes = check_genotypes(
-                config, config.genotypes, source, sizes=genome.sizes, contigs=contigs, cache=cache
+                config, config.genotypes, source, genome=genome, contigs=contigs, cache=cache
             )
     found.stop_on_problems()
     if annotation is None or regions is None:

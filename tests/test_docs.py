@@ -110,7 +110,7 @@ def test_commands_in_pages_are_understood(page):
         parser = build_parser(words[0])
         args, rest = parser.parse_known_args(words)
         free = ("prepare", "train", "simulate", "spatial simulate", "spatial prepare",
-                "spatial train", "spatial compare")  # fmt: skip
+                "spatial train", "spatial compare", "cohort train", "cohort benchmark")  # fmt: skip
         assert not rest or words[0] in free, words
         for path in getattr(args, "config", None) or []:
             if str(path).startswith("configs/"):

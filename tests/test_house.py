@@ -18,6 +18,8 @@ import pytest
 
 from data_prep.config import DataConfig
 from data_prep.histology.config import CohortConfig
+from data_prep.simulate import SimulationConfig
+from seq2exp.cohort.benchmark_config import BenchmarkConfig
 from seq2exp.core.config import load_config, load_yaml
 from seq2exp.spatial.compare.config import CompareConfig
 from seq2exp.spatial.compare.hescape_config import HescapeSuiteConfig
@@ -180,10 +182,20 @@ def test_code_is_plain_ascii_and_files_are_short():
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_configuration_is_bound_to_its_dataclass(path):
     """The models of configs/train are built in tests/training/test_configs.py."""
-    kinds = {"data": DataConfig, "train": TrainConfig, "spatial": SpatialConfig}
+    kinds = {
+        "data": DataConfig,
+        "train": TrainConfig,
+        "spatial": SpatialConfig,
+        "cohort": BenchmarkConfig,
+    }
     folders = path.relative_to(ROOT / "configs").parts
     kind = CohortConfig if folders[:2] == ("spatial", "data") else kinds[folders[0]]
-    kind = {"compare": CompareConfig, "compare_hescape": HescapeSuiteConfig}.get(path.stem, kind)
+    special = {
+        "compare": CompareConfig,
+        "compare_hescape": HescapeSuiteConfig,
+        "simulation": SimulationConfig,
+    }
+    kind = special.get(path.stem, kind)
     config = load_config(kind, [path])
     assert load_yaml(path)
     assert config

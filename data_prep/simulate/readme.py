@@ -55,8 +55,8 @@ _DONORS = """
 | cohort/genotypes.vcf.gz | phased genotypes of the donors (1-based, as VCF is) |
 | cohort/donors.tsv | donor, population, sex |
 | cohort/expression.tsv.gz | gene_id and one TPM-like column per donor |
-| truth/donor_variants.tsv.gz | each variant that changes a gene: effect of ALT alone, planted or not, |
-| | frequency of ALT per population; 0-based |
+| truth/donor_variants.tsv.gz | each variant that changes a gene: effect of ALT alone, planted |
+| | or not, frequency of ALT per population; 0-based |
 | truth/donor_genes.tsv | genetic_sd, noise_sd, heritability, num_planted |
 | truth/donor_genetic.tsv.gz | noise-free log expression of every donor |
 """

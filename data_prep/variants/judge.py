@@ -14,7 +14,7 @@ from data_prep.variants.source import VcfFile
 from data_prep.variants.tasks import EXAMPLES
 from seq2exp.core.errors import AssemblyError, InputError, Seq2ExpError, Seq2ExpWarning, facts
 
-__all__ = ["Found", "judge", "judge_copies", "sum_up"]
+__all__ = ["REF_REASONS", "Found", "judge", "judge_copies", "sum_up", "wrong_ref"]
 
 REF_REASONS = ("mismatch", "swapped", "out_of_bounds", "ref_has_n")
 _CLEAN = (
@@ -111,7 +111,7 @@ def judge(
     if not found.counts["records"]:
         return [_nothing_shared(found, what, names)]
     problems += _unsupported(found, config, what)
-    problems += _wrong_ref(found, config, what)
+    problems += wrong_ref(found, config, what)
     if not kept and not problems:
         problems.append(
             InputError(
@@ -217,7 +217,8 @@ def _unsupported(found: Found, config: GenotypeConfig, what: str) -> list[Seq2Ex
     return problems
 
 
-def _wrong_ref(found: Found, config: GenotypeConfig, what: str) -> list[Seq2ExpError]:
+def wrong_ref(found: Found, config: GenotypeConfig, what: str) -> list[Seq2ExpError]:
+    """Return the error about REF that is not what the genome says, unless it may be skipped."""
     wrong = {reason: found.reasons[reason] for reason in REF_REASONS if found.reasons[reason]}
     if not wrong:
         return []

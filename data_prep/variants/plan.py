@@ -22,6 +22,8 @@ from data_prep.donors import (
     read_donor_expression,
     read_donors,
 )
+from data_prep.genome import Genome
+from data_prep.variants.first_look import first_look
 from data_prep.variants.names import ContigNames
 from data_prep.variants.source import VcfFile, open_vcf
 from data_prep.variants.tasks import VcfTask
@@ -93,7 +95,7 @@ def check_genotypes(
     genotypes: GenotypeConfig,
     source: Path,
     *,
-    sizes: Mapping[str, int],
+    genome: Genome,
     contigs: Mapping[str, int],
     cache: Path,
 ) -> GenotypePlan:
@@ -106,8 +108,7 @@ def check_genotypes(
         Its section.
     source : Path
         Folder that relative paths start from.
-    sizes : mapping of str to int
-        Length of every contig of the genome.
+    genome : Genome
     contigs : mapping of str to int
         Contigs that the dataset stores.
     cache : Path
@@ -118,12 +119,14 @@ def check_genotypes(
     Seq2ExpError
         A file is missing or damaged, is of another assembly, or no donor is shared.
     """
-    names = ContigNames(list(sizes), dict.fromkeys(contigs))
+    names = ContigNames(list(genome.sizes), dict.fromkeys(contigs))
     paths = _used_paths(config, genotypes, source, names)
     files = [open_vcf(path, cache=cache, number=number) for number, path in enumerate(paths)]
     for file in files:
-        compare_sizes(sizes, _under_our_names(file.lengths, names), what=str(file.path))
+        compare_sizes(genome.sizes, _under_our_names(file.lengths, names), what=str(file.path))
         _tell_names(file, names)
+        for problem in first_look(file, genome, names, genotypes):
+            raise problem
     include = _listed(config, genotypes.include, source)
     exclude = _listed(config, genotypes.exclude, source)
     samples, excluded = choose_samples([(f.path.name, f.samples) for f in files], include, exclude)

@@ -6,7 +6,7 @@ Shapes: R records of one contig, A alleles of these records, D donors.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,16 @@ from data_prep.variants.calls import ABSENT, UNCALLED, Calls
 from seq2exp.core.errors import FormatError, facts
 from seq2exp.variation.alleles import CLASSES, SEQUENCE_CLASSES, STATUSES, normalise_all
 
-__all__ = ["Alleles", "Line", "allele_planes", "call_counts", "read_lines", "split_alleles"]
+__all__ = [
+    "Alleles",
+    "Line",
+    "Planes",
+    "allele_planes",
+    "call_counts",
+    "read_lines",
+    "split_alleles",
+    "strand_hints",
+]
 
 _PIECE = 1 << 22
 _FIXED = 9
@@ -199,15 +208,19 @@ def split_alleles(
             reasons.append("too_long")
         else:
             reasons.append("")
-    hints = _strand_hints(reasons, given, refs, codes)
+    hints = strand_hints(reasons, given, refs, codes)
     return Alleles(
         record, allele, found.position_M, found.refs, found.alts, reasons, found.changed_M, hints
     )
 
 
-def _strand_hints(
-    reasons: list[str], given: NDArray[np.int64], refs: list[str], codes: NDArray[np.uint8]
+def strand_hints(
+    reasons: Sequence[str],
+    given: Sequence[int] | NDArray[np.int64],
+    refs: Sequence[str],
+    codes: NDArray[np.uint8],
 ) -> dict[str, int]:
+    """Return how many single bases are wrong, and for how many of them the other strand fits."""
     other = {"A": "T", "C": "G", "G": "C", "T": "A"}
     wrong = [
         (refs[i].upper(), int(given[i]))

@@ -70,7 +70,7 @@ class LinearConfig:
     """Smallest penalty over the largest."""
     patience: int = 30
     """The path ends when so many penalties in a row brought no smaller error; 0 walks all."""
-    tolerance: float = 1e-4
+    tolerance: float = 1e-7
     """Duality gap over the variance at which a fit is taken as solved."""
     max_sweeps: int = 10_000
     """Most passes over the variants per penalty."""

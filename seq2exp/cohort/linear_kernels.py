@@ -7,7 +7,8 @@ column j stands for (:mod:`seq2exp.cohort.linear_design`). Only the columns that
 strong rule keeps (Tibshirani et al. 2012, J. R. Stat. Soc. B 74:245) are worked on, in a small Gram
 matrix of their own; the gradient of all columns is checked afterwards, and what was left out
 wrongly comes in. A step of the path ends when its duality gap is below ``tolerance * yy``, the rule
-of scikit-learn, taken over all columns.
+of scikit-learn, taken over all columns. Every few passes the last iterates are mixed so that their
+steps cancel (Anderson acceleration; Bertrand and Massias 2021, AISTATS).
 
 Sums run in one order only, so the result does not depend on threads.
 

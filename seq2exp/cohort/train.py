@@ -43,6 +43,7 @@ from seq2exp.dataset.samples import GeneSamples
 from seq2exp.dataset.store import Dataset
 from seq2exp.models.registry import build_model
 from seq2exp.training.checkpoint import ModelCard, save_model
+from seq2exp.training.devices import is_leader, memory_errors, require_devices
 from seq2exp.training.fitting import best_weights, fit_module, settle
 from seq2exp.training.run import TrainedRun
 from seq2exp.training.run_folder import claim_folder, finish_folder, refuse_occupied, sweep_folder
@@ -209,17 +210,21 @@ def train_cohort(config: CohortConfig, data: Path, out: Path, *, resume: str = "
     ConfigError
         The configuration does not fit the dataset.
     """
+    require_devices(config)
     dataset, out = Dataset(data), Path(out).absolute()
+    seeds = range(config.seed, config.seed + config.fit.seeds)
+    jobs = [_Member(config, dataset.root, member_folder(config, out, seed), seed) for seed in seeds]
+    if not is_leader(config):
+        # Another rank of the same run; the first one owns the folder.
+        for job in jobs:
+            job.run()
+        return
     refuse_occupied(out, resume)
     out.mkdir(parents=True, exist_ok=True)
     with file_lock(out / ".lock", what=f"run {out}"):
         claim_folder(config, config.seed, dataset, out)
         if not (out / "split.json").is_file():
             open_cohort(config, dataset).targets.split.write(out / "split.json")
-        seeds = range(config.seed, config.seed + config.fit.seeds)
-        jobs = [
-            _Member(config, dataset.root, member_folder(config, out, seed), seed) for seed in seeds
-        ]
         for _ in run_tasks(jobs, config.fit.parallel):
             pass
         finish_folder(out)
@@ -263,8 +268,9 @@ def _train_member(job: _Member) -> None:
         model = build_model(str(params["name"]), {k: v for k, v in params.items() if k != "name"})
         scale_inputs(model, samples)
     _scale_outputs(model, cohort, started=bool(config.start_from))
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    sweep_folder(folder)
+    if is_leader(config):
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        sweep_folder(folder)
     fit = config.fit
     per_epoch = math.ceil(len(data.train) / (fit.batch_size * fit.devices * fit.num_nodes))
     module = CohortModule(
@@ -275,7 +281,10 @@ def _train_member(job: _Member) -> None:
         gene_ids=cohort.dataset.genes["gene_id"].astype(str).tolist(),
         sample_masks=config.sample_masks,
     )
-    fit_module(module, data, fit, folder, seed=job.seed, label=job.label)
+    with memory_errors(config):
+        fit_module(module, data, fit, folder, seed=job.seed, label=job.label)
+    if not is_leader(config):
+        return
     model.load_state_dict(best_weights(folder))
     save_model(model, _card(config, params, samples), folder / "model")
 

@@ -24,7 +24,7 @@ __all__ = ["plot_accuracy", "plot_genes", "plot_people", "write_cohort_page"]
 
 Row = Mapping[str, Any]
 _LINEAR = ("mean", "top1", "ridge_cv", "blup", "lasso", "enet")
-_BEST = "enet"
+_BEST, _UNTRAINED = "enet", "untrained"
 _SHOWN_GENES = 6
 
 
@@ -37,17 +37,16 @@ def plot_accuracy(rows: Sequence[Row], *, split: str) -> Figure:
         Of the benchmark.
     split : str
     """
-    names = [n for n in model_names(rows) if value_of(rows, n, "pearson_mean", split)]
-    found = [value_of(rows, name, "pearson_mean", split) for name in names]
+    every = {name: value_of(rows, name, "pearson_mean", split) for name in model_names(rows)}
+    found = {name: row for name, row in every.items() if row is not None}
     with styled():
-        figure, axis = _new(4.2, 0.5 + 0.24 * len(names))
-        for place, (name, row) in enumerate(zip(names, found, strict=True)):
-            assert row is not None
+        figure, axis = _new(4.2, 0.5 + 0.24 * len(found))
+        for place, (name, row) in enumerate(found.items()):
             colour = GREY if name in _LINEAR else COLOURS["blue"]
             axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.6)
             axis.plot([row["value"]], [place], "o", color=colour, markersize=4)
         axis.axvline(0, color=LIGHT, linewidth=1, zorder=0)
-        axis.set_yticks(range(len(names)), names)
+        axis.set_yticks(range(len(found)), list(found))
         axis.invert_yaxis()
         axis.set_xlabel("mean r across people (95 % interval over genes)")
         axis.set_title(f"{split}: {SPLIT_TEXTS.get(split, split)}")
@@ -157,7 +156,7 @@ def write_cohort_page(folder: Path) -> Path:
                 page.figure(spread, "Correlation across people of every gene."),
             ),
         ]
-        best = _best_model(rows, models, split)
+        best = _best_model(rows, [name for name in models if name != _UNTRAINED], split)
         path = folder / "predictions" / f"{best}.parquet"
         if best and path.is_file():
             kinds = {"A": ("test",), "B": ("population",), "C_new": ("test", "population")}
@@ -177,7 +176,7 @@ def write_cohort_page(folder: Path) -> Path:
     text = page.document(
         f"Personal expression: {folder.name}",
         "Correlation across people within genes, and across genes; intervals over genes.",
-        _headline(rows, names, models),
+        _headline(rows, models),
         sections,
     )
     target = folder / "report.html"
@@ -219,10 +218,11 @@ def _cell(row: Row | None) -> str:
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
-def _headline(rows: Sequence[Row], names: Sequence[str], models: Sequence[str]) -> list[str]:
+def _headline(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
     sentences = []
     for split in dict.fromkeys(str(row["split"]) for row in rows):
-        best, linear = _best_model(rows, models, split), _best_model(rows, _LINEAR, split)
+        trained = [name for name in models if name != _UNTRAINED]
+        best, linear = _best_model(rows, trained, split), _best_model(rows, _LINEAR, split)
         ours, theirs = (value_of(rows, n, "pearson_mean", split) for n in (best, linear))
         text = f"{split}, {SPLIT_TEXTS.get(split, split)}: "
         if ours is not None:

@@ -190,13 +190,15 @@ class MetricsTable(Callback):
             writer.writerow(row)
             handle.flush()
             os.fsync(handle.fileno())
+        people = history.get("valid_people_pearson")
         logger.info(
-            "%s: epoch %d of %s, valid mse %s, pearson %s, mask %s (%.0f s)",
+            "%s: epoch %d of %s, valid mse %s, pearson %s%s, mask %s (%.0f s)",
             self.label,
             trainer.current_epoch + 1,
             trainer.max_epochs,
             history["valid_mse"],
             history["valid_pearson"],
+            f", across people {people}" if people else "",
             history["mask_ratio"],
             time.monotonic() - self._start,
         )

@@ -5,19 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 
 from seq2exp.core.errors import ConfigError, InputError, facts
-from seq2exp.training.config import TrainConfig
+from seq2exp.dataset.samples import SampleConfig
+from seq2exp.training.config import FitConfig
 
-__all__ = ["is_leader", "memory_errors", "require_devices"]
+__all__ = ["Trained", "is_leader", "memory_errors", "require_devices"]
 
 # Set by Lightning for the processes it starts, by torchrun, and by SLURM.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
-def is_leader(config: TrainConfig) -> bool:
+class Trained(Protocol):
+    """A configuration of any training; `controls` may be absent."""
+
+    @property
+    def fit(self) -> FitConfig:
+        """How long, on what."""
+
+    @property
+    def data(self) -> SampleConfig:
+        """Which windows."""
+
+
+def is_leader(config: Trained) -> bool:
     """Return whether this process owns the run folder, as one of several ranks only the first does.
 
     The ranks of a batch system mean nothing to a run on one device.
@@ -28,7 +42,7 @@ def is_leader(config: TrainConfig) -> bool:
     return not ranks or ranks[0] == "0"
 
 
-def require_devices(config: TrainConfig) -> None:
+def require_devices(config: Trained) -> None:
     """Raise ConfigError where the machine lacks the devices that a configuration asks for."""
     fit = config.fit
     here = {"gpu": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
@@ -51,7 +65,7 @@ def require_devices(config: TrainConfig) -> None:
                 fix="ask for fewer",
             )
         )
-    if fit.devices * fit.num_nodes > 1 and (fit.seeds > 1 or config.controls):
+    if fit.devices * fit.num_nodes > 1 and (fit.seeds > 1 or getattr(config, "controls", None)):
         raise ConfigError(
             facts(
                 "fit.devices",
@@ -63,7 +77,7 @@ def require_devices(config: TrainConfig) -> None:
 
 
 @contextmanager
-def memory_errors(config: TrainConfig) -> Iterator[None]:
+def memory_errors(config: Trained) -> Iterator[None]:
     """Say what to change when a device runs out of memory."""
     try:
         yield

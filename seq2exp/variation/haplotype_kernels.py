@@ -109,16 +109,20 @@ def _edits(
             return BAD_POSITION, i
         if action > DROPPED:
             return BAD_ACTION, i
-        ref_length, alt_length, front, behind = allele_shape(
-            i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C
-        )
+        # Most are single bases: no call, at which numba counts references to arrays.
         first = alt_offset_M1[i]
+        alt_length, ref_length = alt_offset_M1[i + 1] - first, np.int64(ref_length_M[i])
+        front, behind = np.int64(0), np.int64(0)
+        if alt_length != ref_length:
+            _, _, front, behind = allele_shape(
+                i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C
+            )
         if action == UNKNOWN and ref_length == front + behind:
             # Whether bases were inserted is not known; no base of the reference is in doubt.
             continue
         if action == IUPAC and (ref_length != 1 or alt_length != 1):
             return BAD_IUPAC, i
-        if action == DROPPED or conflicts(position, front, last, longer):
+        if action == DROPPED or (position <= last and conflicts(position, front, last, longer)):
             if action == IUPAC and position == pair:
                 # Two ALT of one site on one haplotype: the call was one or the other, never REF.
                 other = alt_codes_C[alt_offset_M1[np.int64(source_E[taken - 1])]]
@@ -305,6 +309,10 @@ def _fill(
     for k in range(patches):
         hap, source = place_E[k], source_E[k]
         # Base by base: most are single, and slices would cost more than they copy.
+        if source >= 0 and not reverse:
+            for i in range(size_E[k]):
+                out_L[hap + i] = alt_codes_C[source + i]
+            continue
         for i in range(size_E[k]):
             code = alt_codes_C[source + i] if source >= 0 else np.uint8(_CODE - source)
             if reverse:
@@ -466,12 +474,12 @@ def _carried(bits_KHW, missing_KHW, keep_M, row, first, last, index_E, action_E)
 def _one_packed(
     h, row, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M, ref_length_M,
     alt_offset_M1, alt_codes_C, tss, start, to_right, reverse, scratch_6E, room,
-    hap_S, ref_S, size_S, facts_HF, out_HL,
+    hap_S, ref_S, size_S, facts_HF, out_L,
 ):  # fmt: skip
     """Build a haplotype from bits, reading as far as its deletions ask for."""
     hap, ref = hap_S[h * room : (h + 1) * room], ref_S[h * room : (h + 1) * room]
     size, found = size_S[h * room : (h + 1) * room], facts_HF[h]
-    length, contig = out_HL.shape[1], np.int64(reference_G.size)
+    length, contig = out_L.size, np.int64(reference_G.size)
     low, high = max(start - _MARGIN, np.int64(0)), min(start + length + _MARGIN, contig)
     while True:
         first, last = _first_from(reach_M, low + 1), _first_from(position_M, high)
@@ -494,42 +502,60 @@ def _one_packed(
         low, high = min(low, max(found[7] - _MARGIN, 0)), max(high, min(found[8] + _MARGIN, contig))
     _fill(
         hap, ref, size, found[0], scratch_6E[2], scratch_6E[4], scratch_6E[5], patches,
-        reference_G, alt_codes_C, reverse, out_HL[h],
+        reference_G, alt_codes_C, reverse, out_L,
     )  # fmt: skip
+
+
+@inline
+def _worst(facts_HF):
+    """Return the worst reason to refuse, 0 when there is none, and the haplotype."""
+    worst, at = np.int64(0), np.int64(-1)
+    for h in range(facts_HF.shape[0]):
+        if facts_HF[h, 0] < worst:
+            worst, at = facts_HF[h, 0], np.int64(h)
+    return worst, at
 
 
 @compiled()
 def fill_packed(
-    row_H, tss_H, start_H, to_right_H, reverse_H, bits_KHW, missing_KHW, keep_M, reach_M,
-    reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room,
-    hap_S, ref_S, size_S, facts_HF, out_HL,
-) -> None:  # fmt: skip
+    row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
+    ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room, hap_S, ref_S, size_S, facts_HF,
+    out_BPL,
+):  # fmt: skip
     """Build haplotypes, each in a window of its own, from bits.
 
-    Facts as those of :func:`fill_all`. Arrays of variants are those of the whole contig.
+    A plan is TSS, start of the window, whether downstream is to the right, and whether to turn.
+    Facts as those of :func:`fill_all`. Arrays of variants are those of the whole contig. Returns
+    the worst reason to refuse and its haplotype.
     """
-    for h in range(row_H.size):
+    for h in range(row_BP.size):
+        b, p = h // row_BP.shape[1], h % row_BP.shape[1]
+        plan = plan_BF[b]
         _one_packed(
-            h, row_H[h], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-            ref_length_M, alt_offset_M1, alt_codes_C, tss_H[h], start_H[h], to_right_H[h],
-            reverse_H[h], scratch_T6E[0], room, hap_S, ref_S, size_S, facts_HF, out_HL,
+            h, row_BP[b, p], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
+            ref_length_M, alt_offset_M1, alt_codes_C, plan[0], plan[1], plan[2] != 0,
+            plan[3] != 0, scratch_T6E[0], room, hap_S, ref_S, size_S, facts_HF, out_BPL[b, p],
         )  # fmt: skip
+    return _worst(facts_HF)
 
 
 @compiled(parallel=True)
 def fill_packed_parallel(
-    row_H, tss_H, start_H, to_right_H, reverse_H, bits_KHW, missing_KHW, keep_M, reach_M,
-    reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room,
-    hap_S, ref_S, size_S, facts_HF, out_HL,
-) -> None:  # fmt: skip
+    row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
+    ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room, hap_S, ref_S, size_S, facts_HF,
+    out_BPL,
+):  # fmt: skip
     """Build haplotypes on several threads; as :func:`fill_packed`."""
-    for h in prange(row_H.size):
+    for h in prange(row_BP.size):
+        b, p = h // row_BP.shape[1], h % row_BP.shape[1]
+        plan = plan_BF[b]
         _one_packed(
-            h, row_H[h], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-            ref_length_M, alt_offset_M1, alt_codes_C, tss_H[h], start_H[h], to_right_H[h],
-            reverse_H[h], scratch_T6E[get_thread_id()], room, hap_S, ref_S, size_S, facts_HF,
-            out_HL,
+            h, row_BP[b, p], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
+            ref_length_M, alt_offset_M1, alt_codes_C, plan[0], plan[1], plan[2] != 0,
+            plan[3] != 0, scratch_T6E[get_thread_id()], room, hap_S, ref_S, size_S, facts_HF,
+            out_BPL[b, p],
         )  # fmt: skip
+    return _worst(facts_HF)
 
 
 @compiled()

@@ -81,6 +81,15 @@ class PackedHaplotypes:
             )
         self.num_rows = alleles_KRW.shape[1]
         self._length = len(reference_codes)
+        if self._length >= 2**31:
+            raise InputError(
+                facts(
+                    "haplotypes",
+                    found=f"a contig of {self._length} bases",
+                    expected="fewer than 2^31",
+                    fix="split the contig",
+                )
+            )
         self._arrays = tuple(
             map(
                 read_only,
@@ -120,71 +129,81 @@ class PackedHaplotypes:
             Shapes do not fit, a row or TSS is outside, or a variant leaves the contig.
         """
         rows = np.ascontiguousarray(rows_BP, dtype=np.int64)
-        strands = gene_strands or [window.strand for window in windows]
-        tss = np.array(tss_B, dtype=np.int64)
-        start = np.array([window.start for window in windows], dtype=np.int64)
-        out = self._check(rows, windows, tss, start, out_BPL)
+        out = self._check(rows, windows, tss_B, out_BPL)
         num, ploidy, length = out.shape
-        reverse = np.array([window.reverse for window in windows], dtype=bool)
-        to_right = np.array([strand != "-" for strand in strands], dtype=bool)
-        each = [np.repeat(values, ploidy) for values in (tss, start, to_right, reverse)]
+        plan_BF = np.array(
+            [
+                (t, window.start, (gene_strands[b] if gene_strands else window.strand) != "-",
+                 window.reverse)
+                for b, (window, t) in enumerate(zip(windows, tss_B, strict=True))
+            ],
+            dtype=np.int64,
+        ).reshape(num, 4)  # fmt: skip
         fill = kernels.fill_packed_parallel if parallel else kernels.fill_packed
         facts_HF = np.empty((num * ploidy, 9), np.int64)
         while True:
             scratch = np.empty((num_threads() if parallel else 1, 6, self._room), np.int64)
-            hap_S, ref_S, size_S = np.empty((3, num * ploidy * self._room), np.int64)
-            fill(
-                rows.ravel(), *each, *self._arrays, scratch, self._room, hap_S, ref_S, size_S,
-                facts_HF, out.reshape(-1, length),
-            )  # fmt: skip
-            state = facts_HF[:, 0].min(initial=0)
-            if state != kernels.NO_ROOM:
+            parts = np.empty((3, num * ploidy * self._room), np.int64)
+            worst, at = fill(
+                rows, plan_BF, *self._arrays, scratch, self._room, *parts, facts_HF, out
+            )
+            if worst != kernels.NO_ROOM:
                 break
             self._room *= 2
-        if state < 0:
-            self._refuse(facts_HF, windows[0])
-        first_H = np.arange(num * ploidy) * self._room
+        if worst < 0:
+            self._refuse(int(facts_HF[at, 1]), windows[0])
+        first_H = np.arange(0, num * ploidy * self._room, self._room)
         found = []
         for b, window in enumerate(windows):
-            part = slice(b * ploidy, (b + 1) * ploidy)
+            mine = slice(b * ploidy, (b + 1) * ploidy)
+            facts_PF = facts_HF[mine]
             segments = coordinates.Segments(
-                hap_S, ref_S, size_S, first_H[part], facts_HF[part, 0], length, window.reverse
+                parts[0], parts[1], parts[2], first_H[mine], facts_PF[:, 0], length, window.reverse
             )
-            before = int(tss[b] - start[b])
+            before = tss_B[b] - window.start
             index = length - 1 - before if window.reverse else before
-            found.append(Haplotypes(out[b], window, int(tss[b]), index, segments, facts_HF[part]))
+            found.append(Haplotypes(out[b], window, tss_B[b], index, segments, facts_PF))
         return found
 
     def _check(
         self,
         rows_BP: NDArray[np.int64],
         windows: Sequence[Window],
-        tss_B: NDArray[np.int64],
-        start_B: NDArray[np.int64],
+        tss_B: Sequence[int],
         out_BPL: Codes | None,
     ) -> Codes:
-        lengths = {(window.length, window.contig_length) for window in windows}
         num = len(windows)
-        if rows_BP.ndim != 2 or len(rows_BP) != num or len(tss_B) != num or len(lengths) != 1:
+        length = windows[0].length if num else 0
+        if rows_BP.ndim != 2 or len(rows_BP) != num or len(tss_B) != num or not num:
             raise InputError(
                 facts(
                     "haplotypes of many windows",
                     found=f"rows of shape {rows_BP.shape}, {num} windows, {len(tss_B)} TSS",
-                    expected="as many of each, windows of one length on one contig",
-                    fix="make one call per length and contig",
+                    expected="as many of each, at least one",
+                    fix="give haplotypes and TSS for every window",
                 )
             )
-        length, contig = lengths.pop()
-        inside = (tss_B >= start_B) & (tss_B < start_B + length) & (tss_B >= 0) & (tss_B < contig)
-        if not inside.all() or contig != self._length or contig >= 2**31:
-            raise InputError(
-                facts(
-                    f"haplotypes on {windows[0].contig}",
-                    found=f"a contig of {contig} bases, {int((~inside).sum())} TSS outside",
-                    expected=f"{self._length} bases, each TSS in its window and in the contig",
-                    fix="make windows around their TSS, on the contig of these variants",
+        for window, tss in zip(windows, tss_B, strict=True):
+            if window.end - window.start != length or window.contig_length != self._length:
+                raise InputError(
+                    facts(
+                        f"haplotypes on {window.contig}",
+                        found=f"a window of {window.length} bases on a contig of "
+                        f"{window.contig_length}",
+                        expected=f"{length} bases as the first, {self._length}",
+                        fix="make one call per length and contig",
+                    )
                 )
-            )
+            if not (window.start <= tss < window.end and 0 <= tss < self._length):
+                raise InputError(
+                    facts(
+                        f"haplotypes on {window.contig}",
+                        found=f"TSS {tss}",
+                        expected=f"a position in the window {window.start}-{window.end} and in "
+                        "the contig",
+                        fix="make the window around the TSS",
+                    )
+                )
         if rows_BP.size and not 0 <= rows_BP.min() <= rows_BP.max() < self.num_rows:
             raise InputError(
                 facts(
@@ -208,8 +227,7 @@ class PackedHaplotypes:
             )
         return out_BPL
 
-    def _refuse(self, facts_HF: NDArray[np.int64], window: Window) -> None:
-        variant = int(facts_HF[np.argmin(facts_HF[:, 0]), 1])
+    def _refuse(self, variant: int, window: Window) -> None:
         raise InputError(
             facts(
                 f"haplotypes on {window.contig}, variant {variant}",

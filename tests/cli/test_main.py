@@ -22,7 +22,9 @@ DEBUG = ROOT / "configs" / "train" / "debug.yaml"
 HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
 WORK = ("doctor", "demo", "simulate", "fetch", "prepare", "inspect", "train", "evaluate", "compare",
         "predict", "elements", "elements compare", "elements check", "priors", "attribute",
-        "motifs", "report", "cohort train", "cohort evaluate", "cohort benchmark", "spatial simulate", "spatial prepare", "spatial inspect",
+        "motifs", "report", "cohort train",
+        "cohort evaluate", "cohort benchmark", "spatial simulate", "spatial prepare",
+        "spatial inspect",
         "spatial train", "spatial predict", "spatial plot",
         "spatial evaluate", "spatial compare")  # fmt: skip
 

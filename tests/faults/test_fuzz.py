@@ -14,11 +14,18 @@ import pytest
 
 from data_prep.annotation import read_annotation
 from data_prep.build import prepare
-from data_prep.config import DataConfig
+from data_prep.config import DataConfig, DonorConfig, DonorExpressionConfig, GenotypeConfig
 from data_prep.contacts import read_contact_table
+from data_prep.donors import find_assays, read_donor_expression, read_donors
 from data_prep.expression import read_expression
 from data_prep.genome import open_genome, read_contig
+from data_prep.shards import shard_info
 from data_prep.tracks import bin_contig, check_track
+from data_prep.variants.judge import judge, sum_up
+from data_prep.variants.merge import ContigTask, ShardSource
+from data_prep.variants.names import ContigNames
+from data_prep.variants.source import open_vcf
+from data_prep.variants.tasks import VcfTask
 from data_prep.windows import bed_intervals
 from seq2exp.core.config import dump_yaml, load_config
 from seq2exp.core.errors import FormatError
@@ -27,6 +34,7 @@ from seq2exp.dataset.samples import GeneSamples, SampleConfig
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.checkpoint import load_model
 from tests.data_prep import raw
+from tests.data_prep.variants import vcfs
 from tests.faults.fuzz import mutate, read_damaged
 
 QUICK, MANY = 60, 2000
@@ -57,6 +65,14 @@ def inputs(place, finished):
     contacts = "gene_id\tstart\tend\tcontact\ngA\t0\t100\t1.5\ngB\t100\t200\t0.5\n"
     (place / "raw" / "contacts.tsv").write_text(contacts)
     dump_yaml(made.config, place / "raw" / "data.yaml")
+    text = vcfs.header() + "".join(vcfs.random_records(0, size=12))
+    for suffix in ("bcf", "vcf", "gz", "gzip"):
+        vcfs.write_vcf(place / "raw" / f"calls.{suffix}", text)
+    donors = "".join(f"{name}\tFIN\t{1 + i % 2}\n" for i, name in enumerate(vcfs.SAMPLES))
+    (place / "raw" / "donors.tsv").write_text("donor\tpop\tsex\n" + donors)
+    values = "".join(f"g{i}\t1.5\t2\t3e1\tNA\t0\n" for i in range(9))
+    columns = "\t".join(["gene_id", *vcfs.SAMPLES])
+    (place / "raw" / "donor_values.tsv").write_text(columns + "\n" + values)
     return _inputs(place, made.config)
 
 
@@ -84,6 +100,21 @@ def _inputs(place: Path, config: DataConfig) -> dict[str, Input]:
         "manifest": Input(layout.manifest_path(root), lambda: _dataset(root)),
         "npy": Input(layout.sequence_path(root, "chr1"), lambda: _dataset(root)),
         "parquet": Input(layout.genes_path(root), lambda: _dataset(root)),
+        "vcf": Input(folder / "calls.vcf", lambda: _calls(folder / "calls.vcf", root, place)),
+        "vcf.gz": Input(folder / "calls.gz", lambda: _calls(folder / "calls.gz", root, place)),
+        "vcf.gzip": Input(
+            folder / "calls.gzip", lambda: _calls(folder / "calls.gzip", root, place)
+        ),
+        "bcf": Input(folder / "calls.bcf", lambda: _calls(folder / "calls.bcf", root, place)),
+        "donors": Input(
+            folder / "donors.tsv",
+            lambda: read_donors(
+                folder / "donors.tsv", DonorConfig("x", population="pop", sex="sex")
+            ),
+        ),
+        "donor values": Input(
+            folder / "donor_values.tsv", lambda: _values(folder / "donor_values.tsv")
+        ),
         "safetensors": Input(model / "model.safetensors", lambda: load_model(model)),
         "model config": Input(model / "config.yaml", lambda: load_model(model)),
     }
@@ -118,9 +149,41 @@ def _dataset(root: Path) -> None:
     layout.verify(root, dataset.manifest)
 
 
+def _calls(path: Path, root: Path, place: Path) -> None:
+    """Read a VCF as one part, judge it, and put a contig together."""
+    folder = place / f"calls{os.getpid()}"
+    folder.mkdir()
+    try:
+        file = open_vcf(path, cache=folder)
+        names = ContigNames([*raw.SIZES], ["chr1", "chr2"])
+        sequences = {name: layout.sequence_path(root, name) for name in ("chr1", "chr2")}
+        keep = np.arange(len(file.samples))
+        config = GenotypeConfig(["x"], on_unsupported="skip", ref_mismatch="skip", max_mismatch=1)
+        task = VcfTask(
+            file, 0, file.start, file.size, keep, names, sequences, config, folder / "a.arrow"
+        )
+        task.run()
+        found = sum_up([[shard_info(task.target)]], names)
+        for problem in judge(found, config, [file], names):
+            raise problem
+        shards = (ShardSource(task.target, 0, 0),)
+        ContigTask("chr1", shards, len(keep), found.ploidy, 1, folder / "chr1").run()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _values(path: Path) -> None:
+    config = DonorExpressionConfig(path="x", unit="TPM", replicates="first")
+    assays = find_assays(path, config, mapping=None)
+    donors = [name for name in vcfs.SAMPLES if name in assays.columns]
+    if donors:
+        read_donor_expression(path, config, assays, donors)
+
+
 KINDS = (
     "fasta", "gtf", "gtf.gz", "bigwig", "labels", "bed", "contacts", "yaml", "manifest", "npy",
-    "parquet", "safetensors", "model config",
+    "parquet", "safetensors", "model config", "vcf", "vcf.gz", "vcf.gzip", "bcf", "donors",
+    "donor values",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pysam
 import pytest
 
+from data_prep import build as build_module
 from data_prep.config import DonorExpressionConfig, SplitConfig
 from data_prep.variants.source import open_vcf
 from seq2exp.cli.main import main
@@ -109,6 +110,21 @@ def test_f13_too_many_are_not_skipped(tmp_path):
 def test_f13_the_message_says_what_such_a_pattern_comes_from(tmp_path, records, hint, kind):
     with pytest.raises(kind, match=hint):
         build(tmp_path, header() + "".join(records))
+
+
+def test_f13_another_assembly_is_seen_before_anything_is_read(tmp_path, monkeypatch):
+    """In the preflight, from the first records of each file."""
+
+    def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(build_module, "run_tasks", never)
+    records = [mismatching(at) for at in range(100, 200, 9)]
+    with pytest.raises(AssemblyError, match=r"its first 12 records: found 100.0% of 12 alleles"):
+        build(tmp_path, header() + "".join(records))
+    # Nine tell too little, and half of them might be skipped.
+    with pytest.raises(AssertionError):
+        build(tmp_path, header() + "".join(records[:9]))
 
 
 def test_f13_bases_that_the_genome_masks(tmp_path):

@@ -1,4 +1,4 @@
-"""F38: positions that need more than 31 bits, and many genes."""
+"""F38: positions that need more than 31 bits, many genes, long files of variants."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import subprocess
 import sys
 
 import numpy as np
+import pysam
 import pytest
 
 from data_prep.annotation import read_annotation
-from data_prep.config import AnnotationConfig
+from data_prep.config import AnnotationConfig, GenotypeConfig
+from data_prep.variants.records import Line, split_alleles
 from data_prep.windows import bed_intervals
 from seq2exp.core.intervals import tss_window
+from seq2exp.variation.table import Variants
 from tests.data_prep import raw
+from tests.data_prep.variants import vcfs
 
 FAR = 2**31 + 12_345
 SIZE = 2**32
@@ -71,3 +75,58 @@ def test_f38_a_hundred_thousand_genes_in_bounded_memory(tmp_path):
     count, kilobytes = (int(word) for word in done.stdout.split())
     assert count == 100_000
     assert kilobytes < 1_500_000
+
+
+def test_f38_variants_beyond_31_bits():
+    codes = np.broadcast_to(np.uint8(0), (SIZE,))
+    line = Line(0, "c", FAR, ".", "A", ["C", "AGG"], ".", b"GT", b"0|1")
+    found = split_alleles([line], [""], codes, GenotypeConfig(["x"]))
+    assert found.reason_A == ["", ""]
+    # The insertion behind a run of A stays where nothing is equal to its last base.
+    assert found.position_A.tolist() == [FAR, FAR]
+    variants = Variants.from_alleles([(FAR, "A", "C"), (SIZE - 9, "A", "G")])
+    assert variants.end_M.tolist() == [FAR + 1, SIZE - 8]
+
+
+CHILD = """
+import resource, sys, warnings
+from pathlib import Path
+from tests.data_prep.variants import vcfs
+warnings.simplefilter("ignore")
+dataset = vcfs.build(Path(sys.argv[1]), None, name="v.gz", out=sys.argv[2])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(sum(dataset.genotypes.contigs.values()), peak)
+"""
+
+
+def peak_kilobytes(folder, copies):
+    """Prepare all 12 changes of one or two bases at 1,500 positions for many donors."""
+    donors = 200
+    sequence = vcfs.genome()["chr1"]
+    rows = []
+    for at in range(60, 1560):
+        first, second = ["ACGT".replace(base, "") for base in sequence[at : at + 2]]
+        rows += [(at, sequence[at], alt) for alt in first]
+        rows += [(at, sequence[at : at + 2], a + b) for a in first for b in second]
+    calls = "\t".join(["0|1:0.99", "1|1:0.5"] * (donors // 2))
+    names = [f"D{i}" for i in range(donors)]
+    (folder / "in").mkdir(parents=True)
+    with pysam.BGZFile(str(folder / "in" / "v.gz"), "wb") as handle:
+        handle.write(vcfs.header(names).encode())
+        for at, ref, alt in rows[:: len(rows) // copies]:
+            head = f"chr1\t{at + 1}\t.\t{ref}\t{alt}\t.\tPASS\t.\tGT:PP\t"
+            handle.write((head + calls + "\n").encode())
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder), "out"],
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    size, kilobytes = (int(word) for word in done.stdout.split())
+    return size, kilobytes
+
+
+def test_f38_a_long_vcf_takes_no_more_memory_than_a_short_one(tmp_path):
+    """32 MB of text against 16: neither the text nor the calls are held."""
+    few, small = peak_kilobytes(tmp_path / "few", 9000)
+    many, large = peak_kilobytes(tmp_path / "many", 18_000)
+    assert (few, many) == (9000, 18_000)
+    assert large - small < 12_000

@@ -127,12 +127,14 @@ def test_what_does_not_fit_is_refused():
             PackedHaplotypes(codes, table, **arguments)
     with pytest.raises(InputError, match="rows 0 to 2"):
         packed.build(rows * 2, [window], [4])
-    with pytest.raises(InputError, match="1 TSS outside"):
+    with pytest.raises(InputError, match="TSS 6"):
         packed.build(rows, [window], [6])
-    with pytest.raises(InputError, match="one length"):
+    with pytest.raises(InputError, match="5 bases on a contig of 10, expected 4"):
         packed.build(np.repeat(rows, 2, axis=0), [window, Window("c", 2, 7, "+", 10)], [4, 4])
-    with pytest.raises(InputError, match="contig of 11"):
+    with pytest.raises(InputError, match="on a contig of 11"):
         packed.build(rows, [Window("c", 2, 6, "+", 11)], [4])
+    with pytest.raises(InputError, match="0 windows"):
+        packed.build(rows[:0], [], [])
     with pytest.raises(InputError, match="buffer"):
         packed.build(rows, [window], [4], out_BPL=np.empty((2, 4), np.uint8))
     late = Variants.from_alleles([(9, "CA", "C")])
