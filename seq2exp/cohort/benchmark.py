@@ -123,7 +123,9 @@ class Benchmark:
         return [
             *self.cohort.targets.processed.notes,
             f"split: {listed}",
-            "intervals: bootstrap over genes; undefined correlations count as 0",
+            "intervals: bootstrap over genes, those of a block of "
+            f"{self.config.block_bp or self.config.cohort.data.window_bp:,} bases together; "
+            "undefined correlations count as 0",
         ]
 
     def _once(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -296,6 +298,7 @@ def judge(
         across_genes=across,
         h2_G=h2["h2"].to_numpy(),
         h2_se_G=h2["se"].to_numpy(),
+        groups_G=_blocks(cohort, config.block_bp or config.cohort.data.window_bp),
         strata={
             "h2": tertiles(h2["h2"].to_numpy()),
             "expression": tertiles(cohort.targets.mean_G),
@@ -311,6 +314,11 @@ def judge(
             rows += found
             per_gene.append(table)
     return rows, pd.concat(per_gene, ignore_index=True)
+
+
+def _blocks(cohort: Cohort, length: int) -> list[str]:
+    """Return the block of the genome in which each gene begins."""
+    return [f"{contig}:{tss // length}" for contig, tss, _ in cohort.dataset.sites]
 
 
 def _wide(table: pd.DataFrame, genes: list[str], donors: list[str]) -> Floats:

@@ -34,10 +34,17 @@ class BenchmarkConfig:
     """Linear baselines."""
     untrained: bool = True
     """Judge the first model with random weights too: a null that no training can have made."""
+    block_bp: int = 0
+    """Genes whose TSS lie in the same block of this length are resampled together, because linked
+    variants make their correlations alike; 0 takes the length of the window."""
     plan: BenchmarkPlan = field(default_factory=BenchmarkPlan)
     """Resamples, permutations, and the model that baselines are compared with."""
 
     def __post_init__(self) -> None:
+        if self.block_bp < 0:
+            raise ConfigError(
+                facts("block_bp", found=self.block_bp, expected=">= 0", fix="use 0, or a length")
+            )
         linear = self.linear.models
         for name, changes in self.models.items():
             problem = ""

@@ -132,6 +132,28 @@ def test_an_interrupted_benchmark_ends_with_the_same_bytes(made, people, tmp_pat
         assert path.read_bytes() == (other / path.relative_to(out)).read_bytes(), path.name
 
 
+def test_neighbouring_genes_are_resampled_together(made):
+    """All seen genes lie on one contig: as one block there is nothing left to resample."""
+    out, found = made
+    from seq2exp.cohort.benchmark import judge
+    from seq2exp.cohort.train import open_cohort
+    from seq2exp.dataset.format import read_table
+    from seq2exp.training.run import open_run
+
+    dataset = open_run(out / "runs" / "joint").open_dataset()
+    config = protocol(block_bp=10**9)
+    tables = {"blup": read_table(out / "predictions" / "blup.parquet")}
+    h2 = read_table(out / "heritability.parquet").set_index("gene_id")
+    rows, _ = judge(open_cohort(config.cohort, dataset), tables, h2, config)
+    whole = next(r for r in rows if (r["metric"], r["split"]) == ("pearson_mean", "A"))
+    apart = find(found, "blup", "pearson_mean", "A")
+    assert whole["value"] == apart["value"]
+    assert whole["low"] == pytest.approx(whole["value"])
+    assert apart["low"] < apart["value"] - 0.02
+    with pytest.raises(ConfigError, match="block_bp"):
+        protocol(block_bp=-1)
+
+
 def test_predictions_of_another_tool_are_judged_too(made, people, tmp_path):
     out, found = made
     copy = pd.read_parquet(out / "predictions" / "blup.parquet").rename(columns={"gene_id": "gene"})
