@@ -117,14 +117,13 @@ class Benchmark:
         return BenchmarkResult(rows, genes, self._notes())
 
     def _notes(self) -> list[str]:
-        split = self.cohort.targets.split
-        counts = split.counts()
+        counts = self.cohort.targets.split.counts()
         listed = ", ".join(f"{number} {name}" for name, number in counts.items())
+        block = self.config.block_bp or self.config.cohort.data.window_bp
         return [
             *self.cohort.targets.processed.notes,
             f"split: {listed}",
-            "intervals: bootstrap over genes, those of a block of "
-            f"{self.config.block_bp or self.config.cohort.data.window_bp:,} bases together; "
+            f"intervals: bootstrap over genes, those in one block of {block:,} bases together",
             "undefined correlations count as 0",
         ]
 
