@@ -154,6 +154,28 @@ def test_neighbouring_genes_are_resampled_together(made):
         protocol(block_bp=-1)
 
 
+def test_a_learning_curve_uses_nested_people(people, tmp_path):
+    config = bind(BenchmarkConfig, {**SETTINGS, "models": {}, "learning_curve": [0.3, 0.6],
+        "linear": {"models": ["mean", "blup"]}, "plan": PLAN}, where="test")  # fmt: skip
+    found = run_benchmark(config, people, tmp_path / "out")
+    assert {row["name"] for row in found.rows} == {"mean", "blup", "blup@0.3", "blup@0.6"}
+    r = [
+        find(found, name, "pearson_mean", "A")["value"] for name in ("blup@0.3", "blup@0.6", "blup")
+    ]
+    assert len(set(r)) == 3
+    used = pd.read_parquet(tmp_path / "out" / "linear@0.3.parquet")
+    whole = pd.read_parquet(tmp_path / "out" / "linear.parquet")
+    few, all_of = (t.loc[t["name"] == "blup", "num_donors"].max() for t in (used, whole))
+    assert few == round(0.3 * all_of)
+    from seq2exp.cohort.train import open_cohort
+
+    cohort = open_cohort(config.cohort, Dataset(people))
+    some, more = (cohort.training_cells(share) for share in (0.3, 0.6))
+    assert (some <= more).all()
+    assert some.any(axis=0).sum() == few
+    assert (more <= cohort.cells("train")).all()
+
+
 def test_predictions_of_another_tool_are_judged_too(made, people, tmp_path):
     out, found = made
     copy = pd.read_parquet(out / "predictions" / "blup.parquet").rename(columns={"gene_id": "gene"})
@@ -229,6 +251,7 @@ def test_models_share_the_protocol():
         ({"a": {"start_from": "@b"}, "b": {}}, "@b"),
         ({"a": {"los": {}}}, "los"),
         ({"a": 3}, "instead of settings"),
+        ({"a": {"people_share": 0.0}}, "people_share"),
     ],
 )
 def test_protocols_that_mean_nothing_are_refused(models, message):
