@@ -10,6 +10,10 @@ from seq2exp.core.errors import ConfigError, facts
 __all__ = ["DonorConfig", "DonorExpressionConfig", "GenotypeConfig"]
 
 
+# What a million divided by the sum of a column makes of a unit.
+PER_MILLION = {"rpkm": "TPM", "fpkm": "TPM", "tpm": "TPM", "counts": "CPM", "reads": "CPM"}
+
+
 def _require(section: str, checks: dict[str, tuple[object, bool, str]]) -> None:
     for key, (value, holds, expected) in checks.items():
         if not holds:
@@ -64,6 +68,10 @@ class DonorExpressionConfig:
     in its name."""
     unit: str = ""
     """Unit of the values. TPM, RPKM, FPKM, CPM, NX, counts and reads must not be negative."""
+    per_million: bool = False
+    """Divide each column by its sum over all rows of the file and multiply by a million, before
+    genes that the dataset does not hold are left out: makes TPM of RPKM and FPKM, CPM of counts.
+    The unit that is stored changes accordingly."""
     ignore: list[str] = field(default_factory=lambda: ["symbol", "chrom"])
     """Columns that are no donors, so that they are not listed as donors without genotypes."""
     cut_names_at: str = ""
@@ -85,8 +93,18 @@ class DonorExpressionConfig:
             {
                 "path": (self.path, bool(self.path), "a file"),
                 "map": (self.map, all(given) or not any(given), "map, map_column and map_donor"),
+                "per_million": (
+                    self.unit or "no unit",
+                    not self.per_million or self.unit.lower() in PER_MILLION,
+                    f"donors.expression.unit {', '.join(PER_MILLION)} with per_million",
+                ),
             },
         )
+
+    @property
+    def stored_unit(self) -> str:
+        """Unit of what the dataset holds."""
+        return PER_MILLION[self.unit.lower()] if self.per_million else self.unit
 
 
 @dataclass(frozen=True)

@@ -136,10 +136,19 @@ def read_donor_expression(
     ids, values = read_numbers(path, [c for name in donors for c in used[name]], assays.gene)
     ids = strip_version(ids)
     refuse_bad_ids(ids, path)
+    _refuse_negative(path, config, ids, values)
+    if config.per_million:
+        values = _per_million(path, values)
     columns = {
         name: values[places[0]] if len(places) == 1 else values[places].mean(axis=1)
         for name, places in used.items()
     }
+    return pd.DataFrame({"gene_id": ids, **columns})
+
+
+def _refuse_negative(
+    path: Path, config: DonorExpressionConfig, ids: pd.Series, values: pd.DataFrame
+) -> None:
     negative = (values.to_numpy() < 0).sum()
     if negative and _NOT_NEGATIVE.match(config.unit):
         below = (values < 0).any(axis=1)
@@ -153,7 +162,25 @@ def read_donor_expression(
                 examples=list(ids[below][:3]),
             )
         )
-    return pd.DataFrame({"gene_id": ids, **columns})
+
+
+def _per_million(path: Path, values: pd.DataFrame) -> pd.DataFrame:
+    """Divide every assay by its sum over all genes of the file and multiply by a million."""
+    sums = values.sum(axis=0)
+    empty = [str(place) for place, total in sums.items() if not total > 0]
+    if empty:
+        names = read_header(path, what="a table of donors' expression")
+        raise InputError(
+            facts(
+                str(path),
+                found="columns whose sum is 0",
+                expected="some expression in each, to divide by with per_million",
+                fix="remove the columns",
+                count=len(empty),
+                examples=[names[int(place)] for place in empty],
+            )
+        )
+    return values / sums * 1e6
 
 
 def _report_replicates(

@@ -39,7 +39,8 @@ def read_donors(path: Path, config: DonorConfig) -> pd.DataFrame:
             columns[key] = table.iloc[:, place].str.strip()
         else:
             columns[key] = pd.Series("", index=table.index)
-    frame = pd.DataFrame(columns)
+    # An SDRF has a row per file of reads: rows that say the same of a donor are one.
+    frame = pd.DataFrame(columns).drop_duplicates(ignore_index=True)
     donors = frame["donor"]
     twice = sorted(set(donors[donors.duplicated()]))
     if twice or (donors == "").any():
@@ -47,7 +48,7 @@ def read_donors(path: Path, config: DonorConfig) -> pd.DataFrame:
             facts(
                 str(path),
                 found="donors used twice" if twice else "rows without a donor",
-                expected="one row per donor",
+                expected="one row per donor, or rows that say the same",
                 fix="remove or merge the rows",
                 count=len(twice) or int((donors == "").sum()),
                 examples=twice,

@@ -16,7 +16,7 @@ from data_prep.config import DonorExpressionConfig, SplitConfig
 from data_prep.variants.source import open_vcf
 from seq2exp.cli.main import main
 from seq2exp.core.config import dump_yaml
-from seq2exp.core.errors import AssemblyError, FormatError, InputError, Seq2ExpWarning
+from seq2exp.core.errors import AssemblyError, ConfigError, FormatError, InputError, Seq2ExpWarning
 from seq2exp.dataset import format as layout
 from seq2exp.dataset import format_genotypes as places
 from tests.data_prep import raw
@@ -627,7 +627,7 @@ def test_f17_donors_in_one_table_only_are_left_out_counted_and_listed(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("donor\nHG1\nHG1\nHG2\n", "donors used twice.*1 in all; first: HG1"),
+        ("donor\tpop\nHG1\tA\nHG1\tB\nHG2\tA\n", "donors used twice.*1 in all; first: HG1"),
         ("donor\tpop\nHG1\tA\n\tB\n", "rows without a donor"),
         ("name\nHG1\n", "no column 'donor'.*donors.donor names"),
         ("donor\tsex\nHG1\tmale\nHG2\tx1\n", "values that are no sex.*first: x1"),
@@ -635,8 +635,39 @@ def test_f17_donors_in_one_table_only_are_left_out_counted_and_listed(tmp_path):
 )
 def test_f17_a_table_of_donors_that_cannot_be_used(tmp_path, table, message):
     donors = {"sex": "sex"} if "sex" in table else {}
+    donors |= {"population": "pop"} if "HG1\tB" in table else {}
     with pytest.raises(InputError, match=message):
         with_donors(tmp_path, table=table, donors=donors)
+
+
+def test_f17_rows_that_say_the_same_of_a_donor_are_one(tmp_path):
+    """An SDRF has a row per file of reads."""
+    rows = [f"{name}\t{file}\t{pop}" for name, pop in zip(vcfs.SAMPLES, "AABBB", strict=True)
+            for file in ("x_1", "x_2")]  # fmt: skip
+    table = "\n".join(["Source Name\tfile\tpop", *rows]) + "\n"
+    given = {"donor": "Source Name", "population": "pop"}
+    write_expression(tmp_path, {"gA": [1, 2, 3, 4, 5]})
+    dataset = with_donors(tmp_path, table=table, donors=given, unit="TPM")
+    assert dataset.donors["population"].tolist() == list("AABBB")
+
+
+def test_f17_a_million_per_column_of_the_whole_file(tmp_path):
+    """TPM of RPKM: each assay by its own sum, over genes that the dataset does not hold too."""
+    columns = ["HG1.1", "HG1.2", "HG2.1", "HG3.1", "HG4.1", "HG5.1"]
+    rows = {"gA": [1, 3, 2, 3, 4, 5], "gZ": [3, 5, 0, 9, 1, 0]}
+    write_expression(tmp_path, rows, columns=columns)
+    keys = {"unit": "RPKM", "cut_names_at": ".", "per_million": True, "replicates": "mean"}
+    with pytest.warns(Seq2ExpWarning):
+        dataset = with_donors(tmp_path, **keys)
+    first = (1 / 4 + 3 / 8) / 2 * 1e6
+    expected = [first, 1e6, 0.25e6, 0.8e6, 1e6]
+    np.testing.assert_allclose(dataset.donor_expression.loc["gA"], expected)
+    assert dataset.manifest.genotypes.expression_unit == "TPM"
+    write_expression(tmp_path, {"gA": [0, 2, 3, 4, 5]}, columns=columns[:1] + columns[2:])
+    with pytest.raises(InputError, match=r"columns whose sum is 0.*first: HG1\.1"):
+        with_donors(tmp_path, **keys, out="zero")
+    with pytest.raises(ConfigError, match="no unit"):
+        with_donors(tmp_path, **keys | {"unit": ""}, out="unit")
 
 
 def test_f17_population_sex_and_family_are_kept(tmp_path):
