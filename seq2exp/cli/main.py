@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": "what this machine can run, and why not the rest",
     "demo": "the whole engine on simulated data, a few minutes on two CPU cores",
     "simulate": "a genome with known regulatory truth, written as ordinary files",
+    "fetch": "public files of a recipe into a folder, checked; continues",
     "prepare": "raw files -> dataset directory",
     "inspect": "print what a dataset holds",
     "train": "dataset -> trained run; continues a killed one",

@@ -20,7 +20,7 @@ from tests.toys import ToyPlan, toy_dataset
 ROOT = Path(__file__).parents[2]
 DEBUG = ROOT / "configs" / "train" / "debug.yaml"
 HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
-WORK = ("doctor", "demo", "simulate", "prepare", "inspect", "train", "evaluate", "compare",
+WORK = ("doctor", "demo", "simulate", "fetch", "prepare", "inspect", "train", "evaluate", "compare",
         "predict", "elements", "elements compare", "elements check", "priors", "attribute",
         "motifs", "report", "cohort train",
         "cohort evaluate", "cohort benchmark", "spatial simulate", "spatial prepare",
