@@ -16,7 +16,7 @@ from data_prep.annotation import Annotation, read_annotation
 from data_prep.bigwig import check_bigwig
 from data_prep.config import DataConfig, TrackConfig
 from data_prep.contacts import check_contacts
-from data_prep.donors import align_donor_expression
+from data_prep.donor_expression import align_donor_expression
 from data_prep.elements import read_elements
 from data_prep.expression import align_expression, read_expression, transform_expression
 from data_prep.genome import Genome, check_letters, open_genome

@@ -216,14 +216,18 @@ def _walk_blocks(handle: BinaryIO, path: Path) -> tuple[NDArray[np.int64], NDArr
 
 
 def _block_size(head: bytes) -> int:
-    """Return the length of a bgzip block from its header, or 0 when it is none."""
+    """Return the length of a bgzip block from its header, or 0 when it is none.
+
+    No block is shorter than the empty one that ends the file.
+    """
     if len(head) < 18 or head[:4] != b"\x1f\x8b\x08\x04":
         return 0
     extra = head[12 : 12 + struct.unpack("<H", head[10:12])[0]]
     while len(extra) >= 4:
         length = struct.unpack("<H", extra[2:4])[0]
-        if extra[:2] == b"BC" and length == 2:
-            return int(struct.unpack("<H", extra[4:6])[0]) + 1
+        if extra[:2] == b"BC" and length == 2 and len(extra) >= 6:
+            size = int(struct.unpack("<H", extra[4:6])[0]) + 1
+            return size if size >= len(_BGZF_EOF) else 0
         extra = extra[4 + length :]
     return 0
 

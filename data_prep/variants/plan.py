@@ -14,14 +14,8 @@ import pandas as pd
 
 from data_prep.config import DataConfig
 from data_prep.donor_config import DonorExpressionConfig, GenotypeConfig
-from data_prep.donors import (
-    AssayColumns,
-    choose_donors,
-    choose_samples,
-    find_assays,
-    read_donor_expression,
-    read_donors,
-)
+from data_prep.donor_expression import AssayColumns, find_assays, read_donor_expression
+from data_prep.donors import choose_donors, choose_samples, read_donors
 from data_prep.genome import Genome
 from data_prep.variants.first_look import first_look
 from data_prep.variants.names import ContigNames

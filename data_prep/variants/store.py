@@ -156,7 +156,11 @@ def write_genotypes(
         **expression_counts,
     }
     donors = config.donors
-    unit = donors.expression.stored_unit if donors is not None and donors.expression is not None else ""
+    unit = (
+        donors.expression.stored_unit
+        if donors is not None and donors.expression is not None
+        else ""
+    )
     return GenotypeInfo(genotyped.found.ploidy, plan.donors, sizes, counts, unit)
 
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ from numpy.typing import NDArray
 from seq2exp.cohort.benchmark_config import BenchmarkConfig, model_config
 from seq2exp.cohort.config import CohortConfig
 from seq2exp.cohort.heritability import cis_heritability
-from seq2exp.cohort.linear_genes import fit_genes
+from seq2exp.cohort.linear import LinearConfig
+from seq2exp.cohort.linear_genes import LinearResults, fit_genes
 from seq2exp.cohort.predict import PeoplePrediction, open_cohort_run, predict_people
 from seq2exp.cohort.report_table import BenchmarkData, BenchmarkPlan, benchmark_split, tertiles
 from seq2exp.cohort.train import Cohort, open_cohort, train_cohort, untrained_run
@@ -107,9 +109,9 @@ class Benchmark:
             self.cohort.targets.split.write(self.out / "split.json")
         self._once("expression.parquet", self._expression)
         self._once("heritability.parquet", self._heritability)
-        self._linear()
+        names = self._linear()
         self._models()
-        names = [*self.config.linear.models, *self.config.models]
+        names += list(self.config.models)
         names += ["untrained"] if self.config.untrained and self.config.models else []
         tables = {name: read_table(self.out / "predictions" / f"{name}.parquet") for name in names}
         h2 = read_table(self.out / "heritability.parquet").set_index("gene_id")
@@ -117,13 +119,14 @@ class Benchmark:
         return BenchmarkResult(rows, genes, self._notes())
 
     def _notes(self) -> list[str]:
-        split = self.cohort.targets.split
-        counts = split.counts()
+        counts = self.cohort.targets.split.counts()
         listed = ", ".join(f"{number} {name}" for name, number in counts.items())
+        block = self.config.block_bp or self.config.cohort.data.window_bp
         return [
             *self.cohort.targets.processed.notes,
             f"split: {listed}",
-            "intervals: bootstrap over genes; undefined correlations count as 0",
+            f"intervals: bootstrap over genes, those in one block of {block:,} bases together",
+            "undefined correlations count as 0",
         ]
 
     def _once(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -131,8 +134,8 @@ class Benchmark:
         path = self.out / name
         if not path.is_file():
             frame = make()
-            with atomic_file(path) as partial:
-                write_table(frame, partial)
+            with atomic_file(path) as unfinished:
+                write_table(frame, unfinished)
         return read_table(path)
 
     def _expression(self) -> pd.DataFrame:
@@ -165,40 +168,49 @@ class Benchmark:
             found.append({"gene_id": self.gene_ids[gene], **vars(estimate)})
         return pd.DataFrame(found)
 
-    def _linear(self) -> None:
-        """Fit the linear baselines on training people and predict everyone."""
-        names = self.config.linear.models
-        paths = [self.out / "predictions" / f"{name}.parquet" for name in names]
-        if all(path.is_file() for path in (*paths, self.out / "linear.parquet")):
-            return
+    def _linear(self) -> list[str]:
+        """Fit the linear baselines on training people, or shares of them, and predict everyone."""
+        names = []
+        for share in (1.0, *self.config.learning_curve):
+            suffix = "" if share == 1 else f"@{share:g}"
+            chosen = [name for name in self.config.linear.models if not (suffix and name == "mean")]
+            names += [f"{name}{suffix}" for name in chosen]
+            paths = [self.out / "predictions" / f"{name}{suffix}.parquet" for name in chosen]
+            table = f"linear{suffix}.parquet"
+            if all(path.is_file() for path in (*paths, self.out / table)):
+                continue
+            found = self._fitted(replace(self.config.linear, models=chosen), share)
+            for name, path in zip(chosen, paths, strict=True):
+                with atomic_file(path, overwrite=True) as unfinished:
+                    write_table(self._long(found.predictions[name]), unfinished)
+            self._once(table, partial(_table_of, found))
+        return names
+
+    def _fitted(self, config: LinearConfig, share: float) -> LinearResults:
         targets, personal = self.cohort.targets, self.cohort.personal
         everyone = np.arange(len(self.donors))
         row_of = dict(zip(self.gene_ids[self.rows], self.rows.tolist(), strict=True))
         steps = track(
             range(len(self.rows)),
             total=len(self.rows),
-            label="linear models",
+            label="linear models" if share == 1 else f"linear models, {share:g} of the people",
             enabled=self.progress,
         )
 
         def one_more(gene: str) -> None:
             next(steps, None)
 
-        found = fit_genes(
+        return fit_genes(
             list(row_of),
             lambda gene: personal.dosage(row_of[gene], everyone)[0],
             targets.corrected_GD[self.rows],
-            train=self.cohort.cells("train")[self.rows],
+            train=self.cohort.training_cells(share)[self.rows],
             valid=self.cohort.cells("valid")[self.rows],
             load_snps=lambda gene: personal.dosage(row_of[gene], everyone[:1])[1],
-            config=self.config.linear,
+            config=config,
             ploidy=personal.genotypes.ploidy,
             on_gene=one_more,
         )
-        for name, path in zip(names, paths, strict=True):
-            with atomic_file(path, overwrite=True) as partial:
-                write_table(self._long(found.predictions[name]), partial)
-        self._once("linear.parquet", lambda: found.table)
 
     def _long(self, values_GD: Floats) -> pd.DataFrame:
         gene, donor = np.nonzero(np.isfinite(values_GD))
@@ -254,6 +266,10 @@ class Benchmark:
         return model_table(found, settings.loss.name, self.dataset.genes, self.donors)
 
 
+def _table_of(found: LinearResults) -> pd.DataFrame:
+    return found.table
+
+
 def model_table(
     found: PeoplePrediction, loss: str, genes: pd.DataFrame, donors: list[str]
 ) -> pd.DataFrame:
@@ -296,6 +312,7 @@ def judge(
         across_genes=across,
         h2_G=h2["h2"].to_numpy(),
         h2_se_G=h2["se"].to_numpy(),
+        groups_G=_blocks(cohort, config.block_bp or config.cohort.data.window_bp),
         strata={
             "h2": tertiles(h2["h2"].to_numpy()),
             "expression": tertiles(cohort.targets.mean_G),
@@ -311,6 +328,11 @@ def judge(
             rows += found
             per_gene.append(table)
     return rows, pd.concat(per_gene, ignore_index=True)
+
+
+def _blocks(cohort: Cohort, length: int) -> list[str]:
+    """Return the block of the genome in which each gene begins."""
+    return [f"{contig}:{tss // length}" for contig, tss, _ in cohort.dataset.sites]
 
 
 def _wide(table: pd.DataFrame, genes: list[str], donors: list[str]) -> Floats:
@@ -431,8 +453,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def _write(found: BenchmarkResult, out: Path) -> None:
-    with atomic_file(out / "genes.parquet", overwrite=True) as partial:
-        write_table(found.genes, partial)
-    with atomic_file(out / "table.tsv", overwrite=True) as partial:
-        pd.DataFrame(found.rows).to_csv(partial, sep="\t", index=False)
+    with atomic_file(out / "genes.parquet", overwrite=True) as unfinished:
+        write_table(found.genes, unfinished)
+    with atomic_file(out / "table.tsv", overwrite=True) as unfinished:
+        pd.DataFrame(found.rows).to_csv(unfinished, sep="\t", index=False)
     write_json({"rows": found.rows, "notes": found.notes}, out / "table.json")

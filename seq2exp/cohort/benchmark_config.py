@@ -32,12 +32,31 @@ class BenchmarkConfig:
     is the run of another model, which stands before it."""
     linear: LinearConfig = field(default_factory=LinearConfig)
     """Linear baselines."""
+    learning_curve: list[float] = field(default_factory=list)
+    """Shares of the training people that the linear models are fitted on once more, as rows such
+    as enet@0.2; a model has people_share for that."""
     untrained: bool = True
     """Judge the first model with random weights too: a null that no training can have made."""
+    block_bp: int = 0
+    """Genes whose TSS lie in the same block of this length are resampled together, because linked
+    variants make their correlations alike; 0 takes the length of the window."""
     plan: BenchmarkPlan = field(default_factory=BenchmarkPlan)
     """Resamples, permutations, and the model that baselines are compared with."""
 
     def __post_init__(self) -> None:
+        if self.block_bp < 0:
+            raise ConfigError(
+                facts("block_bp", found=self.block_bp, expected=">= 0", fix="use 0, or a length")
+            )
+        if any(not 0 < share < 1 for share in self.learning_curve):
+            raise ConfigError(
+                facts(
+                    "learning_curve",
+                    found=str(self.learning_curve),
+                    expected="shares between 0 and 1",
+                    fix="leave 1 out: all people are fitted anyway",
+                )
+            )
         linear = self.linear.models
         for name, changes in self.models.items():
             problem = ""

@@ -60,6 +60,9 @@ class CohortConfig:
     """Columns of the donor table that are regressed out of the expression, such as sex."""
     splits: CohortSplitConfig = field(default_factory=CohortSplitConfig)
     """Who is trained on and who is judged."""
+    people_share: float = 1.0
+    """Share of the training people that the model is trained on, for learning curves; a smaller
+    share is part of a larger one. Expression is processed with all of them."""
     genes: GeneConfig = field(default_factory=GeneConfig)
     """Which genes."""
     groups: GroupConfig = field(default_factory=GroupConfig)
@@ -87,6 +90,15 @@ class CohortConfig:
     """Seed of weights, groups, shifts and mask samples."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.people_share <= 1:
+            raise ConfigError(
+                facts(
+                    "people_share",
+                    found=self.people_share,
+                    expected="above 0, at most 1",
+                    fix="use 1",
+                )
+            )
         if self.start_from and set(self.model) - {"name"}:
             raise ConfigError(
                 facts(

@@ -63,8 +63,9 @@ class LossConfig:
 
     name: str = "joint"
     """reference, single_mse, single_smape, pair_mse, pair_bce, mse_pairs, joint or mean_diff."""
-    level_weight: float = 1.0
-    """Weight of the level in joint and mean_diff (lambda_ref)."""
+    level_weight: float = 0.05
+    """Weight of the level in joint and mean_diff (lambda_ref). Genes differ far more than people:
+    at equal weights the level takes over the network."""
     difference_weight: float = 1.0
     """Weight of the differences in joint and mean_diff (lambda_diff)."""
     pair_share: float = 0.5

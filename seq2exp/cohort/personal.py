@@ -118,6 +118,7 @@ class PersonalGenes:
         start, end, first, last = needed_interval(
             window,
             variants,
+            overlap=self.policy.overlap,
             span=lambda low, high: self.genotypes.span(contig, low, high),
         )
         actions_DPM = self._actions(contig, first, last, people)
@@ -134,6 +135,7 @@ class PersonalGenes:
             chosen_UM,
             window,
             tss,
+            overlap=self.policy.overlap,
             gene_strand=strand,
             known=(start, end),
         )

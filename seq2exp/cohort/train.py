@@ -26,6 +26,7 @@ from seq2exp.cohort.genes import chosen_genes
 from seq2exp.cohort.groups import GroupPlan
 from seq2exp.cohort.module import OUTPUTS, CohortModule
 from seq2exp.cohort.personal import PersonalGenes
+from seq2exp.cohort.report_table import nested_donors
 from seq2exp.cohort.samples import (
     GroupBatch,
     GroupSample,
@@ -79,6 +80,18 @@ class Cohort:
         cells: NDArray[np.bool_] = self.targets.trainable(name) & self.genes_G[:, None]
         return cells
 
+    def training_cells(self, share: float) -> NDArray[np.bool_]:
+        """Return the training cells of a share of the people, nested in those of larger shares."""
+        split = self.targets.split
+        free = [
+            name
+            for name, kind in zip(split.donors, split.donor_sets, strict=True)
+            if kind == "train"
+        ]
+        chosen = set(nested_donors(free, [share], seed=self.config.splits.seed)[share])
+        kept = np.array([name in chosen for name in split.donors])
+        return np.asarray(self.cells("train") & kept)
+
 
 def open_cohort(config: CohortConfig, dataset: Dataset) -> Cohort:
     """Split, process the expression, and choose the genes; nothing of it sees a test person.
@@ -125,7 +138,7 @@ class CohortData(pl.LightningDataModule):
     def __init__(self, cohort: Cohort, *, seed: int) -> None:
         super().__init__()
         self.cohort, config = cohort, cohort.config
-        known = cohort.cells("train")
+        known = cohort.training_cells(config.people_share)
         rows = np.flatnonzero(known.any(axis=1))
         plan = GroupPlan(rows, known[rows], config.groups, seed=seed)
         self.train = TrainingGroups(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from seq2exp.dataset import format_genotypes as places
 from seq2exp.dataset.format_genotypes import BLOCK, GenotypeInfo, unpack_rows
 from seq2exp.variation.policies import MISSING
 from seq2exp.variation.table import Variants
+
+if TYPE_CHECKING:
+    from seq2exp.variation.packed import PackedHaplotypes
 
 __all__ = ["Genotypes", "read_donor_expression", "read_donors"]
 
@@ -239,6 +242,40 @@ class Genotypes:
         total: NDArray[np.float32] = alleles.sum(axis=1, dtype=np.float32)
         total[(alleles == MISSING).any(axis=1)] = np.nan
         return total
+
+    def packed(
+        self,
+        contig: str,
+        reference_codes: NDArray[np.uint8],
+        *,
+        keep_M: NDArray[np.bool_] | None = None,
+    ) -> PackedHaplotypes | None:
+        """Return the fast builder of a contig's haplotypes, or None where it does not apply.
+
+        It takes phased calls as they are and alleles that were not called as REF. Calls whose phase
+        is not known need a policy, so a contig that has any gives None, and so does one on which
+        nobody carries an ALT.
+
+        Parameters
+        ----------
+        contig : str
+        reference_codes : uint8 array
+            Codes of the whole contig.
+        keep_M : bool array, optional
+            Variants to use; all when None.
+        """
+        from seq2exp.variation.packed import PackedHaplotypes
+
+        alleles = self._plane(contig, "alleles")
+        phase = [self._plane(contig, name) for name in ("unphased", "phase_set")]
+        if alleles is None or any(plane is not None for plane in phase):
+            return None
+        variants = self.variants(contig)
+        missing = self._plane(contig, "missing")
+        reach_M = self._open[contig][1]
+        return PackedHaplotypes(
+            reference_codes, variants, reach_M, alleles, missing_KRW=missing, keep_M=keep_M
+        )
 
     def _haplotype_rows(self, donors: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
         if donors is None:

@@ -5,19 +5,26 @@ Shapes: H haplotypes, L bases, S segments, N bins, T tracks, R bases of the refe
 
 # The arguments of compiled functions are arrays whose types numba finds itself.
 # mypy: ignore-errors
-# ruff: noqa: ANN001
+# ruff: noqa: FBT001
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seq2exp.core.compiled import compiled
 
 __all__ = ["fill_bins", "fill_map", "fill_reference"]
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
 
 @compiled()
-def fill_map(first_H, num_H, hap_S, ref_S, size_S, reverse, out_HL) -> None:
+def fill_map(
+    first_H: Ints, num_H: Ints, hap_S: Ints, ref_S: Ints, size_S: Ints, reverse: bool,
+    out_HL: NDArray[np.int32],
+) -> None:  # fmt: skip
     """Fill the reference position of every base; -1 where it has none."""
     length = out_HL.shape[1]
     for h in range(out_HL.shape[0]):
@@ -36,8 +43,9 @@ def fill_map(first_H, num_H, hap_S, ref_S, size_S, reverse, out_HL) -> None:
 
 @compiled()
 def fill_bins(
-    first_H, num_H, hap_S, ref_S, size_S, reverse, bins_NT, start, bin_size, out_bin_size,
-    sums_NT, counts_NT, out_HNT,
+    first_H: Ints, num_H: Ints, hap_S: Ints, ref_S: Ints, size_S: Ints, reverse: bool,
+    bins_NT: Floats, start: int, bin_size: int, out_bin_size: int, sums_NT: Floats,
+    counts_NT: Floats, out_HNT: Floats,
 ) -> None:  # fmt: skip
     """Fill means of haplotype bins; `sums_NT` and `counts_NT` are room for one haplotype."""
     num_out, num_tracks = sums_NT.shape
@@ -85,8 +93,9 @@ def fill_bins(
 
 @compiled()
 def fill_reference(
-    first_H, num_H, hap_S, ref_S, size_S, reverse, values_HN, bin_size, start, out_HR
-) -> None:
+    first_H: Ints, num_H: Ints, hap_S: Ints, ref_S: Ints, size_S: Ints, reverse: bool,
+    values_HN: Floats, bin_size: int, start: int, out_HR: Floats,
+) -> None:  # fmt: skip
     """Fill the largest value of the bases that belong to each base of the reference."""
     length = values_HN.shape[1] * bin_size
     num_bases = out_HR.shape[1]

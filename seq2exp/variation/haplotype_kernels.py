@@ -6,7 +6,7 @@ on them, then both are copied. All places in a haplotype are counted in genome d
 copying turns them around.
 
 Shapes: H haplotypes, L bases of the window, G of the contig, M variants, E records of one
-haplotype, S segments of all haplotypes, T threads; K blocks of W bytes per row of bits.
+haplotype, S segments of all haplotypes; K blocks of W bytes per row of bits.
 
 numba keeps compiled functions until their own file changes: after a change of what
 `overlap_kernels` imports from here, remove ``__pycache__/*.nbi``.
@@ -14,12 +14,13 @@ numba keeps compiled functions until their own file changes: after a change of w
 
 # The arguments of compiled functions are arrays whose types numba finds itself.
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN202, FBT001
 
 from __future__ import annotations
 
 import numpy as np
-from numba import get_thread_id, njit, prange
+from numba import njit
+from numpy.typing import NDArray
 
 from seq2exp.core.compiled import compiled
 from seq2exp.variation.iupac import BASES_OF_CODE, CODE_OF_BASES, COMPLEMENT
@@ -38,12 +39,14 @@ __all__ = [
     "allele_shape",
     "conflicts",
     "fill_all",
-    "fill_all_parallel",
     "fill_packed",
-    "fill_packed_parallel",
     "inline",
     "make_room",
 ]
+
+Codes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 # Actions.
 LEAVE, ALT, UNKNOWN, IUPAC, DROPPED = 0, 1, 2, 3, 4
@@ -63,7 +66,10 @@ inline = njit(inline="never", nogil=True, error_model="numpy")
 
 
 @inline
-def allele_shape(i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C):
+def allele_shape(
+    i: int, reference_G: Codes, position_M: Ints, ref_length_M: Ints, alt_offset_M1: Ints,
+    alt_codes_C: Codes,
+) -> tuple[int, int, int, int]:  # fmt: skip
     """Return REF and ALT length of variant i, and the bases both share in front and behind.
 
     They share one only where it is the anchor of an insertion or deletion.
@@ -81,7 +87,9 @@ def allele_shape(i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_co
 
 
 @inline
-def conflicts(position, front, last, longer):
+def conflicts(
+    position: int, front: int, last: int, longer: bool,
+) -> bool:  # fmt: skip
     """Whether a record cannot follow one whose last REF base is `last`.
 
     On that base itself only an insertion or deletion anchored there may stand, and only if the
@@ -401,8 +409,10 @@ def _span(ref_S, size_S, count):
 
 @compiled()
 def fill_all(
-    actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-    tss, before, to_right, reverse, scratch_T6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
+    actions_HM: Codes, reference_G: Codes, position_M: Ints, ref_length_M: Ints,
+    alt_offset_M1: Ints, alt_codes_C: Codes, tss: int, before: int, to_right: bool, reverse: bool,
+    scratch_6E: Ints, room_H1: Ints, hap_S: Ints, ref_S: Ints, size_S: Ints, facts_HF: Ints,
+    out_HL: Codes,
 ) -> None:  # fmt: skip
     """Build haplotypes.
 
@@ -415,22 +425,8 @@ def fill_all(
     for h in range(actions_HM.shape[0]):
         _one(
             h, actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-            tss, before, to_right, reverse, scratch_T6E[0], room_H1, hap_S, ref_S, size_S,
+            tss, before, to_right, reverse, scratch_6E, room_H1, hap_S, ref_S, size_S,
             facts_HF, out_HL,
-        )  # fmt: skip
-
-
-@compiled(parallel=True)
-def fill_all_parallel(
-    actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-    tss, before, to_right, reverse, scratch_T6E, room_H1, hap_S, ref_S, size_S, facts_HF, out_HL,
-) -> None:  # fmt: skip
-    """Build haplotypes on as many threads as there is scratch for; as :func:`fill_all`."""
-    for h in prange(actions_HM.shape[0]):
-        _one(
-            h, actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C,
-            tss, before, to_right, reverse, scratch_T6E[get_thread_id()], room_H1, hap_S, ref_S,
-            size_S, facts_HF, out_HL,
         )  # fmt: skip
 
 
@@ -506,27 +502,17 @@ def _one_packed(
     )  # fmt: skip
 
 
-@inline
-def _worst(facts_HF):
-    """Return the worst reason to refuse, 0 when there is none, and the haplotype."""
-    worst, at = np.int64(0), np.int64(-1)
-    for h in range(facts_HF.shape[0]):
-        if facts_HF[h, 0] < worst:
-            worst, at = facts_HF[h, 0], np.int64(h)
-    return worst, at
-
-
 @compiled()
 def fill_packed(
-    row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-    ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room, hap_S, ref_S, size_S, facts_HF,
-    out_BPL,
-):  # fmt: skip
+    row_BP: Ints, plan_BF: Ints, bits_KHW: Codes, missing_KHW: Codes, keep_M: Bools, reach_M: Ints,
+    reference_G: Codes, position_M: Ints, ref_length_M: Ints, alt_offset_M1: Ints,
+    alt_codes_C: Codes, scratch_6E: Ints, room: int, hap_S: Ints, ref_S: Ints, size_S: Ints,
+    facts_HF: Ints, out_BPL: Codes,
+) -> None:  # fmt: skip
     """Build haplotypes, each in a window of its own, from bits.
 
     A plan is TSS, start of the window, whether downstream is to the right, and whether to turn.
-    Facts as those of :func:`fill_all`. Arrays of variants are those of the whole contig. Returns
-    the worst reason to refuse and its haplotype.
+    Facts as those of :func:`fill_all`. Arrays of variants are those of the whole contig.
     """
     for h in range(row_BP.size):
         b, p = h // row_BP.shape[1], h % row_BP.shape[1]
@@ -534,32 +520,14 @@ def fill_packed(
         _one_packed(
             h, row_BP[b, p], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
             ref_length_M, alt_offset_M1, alt_codes_C, plan[0], plan[1], plan[2] != 0,
-            plan[3] != 0, scratch_T6E[0], room, hap_S, ref_S, size_S, facts_HF, out_BPL[b, p],
+            plan[3] != 0, scratch_6E, room, hap_S, ref_S, size_S, facts_HF, out_BPL[b, p],
         )  # fmt: skip
-    return _worst(facts_HF)
-
-
-@compiled(parallel=True)
-def fill_packed_parallel(
-    row_BP, plan_BF, bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-    ref_length_M, alt_offset_M1, alt_codes_C, scratch_T6E, room, hap_S, ref_S, size_S, facts_HF,
-    out_BPL,
-):  # fmt: skip
-    """Build haplotypes on several threads; as :func:`fill_packed`."""
-    for h in prange(row_BP.size):
-        b, p = h // row_BP.shape[1], h % row_BP.shape[1]
-        plan = plan_BF[b]
-        _one_packed(
-            h, row_BP[b, p], bits_KHW, missing_KHW, keep_M, reach_M, reference_G, position_M,
-            ref_length_M, alt_offset_M1, alt_codes_C, plan[0], plan[1], plan[2] != 0,
-            plan[3] != 0, scratch_T6E[get_thread_id()], room, hap_S, ref_S, size_S, facts_HF,
-            out_BPL[b, p],
-        )  # fmt: skip
-    return _worst(facts_HF)
 
 
 @compiled()
-def make_room(actions_HM, ref_length_M, alt_offset_M1, moves_M, room_H1) -> int:
+def make_room(
+    actions_HM: Codes, ref_length_M: Ints, alt_offset_M1: Ints, moves_M: Codes, room_H1: Ints,
+) -> int:  # fmt: skip
     """Fill where the segments of each haplotype begin; return the most edits of one haplotype.
 
     ``moves_M`` is room for a byte per variant.

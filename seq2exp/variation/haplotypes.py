@@ -31,6 +31,7 @@ Shapes: H haplotypes, L bases of the window, M variants, G bases of the contig, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +48,8 @@ __all__ = [
     "OVERLAPS",
     "Haplotypes",
     "build",
+    "in_parts",
     "needed_interval",
-    "num_threads",
     "read_only",
     "unique_haplotypes",
 ]
@@ -170,7 +171,7 @@ def build(
     gene_strand: str | None = None,
     known: tuple[int, int] | None = None,
     out_HL: Codes | None = None,
-    parallel: bool = False,
+    threads: int = 1,
 ) -> Haplotypes:
     """Return the sequences of haplotypes in a window, exactly as long as it, around its TSS.
 
@@ -197,8 +198,8 @@ def build(
         that is an error instead of a wrong sequence.
     out_HL : uint8 array, optional
         Buffer to fill, at least H rows of L.
-    parallel : bool
-        Use as many threads as numba has. Not after a fork.
+    threads : int
+        Threads that share the haplotypes among them.
 
     Raises
     ------
@@ -227,16 +228,19 @@ def build(
     most = kernels.make_room(
         actions, *variant_arrays[1:3], np.empty(len(variants), np.uint8), room_H1
     )
-    threads = num_threads() if parallel else 1
     hap_S, ref_S, size_S = np.empty((3, room_H1[-1]), np.int64)
     facts_HF = np.empty((num, 9), np.int64)
     before = tss - window.start
     to_right = (gene_strand or window.strand) != "-"
-    fill = kernels.fill_all_parallel if parallel else kernels.fill_all
-    fill(
-        actions, reference_G, *variant_arrays, tss, before, to_right, window.reverse,
-        np.empty((threads, 6, most), np.int64), room_H1, hap_S, ref_S, size_S, facts_HF, out,
-    )  # fmt: skip
+
+    def fill(first: int, last: int) -> None:
+        kernels.fill_all(
+            actions[first:last], reference_G, *variant_arrays, tss, before, to_right,
+            window.reverse, np.empty((6, most), np.int64), room_H1[first : last + 1],
+            hap_S, ref_S, size_S, facts_HF[first:last], out[first:last],
+        )  # fmt: skip
+
+    in_parts(fill, num, threads=threads)
     _check_built(facts_HF, variants, window, overlap, known)
     segments = coordinates.Segments(
         hap_S, ref_S, size_S, room_H1[:-1], facts_HF[:, 0], length, window.reverse
@@ -329,12 +333,16 @@ def _touching(variants: Variants, start: int, end: int) -> tuple[int, int]:
     return first, last
 
 
-def num_threads() -> int:
-    """Return how many threads compiled loops may use."""
-    import numba
-
-    threads: int = numba.get_num_threads()
-    return threads
+def in_parts(work: Callable[[int, int], None], num: int, *, threads: int) -> None:
+    """Call a function that leaves the interpreter with ranges of numbers, on some threads."""
+    parts = max(1, min(threads, num))
+    if parts == 1:
+        work(0, num)
+        return
+    bounds = [num * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(parts) as pool:
+        for _ in pool.map(work, bounds[:-1], bounds[1:]):
+            pass
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:

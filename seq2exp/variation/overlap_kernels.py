@@ -10,6 +10,7 @@ Shapes: H haplotypes, M variants, G bases of the contig.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seq2exp.core.compiled import compiled
 from seq2exp.variation.haplotype_kernels import (
@@ -24,6 +25,9 @@ from seq2exp.variation.haplotype_kernels import (
 )
 
 __all__ = ["keep_longest"]
+
+Codes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
 
 
 @inline
@@ -70,8 +74,9 @@ def _settle(row, members, reference_G, position_M, ref_length_M, alt_offset_M1, 
 
 @compiled()
 def keep_longest(
-    actions_HM, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C, members_M
-) -> None:
+    actions_HM: Codes, reference_G: Codes, position_M: Ints, ref_length_M: Ints,
+    alt_offset_M1: Ints, alt_codes_C: Codes, members_M: Ints,
+) -> None:  # fmt: skip
     """Mark as dropped, in place, records that cannot stand beside a longer one.
 
     The length of a record is that of the longer of its alleles; of equal ones the first stays.

@@ -21,7 +21,7 @@ from seq2exp.core.errors import InputError, facts
 from seq2exp.core.intervals import Window
 from seq2exp.variation import coordinates
 from seq2exp.variation import haplotype_kernels as kernels
-from seq2exp.variation.haplotypes import Haplotypes, num_threads, read_only
+from seq2exp.variation.haplotypes import Haplotypes, in_parts, read_only
 from seq2exp.variation.table import Variants
 
 __all__ = ["PackedHaplotypes"]
@@ -109,7 +109,7 @@ class PackedHaplotypes:
         *,
         gene_strands: Sequence[str] | None = None,
         out_BPL: Codes | None = None,
-        parallel: bool = False,
+        threads: int = 1,
     ) -> list[Haplotypes]:
         """Return the haplotypes of each window; all windows are of one length.
 
@@ -118,7 +118,7 @@ class PackedHaplotypes:
         rows_BP : int64 array
             Haplotypes of the store that each window is built for.
         windows, tss_B : sequences of length B
-        gene_strands, parallel
+        gene_strands, threads
             As :func:`seq2exp.variation.haplotypes.build`.
         out_BPL : uint8 array, optional
             Buffer to fill, of that very shape.
@@ -139,19 +139,18 @@ class PackedHaplotypes:
             ],
             dtype=np.int64,
         ).reshape(num, 4)  # fmt: skip
-        fill = kernels.fill_packed_parallel if parallel else kernels.fill_packed
         facts_HF = np.empty((num * ploidy, 9), np.int64)
         while True:
-            scratch = np.empty((num_threads() if parallel else 1, 6, self._room), np.int64)
-            parts = np.empty((3, num * ploidy * self._room), np.int64)
-            worst, at = fill(
-                rows, plan_BF, *self._arrays, scratch, self._room, *parts, facts_HF, out
-            )
+            parts = np.empty((3, num, ploidy * self._room), np.int64)
+            self._fill(rows, plan_BF, parts, facts_HF, out, threads)
+            at = int(facts_HF[:, 0].argmin()) if len(facts_HF) else 0
+            worst = int(facts_HF[at, 0]) if len(facts_HF) else 0
             if worst != kernels.NO_ROOM:
                 break
             self._room *= 2
         if worst < 0:
             self._refuse(int(facts_HF[at, 1]), windows[0])
+        parts = parts.reshape(3, -1)
         first_H = np.arange(0, num * ploidy * self._room, self._room)
         found = []
         for b, window in enumerate(windows):
@@ -164,6 +163,27 @@ class PackedHaplotypes:
             index = length - 1 - before if window.reverse else before
             found.append(Haplotypes(out[b], window, tss_B[b], index, segments, facts_PF))
         return found
+
+    def _fill(
+        self,
+        rows_BP: NDArray[np.int64],
+        plan_BF: NDArray[np.int64],
+        parts_3BS: NDArray[np.int64],
+        facts_HF: NDArray[np.int64],
+        out_BPL: Codes,
+        threads: int,
+    ) -> None:
+        ploidy = rows_BP.shape[1]
+
+        def fill(first: int, last: int) -> None:
+            kernels.fill_packed(
+                rows_BP[first:last], plan_BF[first:last], *self._arrays,
+                np.empty((6, self._room), np.int64), self._room,
+                *(part[first:last].reshape(-1) for part in parts_3BS),
+                facts_HF[first * ploidy : last * ploidy], out_BPL[first:last],
+            )  # fmt: skip
+
+        in_parts(fill, len(rows_BP), threads=threads)
 
     def _check(
         self,

@@ -77,6 +77,9 @@ class GenotypePolicy:
     """Largest minor allele frequency among training donors; likewise."""
     max_indel: int = 1000
     """Longest difference between REF and ALT in bases; longer variants are left out."""
+    overlap: Literal["first", "longest", "error"] = "first"
+    """Which of the variants of one haplotype that cannot stand together apply: the first, the
+    longest, or they are refused (docs/haplotypes.md)."""
     seed: int = 0
     """Seed of ``random``."""
 

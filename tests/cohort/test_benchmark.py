@@ -132,6 +132,50 @@ def test_an_interrupted_benchmark_ends_with_the_same_bytes(made, people, tmp_pat
         assert path.read_bytes() == (other / path.relative_to(out)).read_bytes(), path.name
 
 
+def test_neighbouring_genes_are_resampled_together(made):
+    """All seen genes lie on one contig: as one block there is nothing left to resample."""
+    out, found = made
+    from seq2exp.cohort.benchmark import judge
+    from seq2exp.cohort.train import open_cohort
+    from seq2exp.dataset.format import read_table
+    from seq2exp.training.run import open_run
+
+    dataset = open_run(out / "runs" / "joint").open_dataset()
+    config = protocol(block_bp=10**9)
+    tables = {"blup": read_table(out / "predictions" / "blup.parquet")}
+    h2 = read_table(out / "heritability.parquet").set_index("gene_id")
+    rows, _ = judge(open_cohort(config.cohort, dataset), tables, h2, config)
+    whole = next(r for r in rows if (r["metric"], r["split"]) == ("pearson_mean", "A"))
+    apart = find(found, "blup", "pearson_mean", "A")
+    assert whole["value"] == apart["value"]
+    assert whole["low"] == pytest.approx(whole["value"])
+    assert apart["low"] < apart["value"] - 0.02
+    with pytest.raises(ConfigError, match="block_bp"):
+        protocol(block_bp=-1)
+
+
+def test_a_learning_curve_uses_nested_people(people, tmp_path):
+    config = bind(BenchmarkConfig, {**SETTINGS, "models": {}, "learning_curve": [0.3, 0.6],
+        "linear": {"models": ["mean", "blup"]}, "plan": PLAN}, where="test")  # fmt: skip
+    found = run_benchmark(config, people, tmp_path / "out")
+    assert {row["name"] for row in found.rows} == {"mean", "blup", "blup@0.3", "blup@0.6"}
+    r = [
+        find(found, name, "pearson_mean", "A")["value"] for name in ("blup@0.3", "blup@0.6", "blup")
+    ]
+    assert len(set(r)) == 3
+    used = pd.read_parquet(tmp_path / "out" / "linear@0.3.parquet")
+    whole = pd.read_parquet(tmp_path / "out" / "linear.parquet")
+    few, all_of = (t.loc[t["name"] == "blup", "num_donors"].max() for t in (used, whole))
+    assert few == round(0.3 * all_of)
+    from seq2exp.cohort.train import open_cohort
+
+    cohort = open_cohort(config.cohort, Dataset(people))
+    some, more = (cohort.training_cells(share) for share in (0.3, 0.6))
+    assert (some <= more).all()
+    assert some.any(axis=0).sum() == few
+    assert (more <= cohort.cells("train")).all()
+
+
 def test_predictions_of_another_tool_are_judged_too(made, people, tmp_path):
     out, found = made
     copy = pd.read_parquet(out / "predictions" / "blup.parquet").rename(columns={"gene_id": "gene"})
@@ -207,6 +251,7 @@ def test_models_share_the_protocol():
         ({"a": {"start_from": "@b"}, "b": {}}, "@b"),
         ({"a": {"los": {}}}, "los"),
         ({"a": 3}, "instead of settings"),
+        ({"a": {"people_share": 0.0}}, "people_share"),
     ],
 )
 def test_protocols_that_mean_nothing_are_refused(models, message):

@@ -84,6 +84,24 @@ def test_the_path_goes_on_from_a_solution(gene):
     np.testing.assert_allclose(np.vstack([first, rest]), whole, atol=1e-6)
 
 
+def test_a_column_that_the_screening_left_out_wrongly_comes_in():
+    """b hardly pulls at first, because a, which it resembles, acts the other way; it belongs."""
+    random = np.random.default_rng(0)
+    a, c = random.normal(size=(2, 400))
+    z = standardised(np.column_stack([a, 0.9 * a + 0.44 * random.normal(size=400), c]))
+    y = z[:, 0] + z[:, 2]
+    y = y - (z[:, 1] @ y / 400) * z[:, 1]
+    moments = Parts(z, y, [], np.arange(400)).moments()[1]
+    alpha = 0.05
+    assert abs(moments.xy_P[1]) / 400 < 1e-9
+    # Zeros said to be the solution of almost the same penalty: only what pulls comes in at first.
+    start = (np.zeros(3), alpha * 1.0001)
+    found = net_path(moments, np.ones(3), np.array([alpha]), plan=plan_of(), start=start)[0][0]
+    model = ElasticNet(alpha=alpha, l1_ratio=0.5, tol=1e-11, max_iter=200_000).fit(z, y)
+    assert np.abs(model.coef_).min() > 0.2
+    np.testing.assert_allclose(found, model.coef_, atol=1e-6)
+
+
 def test_a_path_that_runs_out_of_sweeps_says_so(gene):
     dosage, y = gene
     z = standardised(dosage)

@@ -162,3 +162,22 @@ def test_personal_genes_go_to_worker_processes(cohort):
 def test_a_dataset_without_donors_is_refused(toy):
     with pytest.raises(InputError, match="no genotypes"):
         PersonalGenes(Dataset(toy), SampleConfig(), GenotypePolicy(), train=np.arange(2))
+
+
+def test_the_overlap_rule_of_the_policy_reaches_the_sequences(cohort, monkeypatch):
+    import seq2exp.cohort.personal as module
+
+    seen = []
+    real = module.build
+
+    def spy(*args, **options):
+        seen.append(options["overlap"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, "build", spy)
+    for rule in ("first", "longest"):
+        personal = PersonalGenes(
+            cohort.dataset, cohort.config.data, GenotypePolicy(overlap=rule), train=np.arange(20)
+        )
+        personal.haplotypes(3, np.arange(3))
+    assert seen == ["first", "longest"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,14 @@ import pytest
 
 from seq2exp.cli.inspect import describe
 from seq2exp.core.errors import FormatError, InputError
+from seq2exp.core.intervals import tss_window
 from seq2exp.dataset import format as layout
 from seq2exp.dataset import format_genotypes as places
 from seq2exp.dataset.format_genotypes import BLOCK, GenotypeInfo, pack_rows, unpack_rows
 from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
+from seq2exp.variation.haplotypes import build, needed_interval
+from seq2exp.variation.policies import GenotypePolicy, resolve
 from seq2exp.variation.table import Variants
 from tests.toys import ToyPlan, add_genotypes, toy_dataset, write_toy_genotypes
 
@@ -224,3 +228,29 @@ def test_f27_donors_of_another_dataset(tmp_path):
     for name in ("donors", "donor_expression"):
         with pytest.raises(FormatError, match="that differ from"):
             getattr(Dataset(root), name)
+
+
+def test_the_fast_builder_gives_the_haplotypes_of_the_general_one(tmp_path, long):
+    root = add_genotypes(toy_dataset(tmp_path / "d"))
+    dataset = Dataset(root)
+    reader = dataset.genotypes
+    length = dataset.manifest.contigs["chr1"]
+    codes = np.load(layout.sequence_path(root, "chr1"), mmap_mode="r")
+    fast = reader.packed("chr1", codes)
+    for tss, strand in ((40, "+"), (length // 2, "-"), (length - 30, "+")):
+        window = tss_window("chr1", tss, strand, length=600, contig_length=length)
+        span = partial(reader.span, "chr1")
+        start, end, first, last = needed_interval(window, reader.variants("chr1"), span=span)
+        part = reader.variants("chr1").between(first, last)
+        donors = np.array([7, 0, 11])
+        actions, _ = resolve(reader.alleles("chr1", first, last, donors), part, GenotypePolicy())
+        rows = 2 * donors[:, None] + np.arange(2)
+        found = fast.build(rows, [window] * 3, [tss] * 3)
+        for b in range(3):
+            expected = build(codes, part, actions[b], window, tss, known=(start, end))
+            assert np.array_equal(found[b].codes_HL, expected.codes_HL)
+            assert np.array_equal(found[b].reference_map(), expected.reference_map())
+    assert reader.packed("chrM", codes) is None
+    # Calls without phase need a policy.
+    root, *_ = long
+    assert Genotypes(root).packed("chr1", codes) is None

@@ -11,7 +11,6 @@ import pytest
 TESTS = Path(__file__).parents[1]
 IDS = {f"f{number:02d}" for number in range(1, 45)}
 LATER = {
-    "f16": "haplotypes",
     "f23": "variant scoring in shards",
 }
 # Parts of faults in scope that wait for the same later work.

@@ -16,7 +16,8 @@ from data_prep.annotation import read_annotation
 from data_prep.build import prepare
 from data_prep.config import DataConfig, DonorConfig, DonorExpressionConfig, GenotypeConfig
 from data_prep.contacts import read_contact_table
-from data_prep.donors import find_assays, read_donor_expression, read_donors
+from data_prep.donor_expression import find_assays, read_donor_expression
+from data_prep.donors import read_donors
 from data_prep.expression import read_expression
 from data_prep.genome import open_genome, read_contig
 from data_prep.shards import shard_info

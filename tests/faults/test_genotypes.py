@@ -388,6 +388,25 @@ def test_f15_flipped_bytes_in_a_block(tmp_path):
         build(tmp_path, None, name="v.gz", on_unsupported="skip")
 
 
+@pytest.mark.parametrize("size", [b"", b"\0\0", b"\3\0"])
+def test_f15_headers_of_blocks_that_break_off_or_are_too_short(tmp_path, size):
+    """Found by the fuzz test: the field of the size ends early, or says less than its own header.
+
+    With the field cut the data begin elsewhere; with another size it still is a gzip file.
+    """
+    raw.write_raw(tmp_path / "in")
+    path = vcfs.write_vcf(tmp_path / "in" / "v.gz", header() + "".join(good()))
+    content = bytearray(path.read_bytes())
+    content[10:12] = (4 + len(size)).to_bytes(2, "little")
+    content[16 : 16 + len(size)] = size
+    path.write_bytes(bytes(content))
+    if size:
+        assert build(tmp_path, None, name="v.gz").genotypes.contigs == {"chr1": 20}
+    else:
+        with pytest.raises(FormatError, match=r"v\.gz"):
+            build(tmp_path, None, name="v.gz")
+
+
 def test_f15_text_cut_inside_a_line(tmp_path):
     text = header() + "".join(good())
     with pytest.raises(FormatError, match="a last line that does not end"):

@@ -154,8 +154,8 @@ def test_buffers_batches_and_threads_change_nothing(case):
     reused = build(encode(reference), table, actions, window, tss, out_HL=buffer)
     assert np.shares_memory(reused.codes_HL, buffer)
     assert (buffer[len(actions) :] == 77).all()
-    parallel = build(encode(reference), table, actions, window, tss, parallel=True)
-    for other in (reused, parallel):
+    shared = build(encode(reference), table, actions, window, tss, threads=3)
+    for other in (reused, shared):
         assert np.array_equal(other.codes_HL, plain.codes_HL)
         assert np.array_equal(other.reference_map(), plain.reference_map())
         assert np.array_equal(other.facts_HF, plain.facts_HF)

@@ -31,8 +31,8 @@ def reach(table):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans(), st.booleans())
-def test_bits_give_what_alleles_give(seed, missing, filtered, parallel):
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans(), st.integers(1, 4))
+def test_bits_give_what_alleles_give(seed, missing, filtered, threads):
     random = np.random.default_rng(seed)
     reference = random_reference(random, int(random.integers(60, 900)))
     codes, size = encode(reference), len(reference)
@@ -57,7 +57,7 @@ def test_bits_give_what_alleles_give(seed, missing, filtered, parallel):
     ]
     rows = random.integers(0, 6, (5, 2))
     genes = list(random.choice(["+", "-"], 5)) if filtered else None
-    found = packed.build(rows, windows, tss.tolist(), gene_strands=genes, parallel=parallel)
+    found = packed.build(rows, windows, tss.tolist(), gene_strands=genes, threads=threads)
     assert len(found) == 5
     for b, window in enumerate(windows):
         expected = build(
