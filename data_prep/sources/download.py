@@ -20,24 +20,31 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
+from data_prep.sources.web import (
+    BLOCK,
+    Limits,
+    RefusedError,
+    TemporaryError,
+    blocks,
+    content_range,
+    opener,
+    refuse_address,
+)
 from data_prep.textfile import file_kind
 from seq2exp import __version__
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.files import read_json, write_json
 from seq2exp.core.progress import track
 
-__all__ = ["Limits", "Received", "UnreachableError", "checked_kind", "digests", "download"]
+__all__ = ["Received", "UnreachableError", "checked_kind", "digests", "download"]
 
 logger = logging.getLogger(__name__)
 
-_PIECE = 1 << 16
-_BLOCK = 1 << 20
 _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
 _HTML = ("text/html", "application/xhtml")
 # What a suffix promises, as file_kind says it.
@@ -53,42 +60,6 @@ _KINDS = {
 
 class UnreachableError(InputError):
     """The host cannot be reached: the next file will not fare better."""
-
-
-class _Temporary(Exception):
-    """What failed may succeed in a moment."""
-
-    def __init__(self, reason: str, *, wait_s: float = 0.0, reached: bool = True) -> None:
-        super().__init__(reason)
-        self.wait_s, self.reached = wait_s, reached
-
-
-class _Refused(Exception):
-    """The address will not do."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How patient a download is, and where it may go."""
-
-    timeout_s: float = 60.0
-    """Longest silence of the server."""
-    stall_s: float = 120.0
-    """A transfer that brings less than ``stall_bytes`` in this time is begun again."""
-    stall_bytes: int = 1 << 14
-    """See ``stall_s``."""
-    tries: int = 5
-    """Failures in a row, without a new byte between them, before an address is given up."""
-    pause_s: float = 2.0
-    """Wait after the first failure; doubled after each."""
-    max_pause_s: float = 60.0
-    """Longest wait, also where a server asks for more."""
-    redirects: int = 5
-    """Most redirects."""
-    schemes: tuple[str, ...] = ("https",)
-    """Where requests and redirects may go. Tests add http."""
-    spare_bytes: int = 200_000_000
-    """Room on the disk that is left free."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +109,10 @@ def download(
         source = _Source(url, target, size, bool(sha256 or md5), limits, progress)
         try:
             return _complete(source, size=size, sha256=sha256, md5=md5)
-        except _Refused as refusal:
+        except RefusedError as refusal:
             reached = True
             problems.append(f"{url}: {refusal}")
-        except _Temporary as failure:
+        except TemporaryError as failure:
             reached = reached or failure.reached
             problems.append(f"{url}: {failure}")
     kind = InputError if reached else UnreachableError
@@ -169,7 +140,7 @@ def _complete(source: _Source, *, size: int, sha256: str, md5: str) -> Received:
             break
         source.forget()
         if again or not resumed:
-            raise _Refused(problem)
+            raise RefusedError(problem)
         logger.info("%s: %s; beginning anew", source.target.name, problem)
     found = Received(
         source.url, source.part.stat().st_size, digests(source.part, md5=False)["sha256"]
@@ -202,7 +173,7 @@ def _cut_gzip(path: Path) -> str:
             return ""
     try:
         with gzip.open(path, "rb") as handle:
-            while handle.read(_BLOCK):
+            while handle.read(BLOCK):
                 pass
     except (EOFError, OSError, zlib.error) as error:
         return f"a gzip file that is cut or damaged ({error})"
@@ -215,7 +186,7 @@ def digests(path: Path, *, md5: bool) -> dict[str, str]:
     if md5:
         sums["md5"] = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as handle:
-        while block := handle.read(_BLOCK):
+        while block := handle.read(BLOCK):
             for one in sums.values():
                 one.update(block)
     return {name: one.hexdigest() for name, one in sums.items()}
@@ -274,7 +245,7 @@ class _Source:
 
     def transfer(self) -> bool:
         """Bring all bytes to the part; return whether some were there before."""
-        _refuse_address(self.url, self.limits)
+        refuse_address(self.url, self.limits)
         resumed, failures, best = False, 0, 0
         while True:
             have = self._usable()
@@ -282,7 +253,7 @@ class _Source:
             best = max(best, have)
             try:
                 self._attempt(have)
-            except _Temporary as failure:
+            except TemporaryError as failure:
                 reached = self.part.stat().st_size if self.part.exists() else 0
                 # Servers that cannot continue start at 0: only bytes never seen before count.
                 failures = 1 if reached > best else failures + 1
@@ -321,7 +292,7 @@ class _Source:
                 headers["If-Range"] = str(noted["validator"])
         request = urllib.request.Request(self.url, headers=headers)
         try:
-            with _opener(self.limits).open(request, timeout=self.limits.timeout_s) as response:
+            with opener(self.limits).open(request, timeout=self.limits.timeout_s) as response:
                 start, total = self._accepted(response, have)
                 self._note(response, total)
                 self._receive(response, start, total)
@@ -329,12 +300,14 @@ class _Source:
             self._refusal(error, have, noted)
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
-                raise _Refused(f"a certificate that cannot be trusted ({error.reason})") from None
-            raise _Temporary(f"no connection ({error.reason})", reached=False) from None
+                raise RefusedError(
+                    f"a certificate that cannot be trusted ({error.reason})"
+                ) from None
+            raise TemporaryError(f"no connection ({error.reason})", reached=False) from None
         except TimeoutError:
-            raise _Temporary(f"silence for {self.limits.timeout_s:g} s") from None
+            raise TemporaryError(f"silence for {self.limits.timeout_s:g} s") from None
         except (ConnectionError, http.client.HTTPException, ssl.SSLError) as error:
-            raise _Temporary(f"a connection that broke ({error!r})") from None
+            raise TemporaryError(f"a connection that broke ({error!r})") from None
 
     def _refusal(self, error: urllib.error.HTTPError, have: int, noted: dict[str, Any]) -> None:
         """Judge an answer other than success; return when it means that all is here."""
@@ -343,30 +316,30 @@ class _Source:
             if have and have == noted.get("total"):
                 return
             self.forget()
-            raise _Temporary("a server that cannot continue the part") from None
+            raise TemporaryError("a server that cannot continue the part") from None
         if code in _TEMPORARY:
             asked = str(error.headers.get("Retry-After", ""))
             wait = float(asked) if asked.isdigit() else 0.0
-            raise _Temporary(f"HTTP {code} {error.reason}", wait_s=wait) from None
-        raise _Refused(f"HTTP {code} {error.reason}") from None
+            raise TemporaryError(f"HTTP {code} {error.reason}", wait_s=wait) from None
+        raise RefusedError(f"HTTP {code} {error.reason}") from None
 
     def _accepted(self, response: Any, have: int) -> tuple[int, int]:  # noqa: ANN401
         """Return where the answer begins and the size of the whole, 0 where that is not said."""
         kind = str(response.headers.get("Content-Type", "")).lower()
         if kind.startswith(_HTML) and self.target.suffix.lower() not in (".html", ".htm"):
-            raise _Refused("a web page instead of the file")
+            raise RefusedError("a web page instead of the file")
         length = str(response.headers.get("Content-Length", ""))
         start = 0
         total = int(length) if length.isdigit() else 0
         if response.status == 206:
-            start, total = _content_range(str(response.headers.get("Content-Range", "")))
+            start, total = content_range(str(response.headers.get("Content-Range", "")))
             if start != have:
                 self.forget()
-                raise _Temporary(f"a part from byte {start} where {have} was asked for")
+                raise TemporaryError(f"a part from byte {start} where {have} was asked for")
         elif response.status != 200:
-            raise _Refused(f"HTTP {response.status}")
+            raise RefusedError(f"HTTP {response.status}")
         if self.size and total and total != self.size:
-            raise _Refused(f"a file of {total:,} bytes, expected {self.size:,}")
+            raise RefusedError(f"a file of {total:,} bytes, expected {self.size:,}")
         _require_room(self.target, (total or self.size) - start, self.limits)
         return start, total
 
@@ -378,90 +351,24 @@ class _Source:
         write_json({"url": self.url, "validator": validator, "total": total}, self.notes)
 
     def _receive(self, response: Any, start: int, total: int) -> None:  # noqa: ANN401
-        blocks = _blocks(response, self.limits)
-        count = -(-(total - start) // _BLOCK) if total else 0
-        shown = track(blocks, total=count, label=f"{self.target.name} (MiB)", enabled=self.progress)
+        pieces = blocks(response, self.limits)
+        count = -(-(total - start) // BLOCK) if total else 0
+        shown = track(pieces, total=count, label=f"{self.target.name} (MiB)", enabled=self.progress)
         with self.part.open("ab" if start else "wb") as handle:
             for block in shown:
                 _write(handle, block)
         found = self.part.stat().st_size
         if total and found < total:
-            raise _Temporary(f"an end after {found:,} of {total:,} bytes")
+            raise TemporaryError(f"an end after {found:,} of {total:,} bytes")
         if total and found > total:
             self.forget()
-            raise _Temporary(f"{found:,} bytes where {total:,} were announced")
+            raise TemporaryError(f"{found:,} bytes where {total:,} were announced")
 
 
 def _write(handle: IO[bytes], block: bytes) -> None:
     # Flushed, so that what a kill leaves is what the next run continues from.
     handle.write(block)
     handle.flush()
-
-
-def _blocks(response: Any, limits: Limits) -> Iterator[bytes]:  # noqa: ANN401
-    """Yield a mebibyte at a time; a transfer that hardly moves is given up."""
-    waiting = b""
-    since, received = time.monotonic(), 0
-    try:
-        while piece := response.read1(_PIECE):
-            waiting += piece
-            received += len(piece)
-            now = time.monotonic()
-            if now - since > limits.stall_s:
-                if received < limits.stall_bytes:
-                    raise _Temporary(f"{received} bytes in {now - since:.0f} s")
-                since, received = now, 0
-            if len(waiting) >= _BLOCK:
-                yield waiting[:_BLOCK]
-                waiting = waiting[_BLOCK:]
-    except (OSError, http.client.HTTPException, _Temporary):
-        # What came before the break is good.
-        if waiting:
-            yield waiting
-        raise
-    if waiting:
-        yield waiting
-
-
-def _content_range(text: str) -> tuple[int, int]:
-    """Read ``bytes 10-99/100`` as (10, 100); the size is 0 where it is ``*``."""
-    unit, _, rest = text.partition(" ")
-    span, _, total = rest.partition("/")
-    first = span.partition("-")[0]
-    if unit != "bytes" or not first.isdigit():
-        raise _Temporary(f"a part with Content-Range {text!r}")
-    return int(first), int(total) if total.isdigit() else 0
-
-
-def _refuse_address(url: str, limits: Limits) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in limits.schemes or not parts.hostname:
-        raise _Refused(f"an address of {parts.scheme or 'no kind'}, not {limits.schemes[0]}")
-    if "@" in parts.netloc:
-        raise _Refused("an address with a user name, which is not sent")
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, to allowed schemes only."""
-
-    limits = Limits()
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: Any,  # noqa: ANN401
-        code: int,
-        msg: str,
-        headers: Any,  # noqa: ANN401
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        _refuse_address(newurl, self.limits)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener(limits: Limits) -> urllib.request.OpenerDirector:
-    most = {"max_redirections": limits.redirects, "max_repeats": limits.redirects}
-    return urllib.request.build_opener(type("_Own", (_Redirects,), {"limits": limits, **most}))
 
 
 def _require_room(target: Path, num_bytes: int, limits: Limits) -> None:

@@ -17,13 +17,13 @@ from typing import Any
 
 from data_prep.sources.archives import make_bgzip, unpack
 from data_prep.sources.download import (
-    Limits,
     UnreachableError,
     checked_kind,
     digests,
     download,
 )
 from data_prep.sources.registry import SourceEntry
+from data_prep.sources.web import Limits
 from seq2exp.core.errors import FormatError, InputError, Seq2ExpError, facts
 from seq2exp.core.files import file_lock, read_json, sha256, write_json
 

@@ -7,6 +7,7 @@ An address is written down only where some public source gives it; ``found`` nam
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -186,7 +187,11 @@ def load_registry(paths: Sequence[Path] = ()) -> Registry:
     """
     files: dict[str, SourceEntry] = {}
     recipes: dict[str, Recipe] = {}
-    for path in (SHIPPED, *paths):
+    if paths:
+        # Read and bound once per process.
+        shipped = _shipped()
+        files, recipes = dict(shipped.files), dict(shipped.recipes)
+    for path in paths or (SHIPPED,):
         value = load_yaml(path)
         unknown = sorted(set(value) - {"files", "recipes"})
         if unknown:
@@ -198,6 +203,11 @@ def load_registry(paths: Sequence[Path] = ()) -> Registry:
         for recipe in recipes.values():
             _check(recipe, files, path)
     return Registry(files, recipes)
+
+
+@functools.cache
+def _shipped() -> Registry:
+    return load_registry()
 
 
 def _check(recipe: Recipe, files: Mapping[str, SourceEntry], path: Path) -> None:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from data_prep.sources import fetch, load_registry
-    from data_prep.sources.download import Limits
+    from data_prep.sources.web import Limits
     from seq2exp.core.errors import ConfigError, facts
 
     registry = load_registry(args.registry)

@@ -32,6 +32,7 @@ from seq2exp.cohort.config import CohortConfig
 from seq2exp.cohort.heritability import cis_heritability
 from seq2exp.cohort.linear import LinearConfig
 from seq2exp.cohort.linear_genes import LinearResults, fit_genes
+from seq2exp.cohort.losses import LOSSES
 from seq2exp.cohort.predict import PeoplePrediction, open_cohort_run, predict_people
 from seq2exp.cohort.report_table import BenchmarkData, BenchmarkPlan, benchmark_split, tertiles
 from seq2exp.cohort.train import Cohort, open_cohort, train_cohort, untrained_run
@@ -273,11 +274,13 @@ def _table_of(found: LinearResults) -> pd.DataFrame:
 def model_table(
     found: PeoplePrediction, loss: str, genes: pd.DataFrame, donors: list[str]
 ) -> pd.DataFrame:
-    """Return predictions with the column ``value``: the output that ranks people."""
-    table = found.table(genes, donors)
-    column = "level" if found.ranking_GD(loss) is found.level_GD else "difference"
-    table["value"] = table[column]
-    return table
+    """Return predictions with the column ``value``: the output that ranks people.
+
+    A level that the loss does not train is left out.
+    """
+    kind, table = LOSSES[loss], found.table(genes, donors)
+    table["value"] = table[kind.people]
+    return table if kind.level else table.drop(columns="level")
 
 
 def judge(

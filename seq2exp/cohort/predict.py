@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from seq2exp.cohort.config import CohortConfig
-from seq2exp.cohort.losses import LOSSES
 from seq2exp.cohort.module import DIFFERENCE, LEVEL, OUTPUTS
 from seq2exp.cohort.personal import GeneHaplotypes, PersonalGenes, stack_haplotypes
 from seq2exp.core.config import bind, load_yaml
@@ -47,10 +46,6 @@ class PeoplePrediction:
     difference_GD: NDArray[np.float32]
     level_G: NDArray[np.float32]
     difference_G: NDArray[np.float32]
-
-    def ranking_GD(self, loss: str) -> NDArray[np.float32]:
-        """Return the output that ranks people after training with a loss."""
-        return self.level_GD if LOSSES[loss].people == "level" else self.difference_GD
 
     def table(self, genes: pd.DataFrame, donors: list[str]) -> pd.DataFrame:
         """Return one row per gene and person asked for: gene_id, donor, level, difference.

@@ -23,9 +23,8 @@ AMBIGUOUS = -2
 """Several genes have this symbol."""
 
 ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*[GTP]\d{11}|SIMG\d{8})\.\d+(_PAR_[XY])?$")
-r"""Ensembl's own form, and that of simulated genes, only, because a dot means something in other
-ids (WormBase sequence names).
-Groups 1 and 2 are the id without version; `\1\2` in a substitution."""
+r"""Ensembl's own form, and that of simulated genes, only: a dot means something in other ids
+(WormBase sequence names). Groups 1 and 2 are the id without version; `\1\2` in a substitution."""
 
 _SHOWN = 3
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-from data_prep.sources.download import Limits
+from data_prep.sources.web import Limits
 
 # Quick and local; everything else as users have it.
 QUICK = Limits(timeout_s=5, pause_s=0.01, max_pause_s=0.02, tries=3, schemes=("http",),
@@ -98,6 +98,13 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(pause_s)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, address):
+        """A client that went away is part of the tests."""
+
+
 class Site:
     """Pages and their addresses."""
 
@@ -112,8 +119,7 @@ class Site:
 
 @contextmanager
 def running():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
