@@ -33,10 +33,10 @@ from seq2exp.cohort.heritability import cis_heritability
 from seq2exp.cohort.linear import LinearConfig
 from seq2exp.cohort.linear_genes import LinearResults, fit_genes
 from seq2exp.cohort.losses import LOSSES
+from seq2exp.cohort.other_tools import fit_predictions, read_predictions
 from seq2exp.cohort.predict import PeoplePrediction, open_cohort_run, predict_people
 from seq2exp.cohort.report_table import BenchmarkData, BenchmarkPlan, benchmark_split, tertiles
 from seq2exp.cohort.train import Cohort, open_cohort, train_cohort, untrained_run
-from seq2exp.core.errors import InputError, facts
 from seq2exp.core.files import atomic_file, file_lock, write_json
 from seq2exp.core.progress import track
 from seq2exp.dataset.format import read_table, write_table
@@ -51,7 +51,6 @@ __all__ = [
     "BenchmarkResult",
     "evaluate_run",
     "judge",
-    "read_predictions",
     "run_benchmark",
 ]
 
@@ -128,7 +127,23 @@ class Benchmark:
             f"split: {listed}",
             f"intervals: bootstrap over genes, those in one block of {block:,} bases together",
             "undefined correlations count as 0",
+            self._h2_note(),
         ]
+
+    def _h2_note(self) -> str:
+        """Say on whom h2 was estimated: a yardstick that has seen the tested people."""
+        cells = self.cohort.cells("A")
+        num = int(cells.any(axis=0).sum())
+        return (
+            f"h2: REML in all {len(self._h2_people())} people of the training populations, the "
+            f"{num} tested ones of A among them, also for B and C; no model and no choice of genes "
+            "sees it, strata by h2 do. The share of h2 is corrected for what chance adds to r^2 in "
+            "few people"
+        )
+
+    def _h2_people(self) -> NDArray[np.int64]:
+        sets = self.cohort.targets.split.donor_sets
+        return np.flatnonzero([kind in ("train", "valid", "test") for kind in sets])
 
     def _once(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         """Return a table of the folder; make it where it is not there."""
@@ -153,8 +168,7 @@ class Benchmark:
 
     def _heritability(self) -> pd.DataFrame:
         """Estimate h2 of every gene in all people of the training populations."""
-        split, targets = self.cohort.targets.split, self.cohort.targets
-        people = np.flatnonzero([kind in ("train", "valid", "test") for kind in split.donor_sets])
+        targets, people = self.cohort.targets, self._h2_people()
         found = []
         for gene in track(
             self.rows.tolist(), total=len(self.rows), label="heritability", enabled=self.progress
@@ -386,6 +400,15 @@ def run_benchmark(
     with file_lock(out / ".lock", what=f"benchmark {out}"):
         claim_folder(config, config.cohort.seed, dataset, out)
         benchmark = Benchmark(config, dataset, out, progress=progress)
+        own = {*config.linear.models, *config.models, "untrained"}
+        tested = np.any([benchmark.cohort.cells(split) for split in SPLITS], axis=0)
+        others = {
+            name: fit_predictions(
+                table, name, genes=benchmark.gene_ids.tolist(), donors=benchmark.donors, tested_GD=tested,
+                taken=own,
+            )
+            for name, table in others.items()
+        }  # fmt: skip
         found = benchmark.make(others)
         _write(found, out)
         finish_folder(out)
@@ -424,35 +447,6 @@ def evaluate_run(
         _write(found, out)
         finish_folder(out)
     return found
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read predictions of another tool: gene_id, donor, value.
-
-    Raises
-    ------
-    InputError
-        The file is missing or has other columns.
-    """
-    if not Path(path).is_file():
-        raise InputError(
-            facts(str(path), found="no such file", expected="predictions", fix="check the path")
-        )
-    if Path(path).suffix == ".parquet":
-        frame = read_table(path)
-    else:
-        frame = pd.read_csv(path, sep=None, engine="python", dtype={"donor": str})
-    found, frame = frame, frame.rename(columns={"gene": "gene_id"})
-    if not {"gene_id", "donor", "value"} <= set(frame.columns):
-        raise InputError(
-            facts(
-                str(path),
-                found=f"columns {', '.join(map(str, found.columns[:6]))}",
-                expected="gene (or gene_id), donor, value",
-                fix="rename them",
-            )
-        )
-    return frame[["gene_id", "donor", "value"]]
 
 
 def _write(found: BenchmarkResult, out: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from seq2exp.cohort.config import GeneConfig
 from seq2exp.cohort.heritability import cis_heritability
 from seq2exp.cohort.personal import PersonalGenes
+from seq2exp.cohort.splits import DONOR_SETS
 from seq2exp.cohort.targets import CohortTargets
 
 __all__ = ["chosen_genes", "rank_genes"]
@@ -62,10 +63,11 @@ def rank_genes(
     targets : CohortTargets
     personal : PersonalGenes
     """
-    people = np.array([kind == "train" for kind in targets.split.donor_sets])
-    donors = np.flatnonzero(people)
+    # Of each gene its own: with splits.people per_gene they differ.
+    train_GD = targets.split.codes() == DONOR_SETS.index("train")
     scores = []
     for gene in rows.tolist():
+        donors = np.flatnonzero(train_GD[gene])
         dosage, snv = personal.dosage(gene, donors)
         found = cis_heritability(
             dosage[:, snv],

@@ -23,6 +23,7 @@ from seq2exp.training.metrics import Estimate, Row, interval, resample_counts
 
 __all__ = [
     "PermutationNull",
+    "direction_row",
     "draw_weights",
     "fraction_of_h2",
     "paired_rows",
@@ -104,7 +105,13 @@ def summary_rows(
 
 
 def fraction_of_h2(
-    r_G: ArrayLike, h2_G: ArrayLike, weights: Floats, *, name: str, split: str
+    r_G: ArrayLike,
+    h2_G: ArrayLike,
+    weights: Floats,
+    *,
+    name: str,
+    split: str,
+    num_G: ArrayLike | None = None,
 ) -> Row:
     """Return sum(sign(r) r^2) / sum(h2) over genes whose h2 is known, with its interval.
 
@@ -117,15 +124,54 @@ def fraction_of_h2(
         r of unscorable genes must come with h2 NaN.
     weights : float64 array, shape (num_resamples, num_genes)
     name, split : str
+    num_G : int array, optional
+        Donors behind each r. With them r^2 - (1 - r^2) / (n - 2) stands in place of r^2, as in the
+        adjusted R^2: what chance adds to r^2 in few donors is taken off again
+        (``fraction_of_h2_corrected``).
     """
     r, h2 = np.asarray(r_G, np.float64), np.asarray(h2_G, np.float64)
-    known = np.isfinite(h2)
-    share = np.where(np.isfinite(r), np.sign(r) * r**2, 0.0)[known]
+    known, metric, square = np.isfinite(h2), "fraction_of_h2", r**2
+    if num_G is not None:
+        metric = "fraction_of_h2_corrected"
+        square = square - (1 - square) / np.maximum(np.asarray(num_G, np.float64) - 2, 1)
+    share = np.where(np.isfinite(r), np.sign(r) * square, 0.0)[known]
     total, bottom = weights[:, known] @ share, weights[:, known] @ h2[known]
     draws = np.where(bottom > 0, total / np.where(bottom > 0, bottom, 1), np.nan)
     below = float(h2[known].sum())
     value = float(share.sum()) / below if below > 0 else math.nan
-    return interval(value, draws, n=int(known.sum())).row(name, "fraction_of_h2", split=split)
+    return interval(value, draws, n=int(known.sum())).row(name, metric, split=split)
+
+
+def direction_row(
+    name: str,
+    table: pd.DataFrame,
+    *,
+    split: str,
+    column: str = "pearson",
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+) -> Row:
+    """Return the two-sided p of the mean r, were the signs of genes (or groups) those of a coin.
+
+    The null of a model that reacts to real variants but does not know in which direction, such as
+    one with random weights. Shuffled donors have no genetic effects left, so their null is too
+    narrow for it.
+
+    Parameters
+    ----------
+    name : str
+    table : DataFrame
+        As :func:`seq2exp.cohort.metrics.across_donors` returns it.
+    split, column : str
+    seed : int
+        Of the sign flips.
+    groups : array of labels, shape (num_genes,), optional
+        Genes of one label get one sign.
+    """
+    use = ~table["status"].isin(UNSCORABLE).to_numpy()
+    values = table[column].fillna(0.0).to_numpy()[use]
+    p = Estimate(_sign_flip_p(_in_groups(values, groups, use), seed), n=values.size)
+    return p.row(name, f"{column}_mean_p", split=split)
 
 
 def paired_rows(
@@ -137,6 +183,7 @@ def paired_rows(
     split: str,
     column: str = "pearson",
     seed: int = 0,
+    groups: ArrayLike | None = None,
 ) -> list[Row]:
     """Return by how much a model is better than the baseline `name`, on the same resamples.
 
@@ -151,13 +198,15 @@ def paired_rows(
     column : str
     seed : int
         Of the sign flips.
+    groups : array of labels, shape (num_genes,), optional
+        Genes of one label get one sign; those that the weights were drawn by.
 
     Returns
     -------
     list of dict
         ``COLUMN_difference``: mean of r(model) - r(baseline), undefined as 0, above 0 in favour of
         the model. ``COLUMN_difference_p``: two-sided sign-flip test of that mean over genes (or
-        groups do not enter here: the interval has them). ``COLUMN_share_better``: genes on which
+        groups of them). ``COLUMN_share_better``: genes on which
         the model is better, ties one half.
     """
     if list(table["gene"]) != list(other["gene"]):
@@ -179,7 +228,7 @@ def paired_rows(
         value = float(values.mean()) if values.size else math.nan
         estimate = interval(value, counts @ values / safe, n=values.size)
         rows.append(estimate.row(name, f"{column}_{label}", split=split))
-    p = Estimate(_sign_flip_p(difference, seed), n=difference.size)
+    p = Estimate(_sign_flip_p(_in_groups(difference, groups, use), seed), n=difference.size)
     return [*rows, p.row(name, f"{column}_difference_p", split=split)]
 
 
@@ -302,6 +351,14 @@ class _Shuffles:
             self._kept = (key, target[:, used])
         used = np.flatnonzero(use_D)
         return np.asarray(second_D[self._kept[1]] @ first_D[used])
+
+
+def _in_groups(values: Floats, groups: ArrayLike | None, use: NDArray[np.bool_]) -> Floats:
+    """Return the sums of the values of used genes by group; the values where there are none."""
+    if groups is None:
+        return values
+    codes, _ = pd.factorize(np.asarray(groups)[use], use_na_sentinel=False)
+    return np.asarray(np.bincount(codes, weights=values), np.float64)
 
 
 def _sign_flip_p(difference: Floats, seed: int) -> float:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from seq2exp.core.errors import InputError, facts
+from seq2exp.core.intervals import Window
 from seq2exp.core.sequence import N_CODE
 from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.samples import Batch, GeneSamples, Sample, SampleConfig, collate, gene_window
@@ -27,8 +28,9 @@ from seq2exp.dataset.store import Dataset
 from seq2exp.variation.haplotypes import Haplotypes, build, needed_interval, unique_haplotypes
 from seq2exp.variation.iupac import one_hot
 from seq2exp.variation.policies import GenotypePolicy, allele_frequency, resolve
+from seq2exp.variation.table import Variants
 
-__all__ = ["GeneHaplotypes", "PersonalGenes", "stack_haplotypes"]
+__all__ = ["GeneHaplotypes", "HaplotypePlan", "PersonalGenes", "stack_haplotypes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,41 @@ class GeneHaplotypes:
 
     def __len__(self) -> int:
         return len(self.codes_UL)
+
+
+@dataclass(frozen=True, eq=False)
+class HaplotypePlan:
+    """The distinct haplotypes of one gene by what they carry: small, however long the window.
+
+    Attributes
+    ----------
+    gene : int
+        Row of the gene table.
+    window : Window
+    known : (int, int)
+        Interval of which `variants` holds every variant.
+    variants : Variants
+    actions_UM : uint8 array
+        What each haplotype does with each variant.
+    row_DP : int64 array
+        Which of them each haplotype of a person is.
+    reference : int
+        Which of them is the reference.
+    shared : Sample
+        What all of them have in common.
+    """
+
+    gene: int
+    window: Window
+    known: tuple[int, int]
+    variants: Variants
+    actions_UM: NDArray[np.uint8]
+    row_DP: NDArray[np.int64]
+    reference: int
+    shared: Sample
+
+    def __len__(self) -> int:
+        return len(self.actions_UM)
 
 
 class PersonalGenes:
@@ -111,9 +148,12 @@ class PersonalGenes:
         shift : int
             Bases by which the window is moved in genome direction.
         """
-        contig, tss, strand = self.dataset.sites[gene]
+        return self.sequences(self.plan(gene, people, shift=shift))
+
+    def plan(self, gene: int, people: NDArray[np.int64], *, shift: int = 0) -> HaplotypePlan:
+        """Return who carries what, before any sequence is built; parameters as `haplotypes`."""
+        contig = self.dataset.sites[gene][0]
         window = gene_window(self.dataset, gene, self.config, shift=shift)
-        shared = self.samples.sample(gene, window)
         variants = self.genotypes.variants(contig)
         start, end, first, last = needed_interval(
             window,
@@ -127,24 +167,48 @@ class PersonalGenes:
         actions_HM = np.zeros((num * ploidy + 1, size), dtype=np.uint8)
         actions_HM[:-1] = actions_DPM.reshape(num * ploidy, size)
         first_U, inverse_H = unique_haplotypes(actions_HM)
-        part, chosen_UM = variants.between(first, last), actions_HM[first_U]
-        moves_M = part.alt_length_M != part.ref_length_M
+        return HaplotypePlan(
+            gene=gene,
+            window=window,
+            known=(start, end),
+            variants=variants.between(first, last),
+            actions_UM=actions_HM[first_U],
+            row_DP=inverse_H[:-1].reshape(num, ploidy),
+            reference=int(inverse_H[-1]),
+            shared=self.samples.sample(gene, window),
+        )
+
+    def sequences(
+        self, plan: HaplotypePlan, first: int = 0, last: int | None = None
+    ) -> GeneHaplotypes:
+        """Build the sequences of a plan, or some of them, so that not all need be held at once.
+
+        Parameters
+        ----------
+        plan : HaplotypePlan
+        first, last : int
+            Half-open range of its sequences; `row_DP` and `reference` count from the plan's first.
+        """
+        contig, tss, strand = self.dataset.sites[plan.gene]
+        actions_UM = plan.actions_UM[first:last]
+        moves_M = plan.variants.alt_length_M != plan.variants.ref_length_M
         built = build(
             self.dataset.contig_codes(contig),
-            part,
-            chosen_UM,
-            window,
+            plan.variants,
+            actions_UM,
+            plan.window,
             tss,
             overlap=self.policy.overlap,
             gene_strand=strand,
-            known=(start, end),
+            known=plan.known,
         )
+        moved_U = (actions_UM[:, moves_M] != 0).any(axis=1)
         return GeneHaplotypes(
             codes_UL=built.codes_HL,
-            signal_UNT=self._signal(built, shared, (chosen_UM[:, moves_M] != 0).any(axis=1)),
-            row_DP=inverse_H[:-1].reshape(num, ploidy),
-            reference=int(inverse_H[-1]),
-            shared=shared,
+            signal_UNT=self._signal(built, plan.shared, moved_U),
+            row_DP=plan.row_DP,
+            reference=plan.reference,
+            shared=plan.shared,
         )
 
     def dosage(
@@ -184,6 +248,7 @@ class PersonalGenes:
             frequency_M=frequency,
             donors=[genotypes.donors[number] for number in people],
             contig=contig,
+            site_M=genotypes.sites(contig, first, last),
         )
         return found
 

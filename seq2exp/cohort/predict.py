@@ -16,11 +16,10 @@ from torch import nn
 
 from seq2exp.cohort.config import CohortConfig
 from seq2exp.cohort.module import DIFFERENCE, LEVEL, OUTPUTS
-from seq2exp.cohort.personal import GeneHaplotypes, PersonalGenes, stack_haplotypes
+from seq2exp.cohort.personal import HaplotypePlan, PersonalGenes, stack_haplotypes
 from seq2exp.core.config import bind, load_yaml
 from seq2exp.core.errors import InputError, facts
 from seq2exp.core.progress import track
-from seq2exp.dataset.samples import Batch
 from seq2exp.training.module import forward_batch
 from seq2exp.training.run import TrainedRun, open_run
 
@@ -129,10 +128,10 @@ def predict_people(
             track(rows.tolist(), total=len(rows), label=label, enabled=progress)
         ):
             asked = np.flatnonzero(people_GD[number])
-            haplotypes = personal.haplotypes(gene, asked)
-            output_UK = _outputs(run.models, haplotypes, device, batch_size)
-            people[number, asked] = output_UK[haplotypes.row_DP].mean(axis=1)
-            reference[number] = output_UK[haplotypes.reference]
+            plan = personal.plan(gene, asked)
+            output_UK = _outputs(run.models, personal, plan, device, batch_size)
+            people[number, asked] = output_UK[plan.row_DP].mean(axis=1)
+            reference[number] = output_UK[plan.reference]
     return PeoplePrediction(
         rows=np.asarray(rows, dtype=np.int64),
         level_GD=people[..., LEVEL],
@@ -143,17 +142,18 @@ def predict_people(
 
 
 def _outputs(
-    models: list[nn.Module], haplotypes: GeneHaplotypes, device: str, batch_size: int
+    models: list[nn.Module],
+    personal: PersonalGenes,
+    plan: HaplotypePlan,
+    device: str,
+    batch_size: int,
 ) -> NDArray[np.float32]:
-    batch = stack_haplotypes([haplotypes])
+    """Return the outputs of all sequences of a plan; a batch of them is held at a time."""
     parts = []
-    for first in range(0, len(batch), batch_size):
-        part = _rows(batch, first, first + batch_size).to(device)
+    for first in range(0, len(plan), batch_size):
+        some = personal.sequences(plan, first, first + batch_size)
+        part = stack_haplotypes([some]).to(device)
         outputs = [forward_batch(model, part).expression_BK.float() for model in models]
         parts.append(torch.stack(outputs).mean(dim=0).cpu().numpy())
     found: NDArray[np.float32] = np.concatenate(parts)
     return found
-
-
-def _rows(batch: Batch, first: int, last: int) -> Batch:
-    return Batch(**{name: getattr(batch, name)[first:last] for name in batch.__dataclass_fields__})

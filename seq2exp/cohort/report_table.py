@@ -4,9 +4,11 @@ Rows are those every command writes (``name, metric, split, value, low, high, n`
 ``stratum``, None for all genes. Metrics:
 
 ``pearson_*``, ``spearman_*``   across donors, over genes (:mod:`seq2exp.cohort.metrics`)
+``pearson_mean_p``              signs of genes (or groups of them) tossed: knows it the direction?
 ``pearson_difference*``         model minus baseline, under the name of the baseline
 ``null_pearson_*``              donors shuffled within genes
-``fraction_of_h2``              reached share of the heritability
+``fraction_of_h2*``             reached share of the heritability, as published and ``_corrected``
+                                for what few donors add to r^2
 ``across_genes_*``              one value per gene: mean or median of the donors
 ``across_genes_within_donor_*`` across genes in every donor, then the mean over donors
 
@@ -29,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from seq2exp.cohort.inference import (
+    direction_row,
     draw_weights,
     fraction_of_h2,
     paired_rows,
@@ -210,9 +213,11 @@ class _Part:
             name: across_donors(self.observed, guess, genes=self.genes)
             for name, guess in self.predictions.items()
         }
-        groups = None if data.groups_G is None else [data.groups_G[k] for k in rows]
+        self.groups: NDArray[np.object_] | None = None
+        if data.groups_G is not None:
+            self.groups = np.array([str(data.groups_G[k]) for k in rows], dtype=object)
         self.weights = draw_weights(
-            len(rows), num_resamples=plan.num_resamples, seed=plan.seed, groups=groups
+            len(rows), num_resamples=plan.num_resamples, seed=plan.seed, groups=self.groups
         )
         self.h2 = self._gene_values(data.h2_G)
         self.h2_se = self._gene_values(data.h2_se_G)
@@ -247,20 +252,28 @@ class _Part:
     def _summaries(self, use: Bools, stratum: str | None) -> list[Row]:
         rows: list[Row] = []
         weights, reference = self.weights[:, use], self.plan.reference
+        groups = None if self.groups is None else self.groups[use]
         for name, whole in self.tables.items():
             table = whole[use].reset_index(drop=True)
             for column in ("pearson", "spearman"):
                 rows += summary_rows(name, table, weights, split=self.split, column=column)
+            rows.append(
+                direction_row(name, table, split=self.split, seed=self.plan.seed, groups=groups)
+            )
             h2 = np.where(table["status"].isin(UNSCORABLE), np.nan, self.h2[use])
             if np.isfinite(h2).any():
-                rows.append(
-                    fraction_of_h2(table["pearson"], h2, weights, name=name, split=self.split)
-                )
+                rows += [
+                    fraction_of_h2(
+                        table["pearson"], h2, weights, name=name, split=self.split, num_G=num
+                    )
+                    for num in (None, table["n"])
+                ]
             if reference in self.tables and name != reference:
                 ours = self.tables[reference][use].reset_index(drop=True)
                 rows += paired_rows(
-                    name, ours, table, weights, split=self.split, seed=self.plan.seed
-                )
+                    name, ours, table, weights, split=self.split, seed=self.plan.seed,
+                    groups=groups,
+                )  # fmt: skip
         return _in_stratum(rows, stratum)
 
     def by_stratum(self) -> list[Row]:

@@ -20,8 +20,9 @@ _COLUMNS = (
     ("pearson_mean", "r across people"),
     ("pearson_num_undefined", "undefined"),
     ("pearson_sign_flip_fraction", "sign flips"),
-    ("fraction_of_h2", "share of h2"),
+    ("fraction_of_h2_corrected", "share of h2"),
     ("null_pearson_mean_p", "p, permuted"),
+    ("pearson_mean_p", "p, signs"),
     ("across_genes_pearson_mean", "r across genes"),
 )
 

@@ -199,7 +199,8 @@ def _table(
         "pearson_median": "median r",
         "pearson_num_undefined": "undefined",
         "pearson_sign_flip_fraction": "sign flips",
-        "fraction_of_h2": "share of h2",
+        "fraction_of_h2_corrected": "share of h2",
+        "pearson_mean_p": "p, signs",
         "across_genes_pearson_mean": "r across genes",
     }
     body = []
