@@ -32,8 +32,9 @@ from common import circumstances, write_result
 from data_prep.build import prepare
 from data_prep.config import DataConfig
 from data_prep.simulate import SimulationConfig, simulate
-from seq2exp.cohort.benchmark import judge, run_benchmark
+from seq2exp.cohort.benchmark import run_benchmark
 from seq2exp.cohort.benchmark_config import BenchmarkConfig
+from seq2exp.cohort.judging import judge
 from seq2exp.cohort.splits import read_split
 from seq2exp.cohort.train import Cohort, open_cohort
 from seq2exp.core.config import load_config

@@ -30,12 +30,13 @@ from numpy.typing import NDArray
 from seq2exp.cohort.benchmark_config import BenchmarkConfig, model_config
 from seq2exp.cohort.config import CohortConfig
 from seq2exp.cohort.heritability import cis_heritability
+from seq2exp.cohort.judging import SPLITS, judge, read_predictions
 from seq2exp.cohort.linear import LinearConfig
 from seq2exp.cohort.linear_genes import LinearResults, fit_genes
 from seq2exp.cohort.losses import LOSSES
-from seq2exp.cohort.other_tools import fit_predictions, read_predictions
+from seq2exp.cohort.other_tools import fit_predictions
 from seq2exp.cohort.predict import PeoplePrediction, open_cohort_run, predict_people
-from seq2exp.cohort.report_table import BenchmarkData, BenchmarkPlan, benchmark_split, tertiles
+from seq2exp.cohort.report_table import BenchmarkPlan
 from seq2exp.cohort.train import Cohort, open_cohort, train_cohort, untrained_run
 from seq2exp.core.files import atomic_file, file_lock, write_json
 from seq2exp.core.progress import track
@@ -46,16 +47,13 @@ from seq2exp.training.run import TrainedRun
 from seq2exp.training.run_folder import claim_folder, finish_folder, refuse_occupied
 
 __all__ = [
-    "SPLITS",
     "Benchmark",
     "BenchmarkResult",
     "evaluate_run",
-    "judge",
     "run_benchmark",
 ]
 
 logger = logging.getLogger(__name__)
-SPLITS = ("A", "B", "C", "C_new")
 Floats = NDArray[np.float64]
 
 
@@ -297,74 +295,6 @@ def model_table(
     return table if kind.level else table.drop(columns="level")
 
 
-def judge(
-    cohort: Cohort,
-    tables: Mapping[str, pd.DataFrame],
-    h2: pd.DataFrame,
-    config: BenchmarkConfig,
-) -> tuple[list[Row], pd.DataFrame]:
-    """Return the rows of all splits and the table per gene.
-
-    Parameters
-    ----------
-    cohort : Cohort
-    tables : mapping of str to DataFrame
-        gene_id, donor, value; of models also level, with a donor ``reference``.
-    h2 : DataFrame
-        Index gene_id; h2 and se.
-    config : BenchmarkConfig
-    """
-    genes = cohort.dataset.genes["gene_id"].astype(str).tolist()
-    donors = list(cohort.targets.split.donors)
-    across = {
-        name: _reference_levels(table, genes) for name, table in tables.items() if "level" in table
-    }
-    h2 = h2.reindex(genes)
-    data = BenchmarkData(
-        genes=genes,
-        donors=donors,
-        corrected_GD=cohort.targets.corrected_GD,
-        predictions={name: _wide(table, genes, donors) for name, table in tables.items()},
-        raw_GD=cohort.targets.raw_GD,
-        across_genes=across,
-        h2_G=h2["h2"].to_numpy(),
-        h2_se_G=h2["se"].to_numpy(),
-        groups_G=_blocks(cohort, config.block_bp or config.cohort.data.window_bp),
-        strata={
-            "h2": tertiles(h2["h2"].to_numpy()),
-            "expression": tertiles(cohort.targets.mean_G),
-        },
-        populations_D=cohort.dataset.donors["population"].astype(str).tolist(),
-    )
-    rows: list[Row] = []
-    per_gene = []
-    for split in SPLITS:
-        cells = cohort.cells(split)
-        if cells.any():
-            found, table = benchmark_split(data, cells, split=split, plan=config.plan)
-            rows += found
-            per_gene.append(table)
-    return rows, pd.concat(per_gene, ignore_index=True)
-
-
-def _blocks(cohort: Cohort, length: int) -> list[str]:
-    """Return the block of the genome in which each gene begins."""
-    return [f"{contig}:{tss // length}" for contig, tss, _ in cohort.dataset.sites]
-
-
-def _wide(table: pd.DataFrame, genes: list[str], donors: list[str]) -> Floats:
-    """Return values in the order of genes and donors, NaN where there is none."""
-    wide = table.pivot_table(index="gene_id", columns="donor", values="value", observed=True)
-    found: Floats = wide.reindex(index=genes, columns=donors).to_numpy(dtype=np.float64)
-    return found
-
-
-def _reference_levels(table: pd.DataFrame, genes: list[str]) -> Floats:
-    reference = table[table["donor"] == "reference"].set_index("gene_id")["level"]
-    found: Floats = reference.reindex(genes).to_numpy(dtype=np.float64)[:, None]
-    return found
-
-
 def run_benchmark(
     config: BenchmarkConfig,
     data: Path,
@@ -404,11 +334,15 @@ def run_benchmark(
         tested = np.any([benchmark.cohort.cells(split) for split in SPLITS], axis=0)
         others = {
             name: fit_predictions(
-                table, name, genes=benchmark.gene_ids.tolist(), donors=benchmark.donors, tested_GD=tested,
+                table,
+                name,
+                genes=benchmark.gene_ids.tolist(),
+                donors=benchmark.donors,
+                tested_GD=tested,
                 taken=own,
             )
             for name, table in others.items()
-        }  # fmt: skip
+        }
         found = benchmark.make(others)
         _write(found, out)
         finish_folder(out)

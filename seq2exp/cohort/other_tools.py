@@ -7,45 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from seq2exp.core.errors import InputError, Seq2ExpWarning, facts
-from seq2exp.dataset.format import read_table
 
-__all__ = ["fit_predictions", "read_predictions"]
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read predictions of another tool: gene_id, donor, value.
-
-    Raises
-    ------
-    InputError
-        The file is missing or has other columns.
-    """
-    if not Path(path).is_file():
-        raise InputError(
-            facts(str(path), found="no such file", expected="predictions", fix="check the path")
-        )
-    if Path(path).suffix == ".parquet":
-        frame = read_table(path)
-    else:
-        frame = pd.read_csv(path, sep=None, engine="python", dtype={"donor": str})
-    found, frame = frame, frame.rename(columns={"gene": "gene_id"})
-    if not {"gene_id", "donor", "value"} <= set(frame.columns):
-        raise InputError(
-            facts(
-                str(path),
-                found=f"columns {', '.join(map(str, found.columns[:6]))}",
-                expected="gene (or gene_id), donor, value",
-                fix="rename them",
-            )
-        )
-    return frame[["gene_id", "donor", "value"]]
+__all__ = ["fit_predictions"]
 
 
 def fit_predictions(

@@ -47,7 +47,7 @@ def benchmark_text(rows: Sequence[Row], *, notes: Sequence[str] = ()) -> str:
     Parameters
     ----------
     rows : sequence of dict
-        As :func:`seq2exp.cohort.benchmark.judge` returns them.
+        As :func:`seq2exp.cohort.judging.judge` returns them.
     notes : sequence of str
         Lines below the tables.
     """

@@ -225,14 +225,13 @@ def _headline(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
         trained = [name for name in models if name != _UNTRAINED]
         best, linear = _best_model(rows, trained, split), _best_model(rows, _LINEAR, split)
         ours, theirs = (value_of(rows, n, "pearson_mean", split) for n in (best, linear))
-        text = f"{split}, {SPLIT_TEXTS.get(split, split)}: "
-        if ours is not None:
-            text += f"best model {best} {_cell(ours)}"
-        if ours is not None and theirs is not None:
-            text += "; "
+        parts = [] if ours is None else [f"best model {best} {_cell(ours)}"]
         if theirs is not None:
-            text += f"best linear model {linear} {_cell(theirs)}"
-        sentences.append(text + ".")
+            lost = value_of(rows, linear, "pearson_num_undefined", split)
+            undefined = lost is not None and lost["value"] == theirs["n"]
+            none = "linear models say nothing of genes they were not fitted on"
+            parts.append(none if undefined else f"best linear model {linear} {_cell(theirs)}")
+        sentences.append(f"{split}, {SPLIT_TEXTS.get(split, split)}: {'; '.join(parts)}.")
     return sentences
 
 

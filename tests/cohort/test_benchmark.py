@@ -135,7 +135,7 @@ def test_an_interrupted_benchmark_ends_with_the_same_bytes(made, people, tmp_pat
 def test_neighbouring_genes_are_resampled_together(made):
     """All seen genes lie on one contig: as one block there is nothing left to resample."""
     out, found = made
-    from seq2exp.cohort.benchmark import judge
+    from seq2exp.cohort.judging import judge
     from seq2exp.cohort.train import open_cohort
     from seq2exp.dataset.format import read_table
     from seq2exp.training.run import open_run
