@@ -42,6 +42,7 @@ from seq2exp.core.files import atomic_file, file_lock, write_json
 from seq2exp.core.progress import track
 from seq2exp.dataset.format import read_table, write_table
 from seq2exp.dataset.store import Dataset
+from seq2exp.training.fitting import settle
 from seq2exp.training.metrics import Row
 from seq2exp.training.run import TrainedRun
 from seq2exp.training.run_folder import claim_folder, finish_folder, refuse_occupied
@@ -263,6 +264,8 @@ class Benchmark:
         return self._once(f"predictions/{name}.parquet", lambda: self._table(run, settings, name))
 
     def _table(self, run: TrainedRun, settings: CohortConfig, name: str) -> pd.DataFrame:
+        # Threads as in training, so that a continued benchmark rounds like an unbroken one.
+        settle(settings.fit, settings.seed)
         # A model may read other windows than the linear baselines.
         personal = open_cohort(settings, self.dataset).personal
         people = np.zeros((len(self.rows), len(self.donors)), dtype=bool)
