@@ -132,6 +132,38 @@ def test_an_interrupted_benchmark_ends_with_the_same_bytes(made, people, tmp_pat
         assert path.read_bytes() == (other / path.relative_to(out)).read_bytes(), path.name
 
 
+def test_heritability_is_of_snvs_in_people_of_the_training_populations(made, people):
+    out, found = made
+    from seq2exp.cohort.heritability import cis_heritability
+    from seq2exp.cohort.train import open_cohort
+
+    cohort = open_cohort(protocol().cohort, Dataset(people))
+    sets = np.array(cohort.targets.split.donor_sets)
+    donors = np.flatnonzero(sets != "population")
+    table = pd.read_parquet(out / "heritability.parquet").set_index("gene_id")
+    ids = cohort.dataset.genes["gene_id"].astype(str)
+    compared = 0
+    for gene in range(0, 30, 3):
+        if ids[gene] not in table.index:
+            continue
+        dosage, snv = cohort.personal.dosage(gene, donors)
+        expected = cis_heritability(
+            dosage[:, snv], cohort.targets.corrected_GD[gene, donors].astype(float), min_maf=0.05
+        )
+        assert table.loc[ids[gene], "h2"] == pytest.approx(expected.h2, nan_ok=True)
+        compared += np.isfinite(expected.h2) and not snv.all()
+    assert compared > 2
+    note = next(note for note in found.notes if note.startswith("h2"))
+    assert f"all {len(donors)} people" in note
+    assert f"the {(sets == 'test').sum()} tested ones" in note
+
+
+def test_another_protocol_is_refused_in_the_same_folder(made, people):
+    out, _ = made
+    with pytest.raises(InputError, match=r"plan\.seed"):
+        run_benchmark(protocol(plan={"seed": 9}), people, out)
+
+
 def test_neighbouring_genes_are_resampled_together(made):
     """All seen genes lie on one contig: as one block there is nothing left to resample."""
     out, found = made
@@ -184,6 +216,8 @@ def test_predictions_of_another_tool_are_judged_too(made, people, tmp_path):
     # A linear model says nothing of unseen genes.
     with pytest.warns(Seq2ExpWarning, match="tested values are predicted"):
         again = run_benchmark(protocol(), people, out, tables={"other": tmp_path / "other.tsv"})
+    with pytest.raises(InputError, match="a name that a model or baseline has"):
+        run_benchmark(protocol(), people, out, tables={"blup": tmp_path / "other.tsv"})
     ours, theirs = (find(again, name, "pearson_mean", "A")["value"] for name in ("blup", "other"))
     assert theirs == pytest.approx(-ours, abs=1e-6)
     assert len(again.rows) > len(found.rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,12 @@ def test_people_are_balanced_where_groups_do_not_divide_them():
             counts[group] += 1
     assert counts.sum() == 420
     assert np.ptp(counts) <= 12
+
+
+def test_people_meet_others_when_all_have_been_through():
+    made = plan(np.ones((1, 12), dtype=bool))
+    laps = [{tuple(sorted(made.group(i, epoch).people)) for i in range(3)} for epoch in range(4)]
+    assert all(first != second for first, second in pairwise(laps))
 
 
 def test_a_group_depends_on_nothing_but_seed_epoch_and_index():

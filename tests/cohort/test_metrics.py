@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from seq2exp.cohort.inference import (
+    direction_row,
     draw_weights,
     fraction_of_h2,
     paired_rows,
@@ -326,3 +327,57 @@ def test_one_gene_and_no_gene():
     assert rows[0]["n"] == 0
     with pytest.raises(InputError, match="align them"):
         across_donors(OBSERVED, PREDICTED[:, :3], genes=GENES)
+
+
+def test_genes_of_one_block_get_one_sign():
+    """Eight equal differences in two blocks are two tosses, not eight."""
+    table = pd.DataFrame({"gene": range(8), "pearson": 0.2, "status": "ok"})
+    zero, blocks = table.assign(pearson=0.0), [0, 0, 0, 0, 1, 1, 1, 1]
+    weights = np.ones((1, 8))
+    apart = paired_rows("b", table, zero, weights, split="A")[-1]["value"]
+    together = paired_rows("b", table, zero, weights, split="A", groups=blocks)[-1]["value"]
+    assert apart == pytest.approx(2 / 2**8, abs=0.003)
+    assert together == pytest.approx(0.5, abs=0.02)
+    assert direction_row("m", table, split="A")["value"] == pytest.approx(apart, abs=0.003)
+    row = direction_row("m", table, split="A", groups=blocks)
+    assert row["metric"] == "pearson_mean_p"
+    assert row["value"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_model_that_does_not_know_the_direction_is_told_apart():
+    """Real effects, random signs, alike within a block: shuffled donors find it sure, signs not."""
+    random = np.random.default_rng(8)
+    shuffled, signs = [], []
+    for _ in range(150):
+        # Ten blocks of four genes; in each the sign is one toss.
+        sign = np.repeat(random.choice([-1.0, 1.0], size=10), 4)[:, None]
+        observed = random.normal(size=(40, 25))
+        guess = sign * observed + random.normal(size=observed.shape)
+        table = across_donors(observed, guess, genes=[str(k) for k in range(40)])
+        null = permutation_null(observed, guess, table, num_permutations=100)
+        rows = {row["metric"]: row["value"] for row in null.rows("m", table, split="A")}
+        shuffled.append(rows["null_pearson_mean_p"])
+        blocks = np.repeat(np.arange(10), 4)
+        signs.append(direction_row("m", table, split="A", groups=blocks)["value"])
+    assert np.mean(np.array(shuffled) < 0.05) > 0.3
+    assert 0.005 < np.mean(np.array(signs) < 0.05) < 0.11
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_few_donors_do_not_raise_the_corrected_share_of_h2(share):
+    """18 donors, h2 of 0.1 on average; the prediction has `share` of the genetic deviation."""
+    random = np.random.default_rng(9)
+    h2 = random.beta(1, 9, size=6000)
+    rho = share * np.sqrt(h2)[:, None]
+    guess, noise = random.normal(size=(2, 6000, 18))
+    observed = rho * guess + np.sqrt(1 - rho**2) * noise
+    table = across_donors(observed, guess, genes=[str(k) for k in range(6000)])
+    weights = np.ones((1, 6000))
+    plain, corrected = (
+        fraction_of_h2(table["pearson"], h2, weights, name="m", split="A", num_G=num)
+        for num in (None, table["n"])
+    )
+    assert corrected["metric"] == "fraction_of_h2_corrected"
+    assert corrected["value"] == pytest.approx(share**2, abs=0.12)
+    if share:
+        assert plain["value"] > share**2 + 0.2

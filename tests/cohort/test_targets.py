@@ -29,6 +29,25 @@ def test_targets_are_standardised_by_training_people_alone(cohort):
         assert targets.mean_G[gene] == pytest.approx(targets.raw_GD[gene, train].mean(), abs=1e-5)
 
 
+def test_people_drawn_per_gene_standardise_that_gene_alone(people, settings):
+    dataset, config = Dataset(people), settings(splits={"people": "per_gene"})
+    targets = cohort_targets(dataset, config.expression, config.splits)
+    train = targets.split.codes() == 0
+    assert (train != train[0]).any()
+    for gene in range(0, len(train), 5):
+        assert targets.z_GD[gene, train[gene]].mean() == pytest.approx(0, abs=1e-5)
+        raw = targets.raw_GD[gene, train[gene]].mean()
+        assert targets.mean_G[gene] == pytest.approx(raw, abs=1e-5)
+
+
+def test_fitted_on_all_means_all(people, settings):
+    """The published way, flagged: everybody centres and scales a gene."""
+    dataset, config = Dataset(people), settings(expression={"fit_on": "all"})
+    targets = cohort_targets(dataset, config.expression, config.splits)
+    assert np.allclose(targets.z_GD.mean(axis=1), 0, atol=1e-5)
+    assert any("ALL donors" in note for note in targets.processed.notes)
+
+
 def test_percentiles_are_ranks_among_training_people(cohort):
     targets = cohort.targets
     train = np.flatnonzero(np.array(targets.split.donor_sets) == "train")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from seq2exp.core.errors import InputError
 from seq2exp.core.intervals import Window
-from seq2exp.core.sequence import encode
-from seq2exp.variation.haplotypes import build
+from seq2exp.core.sequence import decode, encode
+from seq2exp.variation.haplotypes import build, needed_interval
 from seq2exp.variation.packed import PackedHaplotypes
 from seq2exp.variation.table import Variants
 from tests.variation.slow import random_reference, random_rows
@@ -141,3 +141,30 @@ def test_what_does_not_fit_is_refused():
     wrong = PackedHaplotypes(codes, late, reach(late), plane(np.ones((2, 1), np.uint8), 1))
     with pytest.raises(InputError, match="leaves the contig"):
         wrong.build(rows, [window], [4])
+
+
+def test_a_record_far_before_the_window_decides_what_applies_inside():
+    """The first deletion keeps the second one out, and so the substitution inside that one in."""
+    random = np.random.default_rng(4)
+    reference = random_reference(random, 600)
+    other = "A" if reference[300] != "A" else "C"
+    rows = [
+        (100, reference[100:111], reference[100]),
+        (105, reference[105:306], reference[105]),
+        (300, reference[300], other),
+    ]
+    table, codes = Variants.from_alleles(rows), encode(reference)
+    window = Window("c", 250, 350, "+", 600)
+    expected = reference[250:300] + other + reference[301:350]
+    start, end, first, last = needed_interval(window, table)
+    assert (first, last) == (0, 3)
+    actions = np.ones((1, 3), np.uint8)
+    found = build(codes, table, actions, window, 320, known=(start, end))
+    assert decode(found.codes_HL[0]) == expected
+    packed = PackedHaplotypes(codes, table, reach(table), plane(actions, 1))
+    bits = packed.build(np.zeros((1, 1), np.int64), [window], [320])
+    assert decode(bits[0].codes_HL[0]) == expected
+    # With `longest` a record beyond the window can push one inside it out.
+    rows = [(195, reference[195:206], "ACGTACGTACG"), (203, reference[203:234], reference[203])]
+    table, window = Variants.from_alleles(rows), Window("c", 100, 200, "+", 600)
+    assert needed_interval(window, table, overlap="longest")[2:] == (0, 2)

@@ -253,6 +253,11 @@ def test_rare_variants_become_the_major_allele():
     assert actions[0].tolist() == [[0, 1, 1, 1, 0], [0, 1, 2, 1, 0]]
     assert actions[1].tolist() == [[0, 1, 0, 1, 0], [0, 1, 0, 1, 0]]
     assert (counts.filtered_frequency, counts.calls) == (3, 4)
+    # Too frequent as well: the major allele is ALT from one half on, not only where REF is rare.
+    middle, _ = resolve(
+        alleles, TABLE, GenotypePolicy(max_maf=0.2), frequency_M=np.full(len(TABLE), 0.6)
+    )
+    assert (middle == 1).all()
     rare, counts = resolve(alleles, TABLE, GenotypePolicy(max_maf=0.05), frequency_M=frequency)
     assert rare[0].tolist() == [[0, 0, 0, 0, 1], [1, 1, 0, 0, 0]]
     assert counts.filtered_frequency == 2
