@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from seq2exp.cohort.losses import GroupPrediction, GroupTargets, LossConfig, group_loss
 from seq2exp.cohort.samples import GroupBatch
+from seq2exp.dataset.samples import Batch
 from seq2exp.models.seq2exp import Seq2Exp
 from seq2exp.training.config import OptimConfig
 from seq2exp.training.module import ExpressionModule, forward_batch, learning_rate
@@ -59,6 +61,9 @@ class CohortModule(ExpressionModule):
         Of the rows of the gene table, for messages.
     sample_masks : bool
         Draw masks in training, where the model has any.
+    sequences_at_once : int
+        Most sequences that validation runs at a time; changes memory, not numbers. A validation
+        group is all validation people of a gene, however many there are.
     """
 
     def __init__(
@@ -70,9 +75,11 @@ class CohortModule(ExpressionModule):
         total_steps: int,
         gene_ids: list[str],
         sample_masks: bool,
+        sequences_at_once: int = 256,
     ) -> None:
         super().__init__(model, config, total_steps=total_steps, gene_ids=gene_ids)
         self.loss = loss
+        self.sequences_at_once = sequences_at_once
         self.options: dict[str, Any] = (
             {"sample": sample_masks} if isinstance(model, Seq2Exp) else {}
         )
@@ -100,14 +107,20 @@ class CohortModule(ExpressionModule):
 
     def validation_step(self, batch: GroupBatch, batch_idx: int) -> None:  # type: ignore[override]
         """Collect predictions for validation people, by gene."""
-        output = forward_batch(self.model, batch.sequences)
-        predicted = people_outputs(output.expression_BK.float(), batch)
+        size, step = len(batch.sequences), self.sequences_at_once
+        outputs = [
+            forward_batch(self.model, _some(batch.sequences, first, first + step))
+            for first in range(0, size, step)
+        ]
+        found_UK = torch.cat([output.expression_BK.float() for output in outputs])
+        predicted = people_outputs(found_UK, batch)
         for row, gene in enumerate(batch.gene_Q.tolist()):
             self._held[bool(batch.unseen_Q[row]), gene] = _Held(
                 GroupPrediction(*(part[row : row + 1].cpu() for part in predicted)),
                 GroupTargets(*(part[row : row + 1].cpu() for part in batch.targets)),
             )
-        self._mask_sum += float(output.mask_BN.float().mean(dim=1).sum())
+        for output in outputs:
+            self._mask_sum += float(output.mask_BN.float().mean(dim=1).sum())
         self._mask_genes += len(batch.sequences)
 
     def on_validation_epoch_end(self) -> None:
@@ -149,6 +162,10 @@ class CohortModule(ExpressionModule):
                 pair = torch.stack([ranked[0][known], item.targets.z_QD[0][known]]).double()
                 values.append(float(torch.nan_to_num(torch.corrcoef(pair)[0, 1])))
         return math.fsum(values) / len(values) if values else math.nan
+
+
+def _some(batch: Batch, first: int, last: int) -> Batch:
+    return Batch(**{part.name: getattr(batch, part.name)[first:last] for part in fields(batch)})
 
 
 class _Held:

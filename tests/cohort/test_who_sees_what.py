@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import seq2exp.cohort.personal as personal_module
+from seq2exp.cohort import module
 from seq2exp.cohort.genes import rank_genes
 from seq2exp.cohort.groups import GroupConfig, GroupPlan
 from seq2exp.cohort.heritability import cis_heritability
 from seq2exp.cohort.personal import PersonalGenes
 from seq2exp.cohort.predict import open_cohort_run, predict_people
-from seq2exp.cohort.samples import TrainingGroups, make_sample
+from seq2exp.cohort.samples import TrainingGroups, collate_groups, make_sample
 from seq2exp.cohort.train import CohortData, open_cohort, train_cohort, untrained_run
 from seq2exp.core.errors import InputError
 from seq2exp.dataset.store import Dataset
@@ -243,6 +244,33 @@ def test_the_log_is_of_validation_people_and_genes(loss, people, settings, tmp_p
     expected = np.nan_to_num(r).mean()
     assert logged["valid_people_pearson"] == pytest.approx(expected, abs=2e-3)
     assert logged["valid_loss"] == pytest.approx(np.mean(error), rel=1e-3)
+
+
+def test_validation_runs_a_few_sequences_at_a_time(cohort, monkeypatch):
+    model = untrained_run(cohort.config, cohort.dataset).models[0]
+    data, sizes, results = CohortData(cohort, seed=0), [], []
+    batch = collate_groups([data.valid[0], data.valid[1]])
+    real = module.forward_batch
+
+    def spy(model, part, **options):
+        sizes.append(len(part))
+        return real(model, part, **options)
+
+    monkeypatch.setattr(module, "forward_batch", spy)
+    for limit in (3, 1000):
+        one = module.CohortModule(
+            model, cohort.config.optim, cohort.config.loss, total_steps=1, gene_ids=[],
+            sample_masks=False, sequences_at_once=limit,
+        )  # fmt: skip
+        one.on_validation_epoch_start()
+        with torch.no_grad():
+            one.validation_step(batch, 0)
+        results.append([part for held in one._held.values() for part in held.predicted])
+        results[-1].append(torch.tensor([one._mask_sum, one._mask_genes]))
+    assert max(sizes[:-1]) == 3
+    assert sum(sizes[:-1]) == sizes[-1] == len(batch.sequences) > 6
+    for few, whole in zip(*results, strict=True):
+        assert torch.allclose(few, whole, atol=1e-5)
 
 
 def test_genes_are_ranked_by_their_own_training_people(people, settings):
