@@ -294,9 +294,8 @@ def _train_member(job: _Member) -> None:
         total_steps=math.ceil(per_epoch / fit.accumulate) * fit.max_epochs,
         gene_ids=cohort.dataset.genes["gene_id"].astype(str).tolist(),
         sample_masks=config.sample_masks,
-        # As many as a training batch has at most.
-        sequences_at_once=fit.batch_size
-        * (cohort.personal.genotypes.ploidy * config.groups.people + 1),
+        # As many as a training batch has at most, and the reference of each gene.
+        sequences_at_once=fit.batch_size * (ploidy * config.groups.people + 1),
     )
     with memory_errors(config):
         fit_module(module, data, fit, folder, seed=job.seed, label=job.label)
