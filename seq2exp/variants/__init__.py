@@ -1,0 +1,1 @@
+"""Scores of sequence variants: alleles in, changes of predicted expression and elements out."""
