@@ -122,7 +122,8 @@ def _wilson(share: Floats, num: int, z: float = 1.959964) -> tuple[Floats, Float
     scale = 1 + z**2 / num
     middle = (share + z**2 / (2 * num)) / scale
     half = z / scale * np.sqrt(share * (1 - share) / num + z**2 / (4 * num**2))
-    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
+    low = np.where(share == 0, 0.0, middle - half)
+    return low, np.where(share == 1, 1.0, middle + half)
 
 
 def _over_groups(
