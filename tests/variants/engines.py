@@ -1,4 +1,4 @@
-"""Small engines for tests: models whose scores are known, tables of alleles, a genome turned around."""
+"""Small engines for tests: known scores, tables of alleles, a genome turned around."""
 
 from __future__ import annotations
 
@@ -123,4 +123,5 @@ def turned_around(dataset: Dataset, root: Path) -> Dataset:
     ]
     genes["strand"] = genes["strand"].map({"+": "-", "-": "+"})
     layout.write_table(genes, layout.genes_path(root))
+    layout.finish_manifest(root, dataset.manifest)
     return Dataset(root)

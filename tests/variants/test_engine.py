@@ -7,19 +7,18 @@ import pytest
 import torch
 
 from seq2exp.core.errors import ConfigError, InputError
-from seq2exp.core.sequence import N_CODE, decode, encode, reverse_complement
+from seq2exp.core.sequence import decode, encode, reverse_complement
 from seq2exp.dataset.samples import gene_window
 from seq2exp.dataset.store import Dataset
 from seq2exp.variants.passes import GenePasses
 from seq2exp.variants.views import View, open_view
 from seq2exp.variation.alleles import Allele
-from tests.toys import ToyPlan, toy_dataset
+from tests.toys import toy_dataset
 from tests.variants.engines import (
     BIN,
     WINDOW,
     Additive,
     engine_of,
-    run_of,
     seq2exp,
     table_of,
     turned_around,
@@ -279,7 +278,7 @@ def test_statuses_of_rows_that_are_not_scored(dataset):
 def test_ref_policies(dataset):
     tss = dataset.sites[4][1]
     ref = decode(dataset.contig_codes("chr1")[tss + 50 : tss + 51])
-    first, second, third = (base for base in "ACGT" if base != ref)
+    first, second, _ = (base for base in "ACGT" if base != ref)
     model = Additive()
     table = table_of(dataset, [("chr1", tss + 50, first, second), ("chr1", tss + 50, first, ref)])
     with engine_of(dataset, [model], ref_policy="use-vcf-ref") as engine:
@@ -325,7 +324,7 @@ def test_a_base_under_a_mask_of_zero_changes_nothing_under_the_fixed_mask(datase
     samples = run_samples(dataset, model)
     checked = 0
     for row in range(2, 10):
-        contig, tss, _ = dataset.sites[row]
+        contig = dataset.sites[row][0]
         with torch.no_grad():
             passes = GenePasses([model], samples, row, [View(False, 0)])
         member = passes.members[0]
@@ -395,12 +394,3 @@ def test_a_shift_invariant_model_has_no_spread_over_shifts(dataset):
     assert set(found["expr_delta:cell_a"]) <= {-1.0, 0.0, 1.0}
     assert found["expr_delta:cell_a"].abs().sum() > 0
     assert (found.num_members == 6).all()
-
-
-def test_toy_plan_has_what_these_tests_need(dataset):
-    assert {strand for _, _, strand in dataset.sites} == {"+", "-"}
-    assert ToyPlan().bin_size < BIN
-
-
-def test_run_of_reads_the_window_of_the_models(dataset):
-    assert run_of(dataset, Additive()).card.data.window_bp == WINDOW
