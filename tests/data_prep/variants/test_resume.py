@@ -18,7 +18,7 @@ CHILD = """
 import os, signal, sys, warnings
 from pathlib import Path
 import data_prep.variants.merge as merge, data_prep.variants.plan as plan
-import data_prep.variants.source as source, data_prep.variants.store as store
+import seq2exp.variation.vcf_file as source, data_prep.variants.store as store
 import data_prep.variants.tasks as tasks
 from tests.data_prep.variants import vcfs
 
