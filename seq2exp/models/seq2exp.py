@@ -137,6 +137,11 @@ class Seq2Exp(Seq2ExpNetworks):
             self._forward_one(call, sample=False), self._forward_one(call.mirrored(), sample=False)
         )
 
+    def one_strand(self, call: ModelCall) -> Seq2ExpOutput:
+        """Predict windows as they are given, never sampled, whatever `rc_average` says."""
+        self._check(call)
+        return self._forward_one(call, sample=False)
+
     def _forward_one(self, call: ModelCall, *, sample: bool) -> Seq2ExpOutput:
         return self._forward_read(call, *self._read(call), sample=sample)
 
@@ -202,6 +207,7 @@ class Seq2Exp(Seq2ExpNetworks):
             kl_B=ones_BN.new_zeros(len(ones_BN)) if q_BM is None else self._kl(q_BM, free_BN),
             track_loss_B=self._track_loss(call, generated_BND),
             embedding_BD=pooled_BD,
+            tracks_BNU=self._tracks(generated_BND),
         )
 
     def mean_mask(self, codes_BL: Tensor, signal_BNT: Tensor | None = None) -> Tensor:
