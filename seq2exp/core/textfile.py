@@ -7,7 +7,9 @@ is truncated.
 
 from __future__ import annotations
 
+import gzip
 import struct
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import FormatError, InputError, facts
 
-__all__ = ["SeekableText", "file_kind", "open_fasta", "text_lines"]
+__all__ = ["SeekableText", "copy_gzip", "file_kind", "open_fasta", "text_lines"]
 
 _GZIP = b"\x1f\x8b"
 _BGZF_EOF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -107,6 +109,35 @@ def open_fasta(path: Path) -> SeekableText:
         text.close()
         raise
     return text
+
+
+def copy_gzip(path: Path, target: Path) -> None:
+    """Compress the text of a gzip file anew, in blocks that can be read at random.
+
+    Raises
+    ------
+    FormatError
+        The file is truncated or damaged.
+    """
+    import pysam
+
+    partial = target.with_name(f".{uuid.uuid4().hex[:12]}.partial.{target.name}")
+    try:
+        with gzip.open(path, "rb") as text, pysam.BGZFile(str(partial), "wb", None) as copy:
+            while piece := text.read(_PIECE):
+                copy.write(piece)
+        partial.replace(target)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(
+            facts(
+                str(path),
+                found=f"a gzip stream that breaks off or fails ({error})",
+                expected="a whole gzip file",
+                fix="copy or download it again",
+            )
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def text_lines(

@@ -6,7 +6,6 @@ copy in the cache of the build. An index is never used, so that an old one canno
 
 from __future__ import annotations
 
-import gzip
 import re
 import uuid
 import zlib
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seq2exp.core.errors import FormatError, InputError, facts
-from seq2exp.core.textfile import SeekableText, file_kind
+from seq2exp.core.textfile import SeekableText, copy_gzip, file_kind
 
 __all__ = ["VcfFile", "open_vcf"]
 
@@ -85,7 +84,7 @@ def open_vcf(path: Path, *, cache: Path, number: int = 0, genotypes: bool = True
         cache.mkdir(parents=True, exist_ok=True)
         text = cache / f"{number}.{path.name}.bgz"
         if not text.is_file():
-            (_copy_bcf if kind == "bcf" else _copy_gzip)(path, text)
+            (_copy_bcf if kind == "bcf" else copy_gzip)(path, text)
     blocked = text != path or kind == "bgzip"
     with _reworded(path, text), SeekableText(text, blocked=blocked) as handle:
         start, samples, lengths = _header(handle, path)
@@ -142,21 +141,6 @@ def _reworded(path: Path, text: Path) -> Iterator[None]:
         if text == path:
             raise
         raise FormatError(str(error).replace(str(text), str(path))) from None
-
-
-def _copy_gzip(path: Path, target: Path) -> None:
-    """Compress the text of a gzip file anew, in blocks that can be read at random."""
-    import pysam
-
-    partial = target.with_name(f".{uuid.uuid4().hex[:12]}.partial.{target.name}")
-    try:
-        with gzip.open(path, "rb") as text, pysam.BGZFile(str(partial), "wb", None) as copy:
-            while piece := text.read(_PIECE):
-                copy.write(piece)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        partial.unlink(missing_ok=True)
-        raise _damaged(path, f"a gzip stream that breaks off or fails ({error})") from error
-    partial.replace(target)
 
 
 def _copy_bcf(path: Path, target: Path) -> None:

@@ -44,7 +44,7 @@ warnings.simplefilter("ignore")
 vcfs.build(Path(sys.argv[1]), None, name="v.gzip", on_unsupported="skip")
 """
 MOMENTS = {
-    "before the copy of the gzip file": ("source", "_copy_gzip", 1, ""),
+    "before the copy of the gzip file": ("source", "copy_gzip", 1, ""),
     "after the second part": ("tasks", "finish_shard", 3, ""),
     "with half of the third part": ("tasks", "finish_shard", 3, "half"),
     "before the first contig": ("store", "sum_up", 1, ""),
