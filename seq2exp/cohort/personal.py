@@ -23,9 +23,10 @@ from seq2exp.core.errors import InputError, facts
 from seq2exp.core.intervals import Window
 from seq2exp.core.sequence import N_CODE
 from seq2exp.dataset.genotypes import Genotypes
+from seq2exp.dataset.haplotype_tracks import moved_signal
 from seq2exp.dataset.samples import Batch, GeneSamples, Sample, SampleConfig, collate, gene_window
 from seq2exp.dataset.store import Dataset
-from seq2exp.variation.haplotypes import Haplotypes, build, needed_interval, unique_haplotypes
+from seq2exp.variation.haplotypes import build, needed_interval, unique_haplotypes
 from seq2exp.variation.iupac import one_hot
 from seq2exp.variation.policies import GenotypePolicy, allele_frequency, resolve
 from seq2exp.variation.table import Variants
@@ -205,7 +206,7 @@ class PersonalGenes:
         moved_U = (actions_UM[:, moves_M] != 0).any(axis=1)
         return GeneHaplotypes(
             codes_UL=built.codes_HL,
-            signal_UNT=self._signal(built, plan.shared, moved_U),
+            signal_UNT=moved_signal(self.samples, built, plan.shared, moved_U),
             row_DP=plan.row_DP,
             reference=plan.reference,
             shared=plan.shared,
@@ -251,29 +252,6 @@ class PersonalGenes:
             site_M=genotypes.sites(contig, first, last),
         )
         return found
-
-    def _signal(
-        self, built: Haplotypes, shared: Sample, moves_U: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """Return the tracks of each haplotype, moved where bases are, shape (U, N, T)."""
-        signal_NT = shared.signal
-        signal_UNT = np.repeat(signal_NT[None], len(built), axis=0)
-        chosen = self.samples.track_index
-        moved = np.flatnonzero(moves_U)
-        if not chosen or moved.size == 0 or self.samples.donor is not None:
-            # Bases did not move; or the tracks are a control's, of another gene.
-            return signal_UNT
-        size = self.dataset.manifest.bin_size
-        low = int(built.span_H2[:, 0].min()) // size
-        high = -(-int(built.span_H2[:, 1].max()) // size)
-        stored = self.dataset.contig_tracks(built.window.contig)[low:high]
-        bins_UNT = built.move_bins(
-            stored[:, chosen], start=low * size, bin_size=size, out_bin_size=self.config.bin_size
-        )
-        inside_N1 = shared.valid[:, None]
-        for row in moved:
-            signal_UNT[row, :, : len(chosen)] = np.where(inside_N1, bins_UNT[row], 0.0)
-        return signal_UNT
 
 
 def stack_haplotypes(genes: Sequence[GeneHaplotypes]) -> Batch:

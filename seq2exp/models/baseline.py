@@ -258,6 +258,11 @@ class Baseline(nn.Module):
             return out
         return mean_with_mirrored(out, self._forward_one(call.mirrored()))
 
+    def one_strand(self, call: ModelCall) -> Seq2ExpOutput:
+        """Predict windows as they are given, whatever `rc_average` says."""
+        self._check(call)
+        return self._forward_one(call)
+
     def _forward_one(self, call: ModelCall) -> Seq2ExpOutput:
         signal_BNT = call.signal_BNT if self.tracks else None
         more = {"elements_BR2": call.elements_BR2} if self.takes_elements else {}

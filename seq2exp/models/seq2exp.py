@@ -137,6 +137,11 @@ class Seq2Exp(Seq2ExpNetworks):
             self._forward_one(call, sample=False), self._forward_one(call.mirrored(), sample=False)
         )
 
+    def one_strand(self, call: ModelCall) -> Seq2ExpOutput:
+        """Predict windows as they are given, never sampled, whatever `rc_average` says."""
+        self._check(call)
+        return self._forward_one(call, sample=False)
+
     def _forward_one(self, call: ModelCall, *, sample: bool) -> Seq2ExpOutput:
         return self._forward_read(call, *self._read(call), sample=sample)
 

@@ -1,0 +1,268 @@
+"""Forward passes for the sequences of one gene: every member of a run in every view.
+
+The reference is seen once per gene, member and view, and what a model can share among its edits is
+computed with it (:mod:`seq2exp.models.rerun`). A sequence whose window is that of the reference
+needs no pass: it has the numbers of the reference, bit for bit.
+
+Shapes: E members times views, S sequences, K outputs, N bins, D width of the read-out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seq2exp.dataset.samples import Batch, GeneSamples
+from seq2exp.models.output import ModelCall, Seq2ExpOutput
+from seq2exp.models.rerun import Shared
+from seq2exp.variants.judge import Put
+from seq2exp.variants.views import GeneView, Sequences, View, open_view
+from seq2exp.variation.coordinates import move_bins
+
+__all__ = ["GenePasses", "Predicted", "has_mask"]
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What the models say of some sequences of a gene.
+
+    Attributes
+    ----------
+    expression_ESK : float64 array
+        In the unit of the labels.
+    fixed_ESK : float64 array or None
+        Under the mask of the reference, moved with the bases; None without a mask.
+    mask_ESN : float32 array or None
+        Mean of the posterior, on the bins of the window of the reference in the direction of the
+        view; NaN where a sequence has no base for them. None without a mask.
+    embedding_ESD : float64 array
+        Pooled state.
+    tss_deleted_S : bool array
+    """
+
+    expression_ESK: NDArray[np.float64]
+    fixed_ESK: NDArray[np.float64] | None
+    mask_ESN: NDArray[np.float32] | None
+    embedding_ESD: NDArray[np.float64]
+    tss_deleted_S: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """One model in one view of a gene, after it has seen the reference."""
+
+    model: nn.Module
+    view: GeneView
+    call: ModelCall
+    output: Seq2ExpOutput
+    shared: Shared | None
+
+
+class GenePasses:
+    """Members of a run in all views of one gene.
+
+    Parameters
+    ----------
+    models : sequence of Module
+        On `device` and in evaluation mode, without gradients.
+    samples : GeneSamples
+        What the models read.
+    row : int
+        Row of the gene table.
+    views : sequence of View
+    device : str
+    fixed : bool
+        Also predict under the mask of the reference.
+    share : bool
+        Use what models offer to share; False runs every window in full.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        samples: GeneSamples,
+        row: int,
+        views: Sequence[View],
+        *,
+        device: str = "cpu",
+        fixed: bool = True,
+        share: bool = True,
+    ) -> None:
+        self.row, self.device, self.bin_size = row, device, samples.config.bin_size
+        self.views = [open_view(samples, row, view) for view in views]
+        self.masked = all(has_mask(model) for model in models)
+        self.fixed = fixed and self.masked
+        self.members = [
+            self._look_at(model, view, share=share) for view in self.views for model in models
+        ]
+
+    def _look_at(self, model: Any, view: GeneView, *, share: bool) -> _Member:  # noqa: ANN401
+        call = _call(view.batch.to(self.device), None)
+        shared = model.share(call) if share and hasattr(model, "share") else None
+        return _Member(model, view, call, model.one_strand(call), shared)
+
+    def reference(self) -> Predicted:
+        """Return what the models say of the window as it is: one sequence."""
+        outputs = [member.output for member in self.members]
+        expression = _numbers(outputs, "expression_BK")
+        masks = _numbers(outputs, "mean_BN").astype(np.float32) if self.masked else None
+        fixed = expression.copy() if self.fixed else None
+        none = np.zeros(1, dtype=np.bool_)
+        return Predicted(expression, fixed, masks, _numbers(outputs, "embedding_BD"), none)
+
+    def predict(self, sequences: Sequence[Put]) -> Predicted:
+        """Run sequences that hold some alleles.
+
+        Parameters
+        ----------
+        sequences : sequence of tuples of Allele
+            As many as fit into a batch.
+        """
+        found = [self._in_view(view, sequences) for view in self.views]
+        return Predicted(
+            np.concatenate([part.expression_ESK for part in found]),
+            _joined([part.fixed_ESK for part in found]),
+            _joined([part.mask_ESN for part in found]),
+            np.concatenate([part.embedding_ESD for part in found]),
+            found[0].tss_deleted_S,
+        )
+
+    def _in_view(self, view: GeneView, sequences: Sequence[Put]) -> Predicted:
+        put = view.put(sequences)
+        batch = put.batch.to(self.device)
+        members = [member for member in self.members if member.view is view]
+        changed_SN = _changed(batch, members[0].call, self.bin_size)
+        rows = changed_SN.any(1).nonzero()[:, 0]
+        some = _some(batch, rows)
+        expression, fixed, masks, states = [], [], [], []
+        for member in members:
+            call = _call(some, None)
+            output = _run(member, call, changed_SN[rows]) if len(rows) else None
+            expression.append(_filled(member, output, rows, len(sequences), "expression_BK"))
+            states.append(_filled(member, output, rows, len(sequences), "embedding_BD"))
+            if not self.masked:
+                continue
+            mask_SN = _filled(member, output, rows, len(sequences), "mean_BN")
+            masks.append(self._on_reference(mask_SN, put))
+            if self.fixed:
+                other = None
+                if output is not None:
+                    mask_BN = self._held(member, output, put, rows.cpu().numpy())
+                    other = _run(member, call._replace(mask_BN=mask_BN), changed_SN[rows])
+                fixed.append(_filled(member, other, rows, len(sequences), "expression_BK"))
+        return Predicted(
+            np.stack(expression),
+            np.stack(fixed) if fixed else None,
+            np.stack(masks) if masks else None,
+            np.stack(states),
+            put.built.tss_deleted_H,
+        )
+
+    def _held(
+        self, member: _Member, output: Seq2ExpOutput, put: Sequences, rows: NDArray[np.int64]
+    ) -> Tensor:
+        """Mask of the reference on the bins of each sequence.
+
+        It moves with the bases; bins that come from beyond the window keep their own mask.
+        """
+        held_BN = member.output.mask_BN.expand(len(rows), -1).clone()
+        moved = put.moved[rows]
+        if moved.any():
+            reference_N1 = member.output.mask_BN[0, :, None].float().cpu().numpy()
+            window = member.view.window
+            if window.reverse:
+                reference_N1 = reference_N1[::-1]
+            bins_SN1 = move_bins(
+                put.built.segments,
+                reference_N1,
+                start=window.start,
+                bin_size=self.bin_size,
+                out_bin_size=self.bin_size,
+            )
+            there = torch.from_numpy(np.flatnonzero(moved)).to(held_BN.device)
+            bins_BN = torch.from_numpy(bins_SN1[rows[moved], :, 0]).to(held_BN)
+            own_BN = output.mask_BN[there]
+            found_BN = torch.where(bins_BN.isnan(), own_BN, bins_BN)
+            if getattr(member.model.config, "gate", "") == "pack":
+                found_BN = found_BN.round()
+            held_BN[there] = found_BN
+        return held_BN
+
+    def _on_reference(self, mask_SN: NDArray[np.float64], put: Sequences) -> NDArray[np.float32]:
+        values = mask_SN.astype(np.float32)
+        if put.moved.any():
+            aligned = put.built.masks_to_reference(
+                values, bin_size=self.bin_size, out_bin_size=self.bin_size
+            )
+            values[put.moved] = aligned[put.moved]
+        return values
+
+
+def has_mask(model: nn.Module) -> bool:
+    """Tell whether a model reads its window through a mask."""
+    return bool(getattr(model.config, "mask", "none") != "none")
+
+
+def _call(batch: Batch, mask_BN: Tensor | None) -> ModelCall:
+    return ModelCall(
+        batch.codes_BL,
+        batch.signal_BNT,
+        batch.features_BF,
+        batch.blacklist_BN,
+        batch.valid_BN,
+        mask_BN,
+        force_promoter=True,
+        elements_BR2=batch.elements_BR2,
+    )
+
+
+def _some(batch: Batch, rows: Tensor) -> Batch:
+    return Batch(**{name: values[rows] for name, values in vars(batch).items()})
+
+
+def _changed(batch: Batch, reference: ModelCall, bin_size: int) -> Tensor:
+    """Tell in which bins windows differ from the reference, bool, shape (sequences, bins)."""
+    codes_SL, signal_SNT, base_1NT = batch.codes_BL, batch.signal_BNT, reference.signal_BNT
+    differ_SL = codes_SL != reference.codes_BL
+    changed_SN: Tensor = differ_SL.reshape(len(codes_SL), -1, bin_size).any(2)
+    if base_1NT is not None and base_1NT.shape[2]:
+        same_SNT = (signal_SNT == base_1NT) | (signal_SNT.isnan() & base_1NT.isnan())
+        changed_SN = changed_SN | ~same_SNT.all(2)
+    return changed_SN
+
+
+def _run(member: _Member, call: ModelCall, changed_SN: Tensor) -> Seq2ExpOutput:
+    if member.shared is not None:
+        return member.shared(call, changed_SN)
+    model: Any = member.model
+    output: Seq2ExpOutput = model.one_strand(call)
+    return output
+
+
+def _filled(
+    member: _Member, output: Seq2ExpOutput | None, rows: Tensor, num: int, name: str
+) -> NDArray[np.float64]:
+    """Values of all sequences: those that were run, and the reference's for the others."""
+    reference = getattr(member.output, name).double()
+    values = reference.expand(num, *reference.shape[1:]).clone()
+    if output is not None:
+        values[rows] = getattr(output, name).double()
+    found: NDArray[np.float64] = values.cpu().numpy()
+    return found
+
+
+def _numbers(outputs: Sequence[Seq2ExpOutput], name: str) -> NDArray[np.float64]:
+    stacked = torch.stack([getattr(output, name).double() for output in outputs])
+    numbers: NDArray[np.float64] = stacked.cpu().numpy()
+    return numbers
+
+
+def _joined(parts: Sequence[NDArray[Any] | None]) -> Any:  # noqa: ANN401  an array or None
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
