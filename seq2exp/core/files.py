@@ -22,6 +22,7 @@ from typing import Any
 from seq2exp.core.errors import FormatError, InputError, facts
 
 __all__ = [
+    "LockedError",
     "atomic_directory",
     "atomic_file",
     "file_lock",
@@ -36,6 +37,10 @@ __all__ = [
 
 _BLOCK = 1 << 20
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+
+
+class LockedError(InputError):
+    """Another live process holds a lock."""
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
@@ -184,7 +189,7 @@ def file_lock(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
 
     Raises
     ------
-    InputError
+    LockedError
         Another live process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +197,7 @@ def file_lock(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
+            raise LockedError(
                 facts(
                     what,
                     found="another process that is writing it",

@@ -21,6 +21,7 @@ __all__ = [
     "finish_shard",
     "is_finished",
     "partial_path",
+    "read_shard",
     "remove_partial",
     "shard_info",
 ]
@@ -109,3 +110,13 @@ def is_finished(target: Path) -> bool:
         return bool(shard_info(target)["sha256"] == _checksum(target))
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def read_shard(target: Path) -> bytes | None:
+    """Return the content of a finished file; None where it is missing or not as it was written."""
+    try:
+        content = target.read_bytes()
+        whole = shard_info(target)["sha256"] == hashlib.sha256(content).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return content if whole else None
