@@ -183,10 +183,11 @@ def _changed(folder: Path, identity: Identity) -> list[str]:
     """Return a line per value that differs, as far as it can be told."""
     try:
         old = read_json(folder / "manifest.json")
-        old.pop("num_shards", None)
-    except (FormatError, OSError, AttributeError):
+    except (FormatError, OSError):
+        old = None
+    if not isinstance(old, dict):
         return ["its manifest cannot be read"]
-    return differences(old, identity.values())
+    return differences({**old, "num_shards": None}, identity.values())
 
 
 def remove_work(folder: Path) -> None:

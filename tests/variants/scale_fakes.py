@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class Fake:
         if self.kill_at is not None and first >= self.kill_at and not killed.exists():
             killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        (self.folder / f"scored_{first:06d}_{os.getpid()}").touch()
+        (self.folder / f"scored_{first:06d}_{uuid.uuid4().hex}").touch()
         return score(alleles)
 
 
