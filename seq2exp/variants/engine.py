@@ -222,8 +222,7 @@ class Engine:
         windows = [self.index.windows.get(row) for row in gene.tolist()]
         sites = self.dataset.sites
         known = gene >= 0
-        scores = values[:, self.scoring.is_score_V]
-        spoiled = np.isinf(scores).any(axis=1) | np.isnan(scores).all(axis=1)
+        spoiled = np.isnan(values[:, self.scoring.is_score_V]).all(axis=1)
         table: dict[str, Any] = {
             "record": alleles["record"].to_numpy()[number],
             "allele": alleles["allele"].to_numpy()[number],
