@@ -190,7 +190,18 @@ def _changed(folder: Path, identity: Identity) -> list[str]:
     return differences({**old, "num_shards": None}, identity.values())
 
 
-def remove_work(folder: Path) -> None:
-    """Delete a work folder and the half written outputs that it knows of; the lock is held."""
-    discard_partial(folder)
+def remove_work(folder: Path, *, finished: bool = False) -> None:
+    """Delete a work folder and the half written outputs that it knows of; the lock is held.
+
+    Parameters
+    ----------
+    folder : Path
+    finished : bool
+        The outputs have their names: what says so goes last, so that a run that is killed here
+        finds itself finished.
+    """
+    if not finished:
+        discard_partial(folder)
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(folder)

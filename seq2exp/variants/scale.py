@@ -251,7 +251,7 @@ class _Work:
         if self.job.keep_parts:
             discard_partial(store.folder)
         else:
-            remove_work(store.folder)
+            remove_work(store.folder, finished=True)
         return Outcome(merged=True, num_shards=self.num_shards, **summary)
 
     @property
