@@ -19,7 +19,7 @@ from seq2exp.variants.execute import Share
 from seq2exp.variants.merge import INDEX_SUFFIXES, discard_partial, publishable
 from seq2exp.variants.parts import PartStore
 
-__all__ = ["Identity", "Job", "claimed", "remove_work", "store_of"]
+__all__ = ["Identity", "Job", "claimed", "names_pending", "remove_work", "store_of"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,19 @@ def store_of(job: Job) -> PartStore:
     """Return where the parts of a job lie, whether or not they are there."""
     mark = fingerprint(job.identity.values())
     return PartStore(work_folder(Path(job.outputs[0]).absolute(), mark), mark)
+
+
+def names_pending(outputs: Sequence[Path]) -> bool:
+    """Return whether a killed run left these outputs whole, some perhaps with their names.
+
+    Parameters
+    ----------
+    outputs : sequence of Path
+    """
+    paths = [Path(path).absolute() for path in outputs]
+    return any(
+        publishable(PartStore(folder, ""), paths) is not None for folder in work_folders(paths[0])
+    )
 
 
 @contextmanager

@@ -7,7 +7,6 @@ largest resident memory after the first tenth of the parts and at the end, and m
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ class Seen:
         self.calls += 1
         if self.calls <= max(1, self.num_parts // 10):
             self.early = _peak() or 0
-        self.files = max(self.files, len(os.listdir("/proc/self/fd")))
+        self.files = max(self.files, len([*Path("/proc/self/fd").iterdir()]))
 
 
 def scorer(seen):
