@@ -132,6 +132,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from seq2exp.training.run import open_run
+    from seq2exp.variants.claim import names_pending
     from seq2exp.variants.command import score_variants
     from seq2exp.variants.execute import parse_share
     from seq2exp.variants.outputs import check_outputs
@@ -140,7 +141,8 @@ def run(args: argparse.Namespace) -> None:
     config = _config(args)
     share = parse_share(args.shard) if args.shard else None
     given = args.variant or args.vcf or args.table
-    check_outputs(args.out, inputs=[] if args.variant else [given], overwrite=args.overwrite)
+    overwrite = args.overwrite or names_pending(args.out)
+    check_outputs(args.out, inputs=[] if args.variant else [given], overwrite=overwrite)
     trained = open_run(args.run_folder)
     dataset = trained.open_dataset(args.data)
     source = open_source(
@@ -165,8 +167,10 @@ def run(args: argparse.Namespace) -> None:
         keep_parts=args.keep_parts,
         progress=not args.quiet,
     )
-    print(scored.summary.line())
     outcome = scored.outcome
+    if outcome.rank:
+        return
+    print(scored.summary.line())
     if outcome.left:
         print(f"{len(outcome.left)} of {outcome.num_shards} shards are left for other jobs")
     elif outcome.merged:

@@ -16,6 +16,7 @@ import seq2exp
 from seq2exp.core.files import sha256
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun, model_folders, open_run
+from seq2exp.variants.claim import names_pending
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import open_engine
@@ -134,11 +135,11 @@ def score_variants(
     InputError, ConfigError, FormatError
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
-    check_outputs(outs, inputs=[source.path], overwrite=overwrite)
+    check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
     with open_engine(run, dataset, config) as engine:
         columns = engine.columns
     weights = model_sha256(run)
-    echo = {**asdict(config), "long": long, "outputs": [path.name for path in outs]}
+    echo = {**asdict(config), "long": long}
     # What decides how many run at once decides the last bits too.
     echo |= {"shard_size": source.shard_size}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
