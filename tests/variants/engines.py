@@ -103,7 +103,9 @@ def table_of(dataset: Dataset, alleles: Iterable[tuple[str, int, str, str]]) -> 
 @contextmanager
 def engine_of(dataset: Dataset, models: Sequence[nn.Module], *, strand: str = "gene", **settings):
     """An engine of these models."""
-    with open_engine(run_of(dataset, *models, strand=strand), dataset, ScoreConfig(**settings)) as e:
+    with open_engine(
+        run_of(dataset, *models, strand=strand), dataset, ScoreConfig(**settings)
+    ) as e:
         yield e
 
 
