@@ -18,7 +18,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_prep.donor_config import GenotypeConfig
-from data_prep.shards import finish_shard, partial_path
 from data_prep.variants.calls import Calls, parse_calls
 from data_prep.variants.records import (
     Alleles,
@@ -30,6 +29,7 @@ from data_prep.variants.records import (
     split_alleles,
 )
 from seq2exp.core.errors import FormatError, facts
+from seq2exp.core.shards import finish_shard, partial_path
 from seq2exp.variation.vcf_file import VcfFile
 from seq2exp.variation.vcf_names import ContigNames
 

@@ -1,4 +1,4 @@
-"""Small engines for tests: models whose scores are known, tables of alleles, a genome turned around."""
+"""Small engines for tests: known scores, tables of alleles, a genome turned around."""
 
 from __future__ import annotations
 
@@ -122,5 +122,6 @@ def turned_around(dataset: Dataset, root: Path) -> Dataset:
         lengths[contig] - 1 - tss for contig, tss in zip(genes["contig"], genes["tss"], strict=True)
     ]
     genes["strand"] = genes["strand"].map({"+": "-", "-": "+"})
-    genes.to_parquet(root / "genes.parquet")
+    layout.write_table(genes, layout.genes_path(root))
+    layout.finish_manifest(root, dataset.manifest)
     return Dataset(root)
