@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +144,8 @@ class _Way:
         return torch.cat([_expanded(left, y_BPE), y_BPE, _expanded(right, y_BPE)], dim=1)
 
     def _scan(self, state_BEN: Tensor, parts: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        inputs = replace(self.inputs, initial_state_BEN=state_BEN, **parts)
+        changes: dict[str, Any] = {"initial_state_BEN": state_BEN, **parts}
+        inputs = replace(self.inputs, **changes)
         return run_scan(inputs, backend=self.backend)
 
 

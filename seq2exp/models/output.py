@@ -85,6 +85,7 @@ class Seq2ExpOutput:
             beta_BN=None,
             kl_B=zeros_B,
             track_loss_B=zeros_B,
+            tracks_BNU=None,
         )
 
     @staticmethod
