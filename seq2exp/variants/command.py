@@ -19,15 +19,15 @@ from seq2exp.training.run import TrainedRun, model_folders, open_run
 from seq2exp.variants.claim import names_pending
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
-from seq2exp.variants.engine import open_engine
-from seq2exp.variants.execute import Scorer, Share
+from seq2exp.variants.engine import Engine, open_engine
+from seq2exp.variants.execute import Scorer, Share, estimated_bytes
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
 
-__all__ = ["EngineMaker", "Scored", "model_sha256", "score_variants"]
+__all__ = ["EngineMaker", "Scored", "genes_per_allele", "model_sha256", "score_variants"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def score_variants(
     check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
     with open_engine(run, dataset, config) as engine:
         columns = engine.columns
+        per_allele = genes_per_allele(engine, dataset)
     weights = model_sha256(run)
     echo = {**asdict(config), "long": long}
     # What decides how many run at once decides the last bits too.
@@ -169,11 +170,26 @@ def score_variants(
             overwrite=overwrite,
             restart=restart,
             keep_parts=keep_parts,
+            num_bytes=estimated_bytes(
+                round(source.num_alleles * per_allele), len(columns), num_outputs=len(outs)
+            ),
         ),
         progress=progress,
     )
     found = Summary.of(outcome.num_records, outcome.num_alleles, outcome.counts)
     return Scored(outcome, found, columns)
+
+
+def genes_per_allele(engine: Engine, dataset: Dataset) -> float:
+    """Return how many windows hold a base of the genome on average, 1 or more.
+
+    Parameters
+    ----------
+    engine : Engine
+    dataset : Dataset
+    """
+    bases = sum(dataset.manifest.contigs.values())
+    return max(1.0, len(engine.index.windows) * engine.index.length / max(bases, 1))
 
 
 def _header(run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig) -> dict[str, Any]:

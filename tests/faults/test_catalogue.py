@@ -15,7 +15,7 @@ LATER: dict[str, str] = {}
 PARTS_LATER = {
     "f13": "the status column of variant scoring; REF is checked when genotypes are prepared",
     "f17": "donors and relatives across splits: with the splits of cohorts",
-    "f38": "millions of variants and spots; that file handles are bounded is tested as F11",
+    "f38": "a million spots; that file handles are bounded is tested as F11",
     "f44": "a damaged h5ad can end the process inside libhdf5",
     # In a deleted working folder oneMKL, inside torch, ends the process before we can speak.
     "f39": "old and new numpy and pandas need environments of their own",
