@@ -13,7 +13,6 @@ IDS = {f"f{number:02d}" for number in range(1, 45)}
 LATER: dict[str, str] = {}
 # Parts of faults in scope that wait for the same later work.
 PARTS_LATER = {
-    "f13": "the status column of variant scoring; REF is checked when genotypes are prepared",
     "f17": "donors and relatives across splits: with the splits of cohorts",
     "f38": "a million spots; that file handles are bounded is tested as F11",
     "f44": "a damaged h5ad can end the process inside libhdf5",
