@@ -241,11 +241,12 @@ class Engine:
             "window_end": pd.array([w.end if w else None for w in windows], dtype="Int64"),
             "status": [_status(c, r) for c, r in zip(cases, rows, strict=True)],
             "score_status": [
-                _score_status(c, r, bad) for c, r, bad in zip(cases, rows, spoiled, strict=True)
+                _score_status(c, r, bad)
+                for c, r, bad in zip(cases, rows, spoiled.tolist(), strict=True)
             ],
             "edge_status": [row.edge if row.gene >= 0 else "" for row in rows],
             "indel_status": [
-                _indel_status(c, gone) for c, gone in zip(cases, deleted, strict=True)
+                _indel_status(c, gone) for c, gone in zip(cases, deleted.tolist(), strict=True)
             ],
             "num_members": np.where(known & ~spoiled, self.num_members, 0).astype(np.int32),
             "in_element": pd.array(list(inside), dtype="boolean"),

@@ -123,16 +123,17 @@ def execute(
     RuntimeError
         Scores that are not those of the shard (`seq2exp.variants.parts.check_part`).
     """
-    numbers = (share or Share()).numbers(len(source.shards))
-    found = {number: store.find(number, source.shards[number]) for number in numbers}
+    shards = source.shards
+    numbers = (share or Share()).numbers(len(shards))
+    found = {number: store.find(number, shards[number]) for number in numbers}
     todo = [number for number, info in found.items() if info is None]
-    total = sum(source.shards[number].num_records for number in numbers)
-    left = sum(source.shards[number].num_records for number in todo)
+    total = sum(shards[number].num_records for number in numbers)
+    left = sum(shards[number].num_records for number in todo)
     if todo and len(todo) < len(found):
         logger.info("continued from %d of %d finished parts", len(found) - len(todo), len(found))
     workers = min(workers, len(todo))
     setup = _Setup(source, make_scorer, store, first_worker, workers)
-    tasks = [_Task(setup.token, number, source.shards[number]) for number in todo]
+    tasks = [_Task(setup.token, number, shards[number]) for number in todo]
     done = track_amounts(
         pool.run_tasks(tasks, workers, start=setup),
         amount=lambda task: task.shard.num_records,
@@ -148,7 +149,7 @@ def execute(
                 _require_room(store, task, left, total, num_outputs)
     finally:
         _HERE.pop(setup.token, None)
-    return [found[n] or _found(store, n, source.shards[n]) for n in numbers]
+    return [found[n] or _found(store, n, shards[n]) for n in numbers]
 
 
 def _found(store: PartStore, number: int, shard: Shard) -> PartInfo:

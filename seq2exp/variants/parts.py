@@ -41,8 +41,8 @@ _TYPES = {
     "allele": "int32",
     "gene_row": "int64",
     "distance_to_tss": "Int64",
-    "window_start": "int64",
-    "window_end": "int64",
+    "window_start": "Int64",
+    "window_end": "Int64",
     "num_members": "int32",
     "in_element": "boolean",
 }

@@ -57,6 +57,8 @@ class Outcome:
     left : list of int
         Shards without a part, which others have to do. Where there are none and this process did
         not merge, another does.
+    rank : int
+        Of this process; others than 0 have nothing to say.
     """
 
     merged: bool
@@ -66,6 +68,7 @@ class Outcome:
     num_rows: int = 0
     counts: Counts = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
+    rank: int = 0
 
 
 def score_in_parts(
@@ -221,14 +224,15 @@ class _Work:
         if said.problem:
             raise InputError(f"rank 0: {said.problem}")
         if said.finished:
-            return Outcome(merged=False, num_shards=self.num_shards)
+            return Outcome(merged=False, num_shards=self.num_shards, rank=self.ranks.rank)
         try:
             infos = self.score(self.store, Share(self.ranks.rank, self.ranks.size))
         except (Seq2ExpError, OSError, RuntimeError) as error:
             self.ranks.gather(_Said(problem=str(error)))
             raise
         self.ranks.gather(_Said())
-        return Outcome(merged=False, num_shards=self.num_shards, **summarise(infos))
+        rank = self.ranks.rank
+        return Outcome(merged=False, num_shards=self.num_shards, rank=rank, **summarise(infos))
 
     def score(self, store: PartStore, share: Share | None = None) -> list[PartInfo]:
         return execute(
@@ -251,7 +255,7 @@ class _Work:
         if self.job.keep_parts:
             discard_partial(store.folder)
         else:
-            remove_work(store.folder)
+            remove_work(store.folder, finished=True)
         return Outcome(merged=True, num_shards=self.num_shards, **summary)
 
     @property

@@ -57,7 +57,8 @@ class Scorer:
         It takes values in the linear unit, the transform of the labels undone.
     also : str
         What must be there beside the arrays: ``fixed`` predictions under the mask of the reference,
-        ``totals`` of elements of the reference. Empty for nothing.
+        ``exons`` of the gene as the bins that count, ``totals`` of elements of the reference. Empty
+        for nothing.
     strands : str
         How scores of two strands become one: ``sum``, ``root`` of the sum of squares, or empty
         where that has no meaning.
@@ -196,9 +197,10 @@ _ALL = (
     _profile("active_max", "max(max_W a, max_W r)", "{plain}", profile.active("max"), signed=False,
              strands=""),
     _profile("gene_lfc", "ln(mean_g a + 0.001) - ln(mean_g r + 0.001); g: exons of the gene",
-             "ln of {plain}", profile.gene_lfc, signed=True, strands="sum", window="tss"),
+             "ln of {plain}", profile.gene_lfc, signed=True, strands="sum", also="exons",
+             window="tss"),
     _profile("gene_active", "max(mean_g a, mean_g r); g: exons of the gene", "{plain}",
-             profile.gene_active, signed=False, strands="", window="tss"),
+             profile.gene_active, signed=False, strands="", also="exons", window="tss"),
     _profile("log2fc", "log2(sum_W a / sum_W r)", "log2 fold change", profile.log2fc, signed=True,
              strands="sum"),
     _profile("ies", "abs(log2fc) x jsd", "log2 fold change", profile.ies, signed=False, strands=""),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,6 @@ class Summary:
     Attributes
     ----------
     num_records, num_alleles : int
-    num_scored : int
-        Alleles with a score for at least one gene.
     num_pairs : int
         Pairs of an allele and a gene that have a score.
     ref_status, variant_type : Counter
@@ -36,19 +34,39 @@ class Summary:
 
     num_records: int = 0
     num_alleles: int = 0
-    num_scored: int = 0
     num_pairs: int = 0
     ref_status: Counter[str] = field(default_factory=Counter)
     variant_type: Counter[str] = field(default_factory=Counter)
     status: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def of(
+        cls, num_records: int, num_alleles: int, counts: Mapping[str, Mapping[str, int]]
+    ) -> Summary:
+        """Return the counts that were kept with the parts of a run.
+
+        Parameters
+        ----------
+        num_records, num_alleles : int
+        counts : mapping
+            `seq2exp.variants.parts.count_statuses`, added up.
+        """
+        of = {name: Counter(values) for name, values in counts.items()}
+        none: Counter[str] = Counter()
+        return cls(
+            num_records,
+            num_alleles,
+            of.get("score_status", none)["scored"],
+            of.get("ref_status", none),
+            of.get("variant_type", none),
+            of.get("status", none),
+        )
+
     def add(self, alleles: pd.DataFrame, scores: pd.DataFrame) -> None:
         """Add some records: their table of alleles and their table of scores."""
         self.num_records += int(alleles["record"].nunique())
         self.num_alleles += len(alleles)
-        scored = scores[scores["score_status"] == "scored"]
-        self.num_pairs += len(scored)
-        self.num_scored += len(scored[["record", "allele"]].drop_duplicates())
+        self.num_pairs += int((scores["score_status"] == "scored").sum())
         self.ref_status.update(alleles["ref_status"].tolist())
         self.variant_type.update(alleles["variant_type"].tolist())
         self.status.update(scores["status"].tolist())
@@ -66,23 +84,33 @@ class Summary:
             unsupported += f" ({_counts(others, sorted(others))})"
         return (
             f"{self.num_records:,} records, {self.num_alleles:,} alleles, "
-            f"{self.num_scored:,} scored ({self.num_pairs:,} pairs of allele and gene); "
+            f"{self.num_pairs:,} scored pairs of allele and gene; "
             f"REF: {_counts(self.ref_status, STATUSES)}; {unsupported}; "
             f"rows: {_counts(self.status, sorted(self.status))}"
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return all counts for a JSON file."""
-        return {
-            "records": self.num_records,
-            "alleles": self.num_alleles,
-            "scored_alleles": self.num_scored,
-            "scored_pairs": self.num_pairs,
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all counts as the rows of ``--json``."""
+        plain = {"records": self.num_records, "alleles": self.num_alleles, "pairs": self.num_pairs}
+        groups = {
+            "variants": plain,
             "ref_status": {name: self.ref_status[name] for name in STATUSES},
             "variant_type": dict(sorted(self.variant_type.items())),
             "status": dict(sorted(self.status.items())),
-            "mismatch_share": self.mismatch_share,
         }
+        return [
+            {
+                "name": group,
+                "metric": name,
+                "split": "",
+                "value": count,
+                "low": None,
+                "high": None,
+                "n": self.num_alleles,
+            }
+            for group, counts in groups.items()
+            for name, count in counts.items()
+        ]
 
     def refuse_mismatch(self, max_mismatch: float, *, what: str) -> None:
         """Raise when more alleles than allowed do not fit the genome; outputs are kept.
