@@ -57,7 +57,7 @@ class Taylor:
     through_mask: MaskGradient
 
     def of(self, at_M: Tensor, base_M: Tensor) -> Tensor:
-        """Changes when bases come in the places of others, one by one, shape (M, outputs).
+        """Return the changes when bases come in the places of others, singly, shape (M, outputs).
 
         Parameters
         ----------
@@ -68,7 +68,7 @@ class Taylor:
         return single_MK.masked_fill((base_M >= N_CODE)[:, None], torch.nan)
 
     def change(self, codes_SL: Tensor) -> Tensor:
-        """Change of the predictions of windows with some bases replaced, shape (S, outputs).
+        """Return the changes of windows with some bases replaced, shape (S, outputs).
 
         Parameters
         ----------
