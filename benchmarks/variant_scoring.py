@@ -162,7 +162,7 @@ def measure(name: str, window_bp: int, *, repeats: int) -> dict[str, Any]:
     indels = with_indels(one.codes, NUM_INDELS)
     few = torch.linspace(0, NUM_VARIANTS - 1, NUM_PLAIN).long()
     with torch.no_grad():
-        wanted, found = one.plain(one.rows), one.exact(one.rows)
+        wanted, found = one.plain(one.rows[few]), one.exact(one.rows)
         shifted = one.plain(indels[::4]), one.exact(indels)[::4]
     idle = wait_for_quiet(20)
     times: dict[str, list[float]] = {}
@@ -181,7 +181,7 @@ def measure(name: str, window_bp: int, *, repeats: int) -> dict[str, Any]:
     counts = {"plain": NUM_PLAIN, "indels": NUM_INDELS, "gradient": len(many[0])}
     each = {key: float(np.median(t)) / counts.get(key, NUM_VARIANTS) for key, t in times.items()}
     ratios = {key: each["plain"] / value for key, value in each.items() if key != "plain"}
-    effect, first = wanted[:, 0], one.gradient(one.at, one.base)[:, 0]
+    effect, first = found[:, 0], one.gradient(one.at, one.base)[:, 0]
     return {
         "milliseconds_per_variant": {key: 1e3 * value for key, value in each.items()},
         "variants_per_second": {key: 1 / value for key, value in each.items()},
@@ -190,7 +190,7 @@ def measure(name: str, window_bp: int, *, repeats: int) -> dict[str, Any]:
         "exact_holds": ratios["exact"] >= target,
         "reason": None if ratios["exact"] >= target else REASON,
         "gradient_holds": ratios["gradient"] >= GRADIENT_TARGET,
-        "largest_difference": float((found - wanted).abs().max()),
+        "largest_difference": float((found[few] - wanted).abs().max()),
         "largest_difference_indels": float((shifted[0] - shifted[1]).abs().max()),
         "largest_effect": float(effect.abs().max()),
         "spearman_gradient": float(spearmanr(first, effect).statistic),
