@@ -10,7 +10,7 @@ A mask of 0 and 1 does not change with a small change of the bases. Where the mo
 through it all the same (``mask: hard``, straight-through), the result says so; masks that are
 ranked (``test_mask: topk``, ``mask: retrain``) pass none.
 
-Shapes: L base pairs, C the four bases A C G T, K outputs, S edited windows.
+Shapes: L base pairs, C the four bases A C G T, K outputs, S edited windows, M substitutions.
 """
 
 from __future__ import annotations
@@ -59,8 +59,19 @@ class Taylor:
     mask_N: Tensor
     through_mask: MaskGradient
 
+    def of(self, at_M: Tensor, base_M: Tensor) -> Tensor:
+        """Return the changes when bases come in the places of others, singly, shape (M, outputs).
+
+        Parameters
+        ----------
+        at_M, base_M : int tensor, shape (M,)
+            Positions in the window, and codes of the new bases; N gives NaN.
+        """
+        single_MK = self.delta_KLC[:, at_M, base_M.long().clamp(max=N_CODE - 1)].T
+        return single_MK.masked_fill((base_M >= N_CODE)[:, None], torch.nan)
+
     def change(self, codes_SL: Tensor) -> Tensor:
-        """Change of the predictions of windows with some bases replaced, shape (S, outputs).
+        """Return the changes of windows with some bases replaced, shape (S, outputs).
 
         Parameters
         ----------
@@ -70,10 +81,7 @@ class Taylor:
         """
         changes_SK = self.value_K.new_zeros((len(codes_SL), len(self.value_K)))
         row, at = (codes_SL != self.codes_L).nonzero(as_tuple=True)
-        to = codes_SL[row, at].long()
-        single_MK = self.delta_KLC[:, at, to.clamp(max=N_CODE - 1)].T
-        single_MK = single_MK.masked_fill((to >= N_CODE)[:, None], torch.nan)
-        return changes_SK.index_add(0, row, single_MK)
+        return changes_SK.index_add(0, row, self.of(at, codes_SL[row, at]))
 
 
 def mask_gradient(model: nn.Module, *, mask: MaskUse = "recomputed") -> MaskGradient:
