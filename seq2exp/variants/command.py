@@ -22,6 +22,7 @@ from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import Engine, open_engine
 from seq2exp.variants.execute import Scorer, Share, estimated_bytes
+from seq2exp.variants.gradient import mask_gradient
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
@@ -185,6 +186,8 @@ def score_variants(
     echo |= {"background": "" if background is None else sha256(background)}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
     header = {**_header(run, dataset, weights, config), "score_hash": ways}
+    if config.method == "gradient":
+        header["gradient_through_mask"] = mask_gradient(run.models[0])
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
         write_outputs(
