@@ -229,18 +229,6 @@ def score_variants(
     return Scored(outcome, found, columns)
 
 
-def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFrame]:
-    """Fill in the q-values, for which all p-values are read once before."""
-    if not any(column.kind == "q" for column in columns):
-        yield from parts
-        return
-    counts = QCounts(columns)
-    for table in Parts(parts.store, parts.shards, parts.infos):
-        counts.add(table)
-    for table in parts:
-        yield table.assign(**counts.columns(table))
-
-
 def genes_per_allele(engine: Engine, dataset: Dataset) -> float:
     """Return how many windows hold a base of the genome on average, 1 or more.
 
@@ -251,6 +239,18 @@ def genes_per_allele(engine: Engine, dataset: Dataset) -> float:
     """
     bases = sum(dataset.manifest.contigs.values())
     return max(1.0, len(engine.index.windows) * engine.index.length / max(bases, 1))
+
+
+def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFrame]:
+    """Fill in the q-values, for which all p-values are read once before."""
+    if not any(column.kind == "q" for column in columns):
+        yield from parts
+        return
+    counts = QCounts(columns)
+    for table in Parts(parts.store, parts.shards, parts.infos):
+        counts.add(table)
+    for table in parts:
+        yield table.assign(**counts.columns(table))
 
 
 def _header(run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig) -> dict[str, Any]:
