@@ -19,7 +19,7 @@ from seq2exp.variants.execute import Share
 from seq2exp.variants.merge import INDEX_SUFFIXES, discard_partial, publishable
 from seq2exp.variants.parts import PartStore
 
-__all__ = ["Identity", "Job", "claimed", "remove_work", "store_of"]
+__all__ = ["Identity", "Job", "claimed", "remove_work", "require_same", "store_of"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def claimed(
                 remove_work(folder)
         if publishable(store, outputs) is None:
             _require_free(outputs, overwrite=job.overwrite)
-        _require_same(job, outputs[0], store)
+        require_same(job, outputs[0], store)
         (store.folder / "parts").mkdir(parents=True, exist_ok=True)
         manifest = {**job.identity.values(), "num_shards": num_shards}
         write_json(manifest, store.folder / "manifest.json")
@@ -156,8 +156,22 @@ def _require_free(outputs: Sequence[Path], *, overwrite: bool) -> None:
             refuse_existing(path.with_name(path.name + suffix), overwrite=overwrite)
 
 
-def _require_same(job: Job, out: Path, store: PartStore) -> None:
-    """Raise InputError where parts of other inputs or settings lie beside the output."""
+def require_same(job: Job, out: Path, store: PartStore) -> None:
+    """Refuse to start where parts of other inputs or settings lie beside the output.
+
+    Parameters
+    ----------
+    job : Job
+    out : Path
+        Absolute.
+    store : PartStore
+        Of the job.
+
+    Raises
+    ------
+    InputError
+        There are such parts; what differs is named.
+    """
     for folder in work_folders(out):
         if folder == store.folder:
             continue

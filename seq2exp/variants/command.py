@@ -26,7 +26,7 @@ from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
 
-__all__ = ["EngineMaker", "Scored", "model_sha256", "score_variants"]
+__all__ = ["EngineMaker", "Scored", "header_of", "model_sha256", "score_variants"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def score_variants(
     # What decides how many run at once decides the last bits too.
     echo |= {"shard_size": source.shard_size}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
-    header = _header(run, dataset, weights, config)
+    header = header_of(run, dataset, weights, config)
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
         write_outputs(
@@ -175,7 +175,9 @@ def score_variants(
     return Scored(outcome, found, columns)
 
 
-def _header(run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig) -> dict[str, Any]:
+def header_of(
+    run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig
+) -> dict[str, Any]:
     """Return what the headers of all outputs say; nothing that depends on time or place."""
     settings = {
         name: ",".join(map(str, value)) if isinstance(value, tuple) else value
