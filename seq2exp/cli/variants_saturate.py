@@ -1,6 +1,6 @@
 """Saturation mutagenesis: every substitution of a region, for every gene whose window holds it.
-
 A run folder that is called saturate is scored with `seq2exp variants ./saturate`.
+
 docs/variants_saturate.md describes the arrays, tracks and pictures.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -46,7 +47,7 @@ class Identity:
 
     def values(self) -> dict[str, Any]:
         """Return plain values, as the manifest holds them."""
-        return {**vars(self), "config": dict(self.config)}
+        return {**vars(self), "config": json.loads(json.dumps(dict(self.config)))}
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,8 @@ class Saturation:
             Number of the label.
         """
         size_PC = np.abs(self.delta_PCK[:, :, label])
+        known = np.flatnonzero(self.codes_P < N_CODE)
+        size_PC[known, self.codes_P[known]] = np.nan
         if np.isnan(size_PC).all():
             return None
         place, base = np.unravel_index(int(np.nanargmax(size_PC)), size_PC.shape)

@@ -74,26 +74,24 @@ def _long(one: Saturation, label: int) -> Figure:
     from matplotlib.figure import Figure as NewFigure
 
     figure = NewFigure(figsize=(8.6, 5.4), layout="constrained")
-    whole, zoom = np.ravel(figure.subfigures(2, 1, height_ratios=[1.0, 1.05]))
-    strip, line, heat = whole.subplots(
-        3, 1, sharex=True, gridspec_kw={"height_ratios": [0.22, 1.2, 0.8], "hspace": 0.03}
+    strip, line, heat, logo, cells = figure.subplots(
+        5, 1, gridspec_kw={"height_ratios": [0.2, 1.2, 0.8, 1.3, 0.8], "hspace": 0.03}
     )
+    for axes, other in ((strip, heat), (line, heat), (logo, cells)):
+        axes.sharex(other)
     first, last = _strongest_stretch(one, label)
     _strip(strip, one)
     _line(line, one, label)
     image = _whole_heat(heat, one, label)
     for axes in (line, strip):
         axes.axvspan(first + 0.5, last + 0.5, color=_ZOOM, alpha=0.45, linewidth=0, zorder=0)
-    _colour_bar(whole, image, [line, heat], one, label)
+    _colour_bar(figure, image, [line, heat], one, label)
     _axis(heat, one, 8)
     strip.set_title(_title(one, label))
-    logo, cells = zoom.subplots(
-        2, 1, sharex=True, gridspec_kw={"height_ratios": [1.3, 0.8], "hspace": 0.03}
-    )
-    logo.set_title(f"strongest {last - first} bp, yellow above", fontweight="normal")
+    logo.set_title(f"strongest {last - first} bp, yellow above")
     _logo(logo, one, label, first, last)
-    image = _letters_heat(cells, one, label, first, last, limit=image.get_clim()[1])
-    _colour_bar(zoom, image, [logo, cells], one, label)
+    image = _letters_heat(cells, one, label, first, last)
+    _colour_bar(figure, image, [logo, cells], one, label)
     _axis(cells, one, 8)
     return figure
 
@@ -112,7 +110,7 @@ def _strip(axes: Axes, one: Saturation) -> None:
     marker = "<" if one.strand == "-" else ">"
     places = np.linspace(start, end, 14)[1:-1]
     axes.plot([start + 0.5, end + 0.5], [0.5, 0.5], color=_GREY, linewidth=0.7, zorder=1)
-    axes.plot(places, np.full(places.size, 0.5), marker, color=_GREY, markersize=2.6, zorder=1)
+    axes.plot(places, np.full(places.size, 0.5), marker, color=_GREY, markersize=2.6, zorder=3)
     runs = _runs(one.element_P == 1)
     for first, stop in runs:
         axes.axvspan(
@@ -120,12 +118,12 @@ def _strip(axes: Axes, one: Saturation) -> None:
             alpha=0.85, zorder=2,
         )  # fmt: skip
     known = (one.element_P >= 0).any()
-    words = "element of the gene" if len(runs) == 1 else "elements of the gene"
-    note = words if runs else "no element of the gene" if known else ""
+    note = "elements" if runs else "no element" if known else ""
     strand = "minus" if one.strand == "-" else "plus"
     place = f"TSS {one.tss + 1:,}"
     if start <= one.tss < end:
-        axes.plot([one.tss + 1] * 2, [0, 1], color=_INK, linewidth=1.2, zorder=3)
+        axes.plot([one.tss + 1] * 2, [0, 1.3], color=_INK, linewidth=1.2, zorder=4, clip_on=False)
+        axes.plot(one.tss + 1, 1.3, marker, color=_INK, markersize=4.5, zorder=4, clip_on=False)
     else:
         away = start - one.tss if one.tss < start else one.tss - end + 1
         place += f", {away:,} bp to the {'left' if one.tss < start else 'right'}"
@@ -134,7 +132,7 @@ def _strip(axes: Axes, one: Saturation) -> None:
         fontsize=7, color=_GREY,
     )  # fmt: skip
     axes.text(
-        1.01, 0.5, note, transform=axes.transAxes, ha="left", va="center", fontsize=7,
+        -0.008, 0.5, note, transform=axes.transAxes, ha="right", va="center", fontsize=7,
         color=_ELEMENT if runs else _GREY,
     )  # fmt: skip
 
@@ -152,16 +150,14 @@ def _logo(axes: Axes, one: Saturation, label: int, low: int, high: int) -> None:
     heights_PC[known, codes[known]] = np.nan_to_num(importance[known])
     # A base at 0-based place p is centred on p + 1.
     draw_logo(axes, heights_PC, start=low + 0.5)
-    axes.set_ylabel("importance")
+    axes.set_ylabel(f"importance,\n{one.unit}")
     axes.tick_params(axis="x", length=0, labelbottom=False)
 
 
-def _letters_heat(
-    axes: Axes, one: Saturation, label: int, low: int, high: int, *, limit: float | None = None
-) -> Any:  # noqa: ANN401  an image of matplotlib
+def _letters_heat(axes: Axes, one: Saturation, label: int, low: int, high: int) -> Any:  # noqa: ANN401  an image of matplotlib
     here = slice(low - one.region.start, high - one.region.start)
     values_PC = one.delta_PCK[here, :, label]
-    image = _heat(axes, values_PC, low, high, limit or _limit(one, label))
+    image = _heat(axes, values_PC, low, high, _limit(one, label))
     codes = one.codes_P[here]
     known = np.flatnonzero((codes < N_CODE) & ~np.isnan(values_PC).all(axis=1))
     axes.plot(low + known + 1, codes[known], "o", color=_GREY, markersize=1.3, markeredgewidth=0)
@@ -218,7 +214,7 @@ def _line(axes: Axes, one: Saturation, label: int) -> None:
     ):
         axes.fill_between(position, 0, values, step="mid", color=colour, linewidth=0)
     axes.axhline(0, color=_GREY, linewidth=0.5)
-    axes.set_ylabel("importance")
+    axes.set_ylabel(f"importance,\n{one.unit}")
     axes.tick_params(axis="x", length=0, labelbottom=False)
 
 
