@@ -37,6 +37,7 @@ COMMANDS = {
     "elements compare": "an element map against peaks, links, CRISPRi tables or a truth",
     "elements check": "delete, keep alone and swap called elements: what the model itself uses",
     "variants": "scores of variants: VCF in, VCF out; continues a killed run",
+    "variants saturate": "every substitution of a region: arrays, bigWig, logos; continues",
     "variants background": "scores of common variants, among which others get quantiles",
     "variants calibrate": "p-values of scored variants against uniform ones: table, picture",
     "priors": "what a run knows of every gene, for models without sequence",

@@ -17,6 +17,7 @@ __all__ = [
     "require_distinct",
     "seeded",
     "shipped_configs",
+    "whole_numbers",
     "write_rows",
 ]
 
@@ -41,6 +42,15 @@ def _at_least(text: str, lowest: int) -> int:
             f"found {text!r}, expected a whole number of {lowest} or more"
         )
     return number
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers with commas (a ``type`` of argparse)."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        message = f"found {text!r}, expected whole numbers with commas, such as 1,0,-1"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def named_file(text: str) -> tuple[str, Path]:

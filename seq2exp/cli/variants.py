@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from seq2exp.variants.config import ScoreConfig
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    """Read whole numbers with commas (a ``type`` of argparse)."""
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        message = f"found {text!r}, expected whole numbers with commas, such as 1,0,-1"
-        raise argparse.ArgumentTypeError(message) from error
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     options.add_run(parser)
@@ -102,7 +93,7 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         help="strands that are averaged; auto: both where the model was made for both",
     )  # fmt: skip
     group.add_argument(
-        "--shifts", type=_numbers, default=(0,), metavar="BP,...",
+        "--shifts", type=options.whole_numbers, default=(0,), metavar="BP,...",
         help="shifts of the window that are averaged, such as 1,0,-1 (0)",
     )  # fmt: skip
     group.add_argument(

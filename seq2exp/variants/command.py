@@ -34,6 +34,7 @@ __all__ = [
     "EngineMaker",
     "Scored",
     "genes_per_allele",
+    "header_of",
     "model_sha256",
     "score_hash",
     "score_variants",
@@ -185,9 +186,7 @@ def score_variants(
     echo |= {"shard_size": source.shard_size}
     echo |= {"background": "" if background is None else sha256(background)}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
-    header = {**_header(run, dataset, weights, config), "score_hash": ways}
-    if config.method == "gradient":
-        header["gradient_through_mask"] = mask_gradient(run.models[0])
+    header = header_of(run, dataset, weights, config)
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
         write_outputs(
@@ -253,16 +252,21 @@ def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFra
         yield table.assign(**counts.columns(table))
 
 
-def _header(run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig) -> dict[str, Any]:
+def header_of(
+    run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig
+) -> dict[str, Any]:
     """Return what the headers of all outputs say; nothing that depends on time or place."""
     settings = {
         name: ",".join(map(str, value)) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
     }
+    if config.method == "gradient":
+        settings["gradient_through_mask"] = mask_gradient(run.models[0])
     return {
         "version": seq2exp.__version__,
         "model": run.folder.name,
         "model_sha256": weights,
+        "score_hash": score_hash(weights, config),
         "assembly": dataset.manifest.assembly,
         "dataset_checksum": dataset.manifest.checksum,
         "label_unit": run.card.expression_unit,
