@@ -147,6 +147,12 @@ class Seq2ExpNetworks(nn.Module):
         loss_B: Tensor = self.track_head(generated_BND, call.signal_BNT, call.valid_BN)
         return loss_B
 
+    def _tracks(self, generated_BND: Tensor | None) -> Tensor | None:
+        """Raw signal that the generator predicts; None in training, or where it predicts none."""
+        if self.training or self.track_head is None or generated_BND is None:
+            return None
+        return self.track_head.predict(generated_BND)
+
     def _evidence(
         self, generated_BND: Tensor | None, signal_BNT: Tensor | None
     ) -> BetaParameters | None:

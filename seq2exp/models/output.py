@@ -48,6 +48,9 @@ class Seq2ExpOutput:
         `track_loss_weight`, and under a given mask.
     embedding_BD : float tensor, shape (batch, width of the read-out)
         Pooled predictor state.
+    tracks_BNU : float tensor, shape (batch, bins, predicted tracks), or None
+        Raw signal that the generator predicts from the bases; None in training, under a given mask
+        and without `track_loss_weight`.
     """
 
     expression_BK: Tensor
@@ -58,6 +61,7 @@ class Seq2ExpOutput:
     kl_B: Tensor
     track_loss_B: Tensor
     embedding_BD: Tensor
+    tracks_BNU: Tensor | None = None
 
 
 class ModelCall(NamedTuple):
@@ -101,7 +105,7 @@ def mean_with_mirrored(out: Seq2ExpOutput, other: Seq2ExpOutput) -> Seq2ExpOutpu
     for item in fields(Seq2ExpOutput):
         mine, theirs = getattr(out, item.name), getattr(other, item.name)
         if mine is not None:
-            theirs = flip_bins(theirs) if item.name.endswith("_BN") else theirs
+            theirs = flip_bins(theirs) if "_BN" in item.name else theirs
             averaged[item.name] = (mine + theirs) / 2
     return replace(out, **averaged)
 

@@ -207,6 +207,7 @@ class Seq2Exp(Seq2ExpNetworks):
             kl_B=ones_BN.new_zeros(len(ones_BN)) if q_BM is None else self._kl(q_BM, free_BN),
             track_loss_B=self._track_loss(call, generated_BND),
             embedding_BD=pooled_BD,
+            tracks_BNU=self._tracks(generated_BND),
         )
 
     def mean_mask(self, codes_BL: Tensor, signal_BNT: Tensor | None = None) -> Tensor:

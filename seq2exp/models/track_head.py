@@ -54,8 +54,7 @@ class TrackHead(nn.Module):
         float tensor, shape (batch,)
             In units of the variance of the transformed signal; 0 without any data.
         """
-        predicted_BNU = self.proj(hidden_BND)
-        predicted_BNU = predicted_BNU.to(torch.promote_types(predicted_BNU.dtype, torch.float32))
+        predicted_BNU = self._scaled(hidden_BND)
         target_BNU = self.scaling.scaled(signal_BNT[..., self.tracks]).to(predicted_BNU.dtype)
         known_BNU = ~torch.isnan(target_BNU)
         if valid_BN is not None:
@@ -63,3 +62,11 @@ class TrackHead(nn.Module):
         # Zero before squaring: a NaN that is only masked afterwards would spoil the gradient.
         error_BNU = torch.where(known_BNU, predicted_BNU - target_BNU.nan_to_num(), 0.0)
         return error_BNU.square().sum((1, 2)) / known_BNU.sum((1, 2)).clamp(min=1)
+
+    def predict(self, hidden_BND: Tensor) -> Tensor:
+        """Raw signal of the tracks that are predicted, float, shape (batch, bins, tracks)."""
+        return self.scaling.raw(self._scaled(hidden_BND))
+
+    def _scaled(self, hidden_BND: Tensor) -> Tensor:
+        predicted_BNU: Tensor = self.proj(hidden_BND)
+        return predicted_BNU.to(torch.promote_types(predicted_BNU.dtype, torch.float32))

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TrackEmbedding", "TrackScaling", "TrackTransform", "apply_transform"]
+__all__ = ["TrackEmbedding", "TrackScaling", "TrackTransform", "apply_transform", "undo_transform"]
 
 TrackTransform = Literal["none", "log1p", "arcsinh", "sqrt"]
 
@@ -24,6 +24,17 @@ def apply_transform(signal_BNT: Tensor, transform: TrackTransform) -> Tensor:
     if transform == "sqrt":
         return signal_BNT.clamp(min=0).sqrt()
     return signal_BNT
+
+
+def undo_transform(values_BNT: Tensor, transform: TrackTransform) -> Tensor:
+    """Return raw signals of transformed ones; what no raw signal gives counts as that of 0."""
+    if transform == "log1p":
+        return torch.expm1(values_BNT.clamp(min=0))
+    if transform == "arcsinh":
+        return torch.sinh(values_BNT)
+    if transform == "sqrt":
+        return values_BNT.clamp(min=0).square()
+    return values_BNT
 
 
 class TrackScaling(nn.Module):
@@ -62,6 +73,10 @@ class TrackScaling(nn.Module):
     def scaled(self, signal_BNT: Tensor) -> Tensor:
         """Transform and standardise the raw signal; NaN stays NaN."""
         return (apply_transform(signal_BNT, self.transform) - self.mean_T) / self.std_T
+
+    def raw(self, scaled_BNT: Tensor) -> Tensor:
+        """Return the raw signal of what `scaled` gives."""
+        return undo_transform(scaled_BNT * self.std_T + self.mean_T, self.transform)
 
 
 class TrackEmbedding(TrackScaling):

@@ -4,7 +4,8 @@ The reference is seen once per gene, member and view, and what a model can share
 computed with it (:mod:`seq2exp.models.rerun`). A sequence whose window is that of the reference
 needs no pass: it has the numbers of the reference, bit for bit.
 
-Shapes: E members times views, S sequences, K outputs, N bins, D width of the read-out.
+Shapes: E members times views, S sequences, K outputs, N bins, T predicted tracks, D width of the
+read-out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from seq2exp.variants.judge import Put
 from seq2exp.variants.views import GeneView, Sequences, View, open_view
 from seq2exp.variation.coordinates import move_bins
 
-__all__ = ["GenePasses", "Predicted", "has_mask"]
+__all__ = ["GenePasses", "Predicted", "concatenated", "has_mask"]
+
+
+_PARTS = ("expression", "fixed", "mask", "tracks", "embedding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +43,10 @@ class Predicted:
     fixed_ESK : float64 array or None
         Under the mask of the reference, moved with the bases; None without a mask.
     mask_ESN : float32 array or None
-        Mean of the posterior, on the bins of the window of the reference in the direction of the
-        view; NaN where a sequence has no base for them. None without a mask.
+        Mean of the posterior, on the bins of the window of the reference in genome direction; NaN
+        where a sequence has no base for them. None without a mask.
+    tracks_ESNT : float32 array or None
+        Raw tracks that the generator predicts, on the same bins; None where it predicts none.
     embedding_ESD : float64 array
         Pooled state.
     tss_deleted_S : bool array
@@ -49,6 +55,7 @@ class Predicted:
     expression_ESK: NDArray[np.float64]
     fixed_ESK: NDArray[np.float64] | None
     mask_ESN: NDArray[np.float32] | None
+    tracks_ESNT: NDArray[np.float32] | None
     embedding_ESD: NDArray[np.float64]
     tss_deleted_S: NDArray[np.bool_]
 
@@ -81,6 +88,11 @@ class GenePasses:
         Also predict under the mask of the reference.
     share : bool
         Use what models offer to share; False runs every window in full.
+
+    Attributes
+    ----------
+    promoter : (int, int)
+        Bins whose mask is always 1.
     """
 
     def __init__(
@@ -96,11 +108,14 @@ class GenePasses:
     ) -> None:
         self.row, self.device, self.bin_size = row, device, samples.config.bin_size
         self.views = [open_view(samples, row, view) for view in views]
+        promoters = [getattr(model, "promoter", (0, 0)) for model in models]
+        self.promoter: tuple[int, int] = promoters[0]
         self.masked = all(has_mask(model) for model in models)
         self.fixed = fixed and self.masked
         self.members = [
             self._look_at(model, view, share=share) for view in self.views for model in models
         ]
+        self.has_tracks = all(member.output.tracks_BNU is not None for member in self.members)
 
     def _look_at(self, model: Any, view: GeneView, *, share: bool) -> _Member:  # noqa: ANN401
         call = _call(view.batch.to(self.device), None)
@@ -111,10 +126,27 @@ class GenePasses:
         """Return what the models say of the window as it is: one sequence."""
         outputs = [member.output for member in self.members]
         expression = _numbers(outputs, "expression_BK")
-        masks = _numbers(outputs, "mean_BN").astype(np.float32) if self.masked else None
-        fixed = expression.copy() if self.fixed else None
-        none = np.zeros(1, dtype=np.bool_)
-        return Predicted(expression, fixed, masks, _numbers(outputs, "embedding_BD"), none)
+        masks = tracks = None
+        if self.masked:
+            masks = self._forwards(_numbers(outputs, "mean_BN"))
+        if self.has_tracks:
+            tracks = self._forwards(_numbers(outputs, "tracks_BNU"))
+        return Predicted(
+            expression,
+            expression.copy() if self.fixed else None,
+            masks,
+            tracks,
+            _numbers(outputs, "embedding_BD"),
+            np.zeros(1, dtype=np.bool_),
+        )
+
+    def _forwards(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Turn bins of members (axis 2) into genome direction."""
+        found = values.astype(np.float32)
+        for number, member in enumerate(self.members):
+            if member.view.window.reverse:
+                found[number] = found[number][:, ::-1]
+        return found
 
     def predict(self, sequences: Sequence[Put]) -> Predicted:
         """Run sequences that hold some alleles.
@@ -129,6 +161,7 @@ class GenePasses:
             np.concatenate([part.expression_ESK for part in found]),
             _joined([part.fixed_ESK for part in found]),
             _joined([part.mask_ESN for part in found]),
+            _joined([part.tracks_ESNT for part in found]),
             np.concatenate([part.embedding_ESD for part in found]),
             found[0].tss_deleted_S,
         )
@@ -138,29 +171,36 @@ class GenePasses:
         batch = put.batch.to(self.device)
         members = [member for member in self.members if member.view is view]
         changed_SN = _changed(batch, members[0].call, self.bin_size)
-        rows = changed_SN.any(1).nonzero()[:, 0]
+        rows, num = changed_SN.any(1).nonzero()[:, 0], len(sequences)
         some = _some(batch, rows)
-        expression, fixed, masks, states = [], [], [], []
+        found: dict[str, list[NDArray[Any]]] = {name: [] for name in _PARTS}
         for member in members:
-            call = _call(some, None)
-            output = _run(member, call, changed_SN[rows]) if len(rows) else None
-            expression.append(_filled(member, output, rows, len(sequences), "expression_BK"))
-            states.append(_filled(member, output, rows, len(sequences), "embedding_BD"))
-            if not self.masked:
-                continue
-            mask_SN = _filled(member, output, rows, len(sequences), "mean_BN")
-            masks.append(self._on_reference(mask_SN, put))
+            output = _run(member, _call(some, None), changed_SN[rows]) if len(rows) else None
+            found["expression"].append(_filled(member, output, rows, num, "expression_BK"))
+            found["embedding"].append(_filled(member, output, rows, num, "embedding_BD"))
+            if self.has_tracks:
+                found["tracks"].append(
+                    self._on_reference(_filled(member, output, rows, num, "tracks_BNU"), put)
+                )
+            if self.masked:
+                found["mask"].append(
+                    self._on_reference(
+                        _filled(member, output, rows, num, "mean_BN")[..., None], put
+                    )[..., 0]
+                )
             if self.fixed:
                 other = None
                 if output is not None:
                     mask_BN = self._held(member, output, put, rows.cpu().numpy())
-                    other = _run(member, call._replace(mask_BN=mask_BN), changed_SN[rows])
-                fixed.append(_filled(member, other, rows, len(sequences), "expression_BK"))
+                    other = _run(member, _call(some, mask_BN), changed_SN[rows])
+                found["fixed"].append(_filled(member, other, rows, num, "expression_BK"))
+        stacked = {name: np.stack(parts) if parts else None for name, parts in found.items()}
         return Predicted(
-            np.stack(expression),
-            np.stack(fixed) if fixed else None,
-            np.stack(masks) if masks else None,
-            np.stack(states),
+            np.stack(found["expression"]),
+            stacked["fixed"],
+            stacked["mask"],
+            stacked["tracks"],
+            np.stack(found["embedding"]),
             put.built.tss_deleted_H,
         )
 
@@ -194,14 +234,35 @@ class GenePasses:
             held_BN[there] = found_BN
         return held_BN
 
-    def _on_reference(self, mask_SN: NDArray[np.float64], put: Sequences) -> NDArray[np.float32]:
-        values = mask_SN.astype(np.float32)
+    def _on_reference(self, values_SNT: NDArray[np.float64], put: Sequences) -> NDArray[np.float32]:
+        """Lay values of sequences on the bins of the reference, in genome direction."""
+        values = values_SNT.astype(np.float32)
         if put.moved.any():
-            aligned = put.built.masks_to_reference(
-                values, bin_size=self.bin_size, out_bin_size=self.bin_size
-            )
-            values[put.moved] = aligned[put.moved]
-        return values
+            for track in range(values.shape[2]):
+                aligned = put.built.masks_to_reference(
+                    np.ascontiguousarray(values[..., track]),
+                    bin_size=self.bin_size,
+                    out_bin_size=self.bin_size,
+                )
+                values[put.moved, :, track] = aligned[put.moved]
+        return values[:, ::-1] if put.built.window.reverse else values
+
+
+def concatenated(first: Predicted, second: Predicted) -> Predicted:
+    """Return the predictions of the sequences of both, in this order."""
+
+    def both(name: str) -> Any:  # noqa: ANN401  an array or None
+        parts = [getattr(part, name) for part in (first, second)]
+        return None if parts[0] is None else np.concatenate(parts, axis=1)
+
+    return Predicted(
+        both("expression_ESK"),
+        both("fixed_ESK"),
+        both("mask_ESN"),
+        both("tracks_ESNT"),
+        both("embedding_ESD"),
+        np.concatenate([first.tss_deleted_S, second.tss_deleted_S]),
+    )
 
 
 def has_mask(model: nn.Module) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from seq2exp.core.errors import ConfigError
+from seq2exp.models.output import ModelCall
 from seq2exp.models.track_head import TrackHead
 from seq2exp.nn.stem import StemConfig
 from tests.models.test_seq2exp import SMALL, make, make_batch, make_mask
@@ -107,6 +108,23 @@ def test_track_loss_is_the_masked_mean_square_by_hand():
     loss.sum().backward()
     assert torch.isfinite(head.proj.bias.grad).all()
     assert torch.isfinite(hidden.grad).all()
+
+
+def test_predicted_tracks_are_raw_signal_along_the_window_and_flip_with_it():
+    """Their squared error, scaled, is the loss; RC averaging turns the other strand's around."""
+    model = make(track_loss_weight=1.0, track_transform="none").eval()
+    batch = make_batch()
+    out = model(*batch)
+    targets = list(model.config.target_tracks)
+    errors = model.track_head.scaling.scaled(out.tracks_BNU) - model.track_head.scaling.scaled(
+        batch[1][..., targets]
+    )
+    torch.testing.assert_close(out.track_loss_B, errors.square().nanmean((1, 2)))
+    call = ModelCall(*batch, None, None, None, force_promoter=True)
+    other = model.one_strand(call.mirrored()).tracks_BNU.flip(1)
+    averaged = model.forward_rc_averaged(*batch).tracks_BNU
+    torch.testing.assert_close(averaged, (out.tracks_BNU + other) / 2)
+    assert model.train()(*batch).tracks_BNU is None
 
 
 def test_track_loss_teaches_the_generator_and_spares_the_predictor():

@@ -26,6 +26,7 @@ def test_tracks_are_transformed_then_scaled(transform, function):
     expected = embedding.proj((function(signal) - mean) / std)
     torch.testing.assert_close(embedding(signal), expected)
     assert set(embedding.state_dict()) >= {"mean_T", "std_T"}
+    torch.testing.assert_close(embedding.raw(embedding.scaled(signal)), signal)
 
 
 def test_missing_track_adds_nothing_unless_learned():

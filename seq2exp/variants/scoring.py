@@ -1,0 +1,185 @@
+"""From predictions of both alleles to the columns of scores of a run.
+
+Shapes: C comparisons, V columns; further letters as in :mod:`seq2exp.variants.arrays`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2exp.dataset.store import Dataset
+from seq2exp.interpret.target import output_of
+from seq2exp.training.run import TrainedRun
+from seq2exp.variants.arrays import Compared, Pair
+from seq2exp.variants.choice import choose_scorers, columns_of
+from seq2exp.variants.columns import ScoreColumn
+from seq2exp.variants.config import ScoreConfig
+from seq2exp.variants.ensemble import ensemble
+from seq2exp.variants.passes import has_mask
+from seq2exp.variants.scorers import Scorer
+from seq2exp.variants.units import LabelUnit
+
+__all__ = ["Scoring", "make_scoring"]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Which scores are computed, in the order of their columns.
+
+    Attributes
+    ----------
+    columns : list of ScoreColumn
+    scorers : list of Scorer
+    samples : list of int
+        Outputs of the model that are scored.
+    label : LabelUnit
+    how : str
+        Key of ``seq2exp.variants.ensemble.ENSEMBLES``.
+    with_sd : bool
+        A column of the spread follows every score.
+    """
+
+    columns: list[ScoreColumn]
+    scorers: list[Scorer]
+    samples: list[int]
+    label: LabelUnit
+    how: str
+    with_sd: bool
+
+    @property
+    def is_score_V(self) -> NDArray[np.bool_]:
+        """Which columns are scores, and no spread of one."""
+        return np.array([column.kind == "score" for column in self.columns], dtype=np.bool_)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether predictions under the mask of the reference are needed."""
+        return any(scorer.also == "fixed" for scorer in self.scorers)
+
+    def score(self, compared: Compared, sign_C: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of comparisons, shape (C, V).
+
+        Parameters
+        ----------
+        compared : Compared
+        sign_C : int array
+            -1 where the comparison runs from ALT to REF: it turns signed scores around.
+        """
+        parts: list[NDArray[np.float64]] = []
+        for scorer in self.scorers:
+            before, after = self._arrays(scorer, compared)
+            function: Any = scorer.function
+            inside = None
+            if scorer.needs == "expression":
+                function = scorer.of_predictions(self.label)
+            elif scorer.needs in ("mask", "profile"):
+                inside = np.ones(before.shape[:3], dtype=np.bool_)
+            # States of different members have no axes in common that could be averaged.
+            how = "score" if scorer.needs == "embedding" else self.how
+            found = ensemble(function, before, after, inside_M=inside, how=how)
+            score = _as_columns(found.score)
+            if scorer.signed:
+                # + 0 makes 0 of -0.
+                score = score * sign_C[:, None] + 0.0
+            sd = _as_columns(found.sd)
+            for column in range(score.shape[1]):
+                parts.append(score[:, column])
+                if self.with_sd:
+                    parts.append(sd[:, column])
+        return np.stack(parts, axis=1).astype(np.float32)
+
+    def _arrays(self, scorer: Scorer, compared: Compared) -> Pair:
+        if scorer.needs == "expression":
+            pair = compared.fixed_ECK if scorer.also == "fixed" else compared.expression_ECK
+            before, after = _there(pair)
+            return before[..., self.samples], after[..., self.samples]
+        if scorer.needs == "mask":
+            return _there(compared.mask_ECW)
+        if scorer.needs == "profile":
+            return _there(compared.tracks_ECWT)
+        return compared.embedding_ECD
+
+
+def _there(pair: Pair | None) -> Pair:
+    """Narrow the type: scores that need what is not there are refused before."""
+    if pair is None:
+        raise ValueError
+    return pair
+
+
+def _as_columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[:, None] if values.ndim == 1 else values
+
+
+def make_scoring(
+    run: TrainedRun, dataset: Dataset, config: ScoreConfig, *, num_members: int
+) -> Scoring:
+    """Choose the scores that were asked for and that the models can give.
+
+    Parameters
+    ----------
+    run : TrainedRun
+    dataset : Dataset
+    config : ScoreConfig
+    num_members : int
+        Members of the run times views; of several the spread is given.
+
+    Raises
+    ------
+    ConfigError
+        A score or a label that the models do not have.
+    """
+    label = _label_unit(run)
+    names = list(config.scorers) or None
+    scorers = choose_scorers(names, offers=_offers(run, config), label=label)
+    chosen = _samples(run, config)
+    columns: list[ScoreColumn] = []
+    with_sd = num_members > 1
+    for scorer in scorers:
+        profile = scorer.needs == "profile"
+        columns += columns_of(
+            [scorer],
+            _track_names(run) if profile else [run.card.samples[k] for k in chosen],
+            label=LabelUnit("signal") if profile else label,
+            ensemble="score" if scorer.needs == "embedding" else config.ensemble,
+            with_sd=with_sd,
+        )
+    return Scoring(columns, scorers, chosen, label, config.ensemble, with_sd)
+
+
+def _label_unit(run: TrainedRun) -> LabelUnit:
+    """Return the unit of predictions; the outputs of a cohort run are no expression."""
+    if run.card.samples == ["level", "difference"]:
+        return LabelUnit("log-scaled expression", "none")
+    return LabelUnit(run.card.expression_unit, run.card.expression_transform)
+
+
+def _offers(run: TrainedRun, config: ScoreConfig) -> set[str]:
+    masked = all(has_mask(model) for model in run.models)
+    if config.method == "gradient":
+        return {"expression", "fixed"} if masked else {"expression"}
+    offers = {"expression", "embedding"}
+    if masked:
+        offers |= {"mask", "fixed"}
+    if _track_names(run):
+        offers.add("profile")
+    return offers
+
+
+def _track_names(run: TrainedRun) -> list[str]:
+    """Return the tracks that the generator predicts."""
+    model: Any = run.models[0]
+    if getattr(model, "track_head", None) is None:
+        return []
+    return [run.card.tracks[index] for index in model.config.target_tracks]
+
+
+def _samples(run: TrainedRun, config: ScoreConfig) -> list[int]:
+    if not config.samples:
+        return list(range(len(run.card.samples)))
+    found = [output_of(run, name) for name in config.samples]
+    return [index for index in found if index is not None]
