@@ -15,15 +15,14 @@ no model was trained on; the way of scoring is chosen on another one.
   often the causal one of such a pair scores higher, whatever other genes do.
 
 Controls have no sign: they take part in what looks at sizes. Signed metrics stand beside the same
-network untrained, the scores with signs drawn by lot, and the change of GC and of length. Intervals:
-bootstrap over blocks of neighbouring genes as long as a window; differences are paired.
+network untrained, the scores with signs drawn by lot, and the change of GC and of length.
+Intervals: bootstrap over blocks of neighbouring genes as long as a window; differences are paired.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -39,7 +38,6 @@ from variant_sets import (
     draw_variants,
     effects_of,
     element_kinds,
-    write_vcf,
 )
 
 from data_prep.simulate.load import load_world
@@ -47,8 +45,12 @@ from seq2exp.core.errors import Seq2ExpWarning
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.metrics import Row
 from seq2exp.training.run import TrainedRun, open_run
+from seq2exp.variants.config import ScoreConfig
+from seq2exp.variants.engine import open_engine
 from seq2exp.variants.evaluate import SIGNED, UNSIGNED, EffectConfig, EffectJudge
 from seq2exp.variants.linkage import LinkedPairs, linked_pairs
+from seq2exp.variants.passes import has_mask
+from seq2exp.variation.alleles import CLASSES, STATUSES, normalise_all
 
 SEEDS = {"people": 3, "demo": 0}
 NUMBERS = {"people": (16, 4), "demo": (10, 3)}
@@ -64,10 +66,49 @@ SCORINGS: dict[str, dict[str, Any]] = {
 
 
 def score_table(
-    run: TrainedRun, dataset: Dataset, vcf: Path, sample: str, settings: dict[str, Any]
+    run: TrainedRun, dataset: Dataset, alleles: pd.DataFrame, sample: str, settings: dict[str, Any]
 ) -> pd.DataFrame:
-    """Return what the engine says: variant (record of the VCF), gene_row, score, fixed."""
-    raise NotImplementedError
+    """Return what the engine says: variant (record), gene_row, score, and fixed under a mask.
+
+    ``fixed`` is the score with the mask of the reference held.
+    """
+    masked = all(has_mask(model) for model in run.models)
+    scorers = ("expr_delta", "expr_delta_fixed") if masked else ("expr_delta",)
+    config = ScoreConfig(scorers=scorers, samples=(sample,), batch_size=32, **settings)
+    with open_engine(run, dataset, config) as engine:
+        found = engine.score(alleles)
+    found = found[found["score_status"] == "scored"]
+    table = found[["record", "gene_row", f"expr_delta:{sample}"]]
+    table = table.set_axis(["variant", "gene_row", "score"], axis=1)
+    return table.assign(fixed=found[f"expr_delta_fixed:{sample}"]) if masked else table
+
+
+def alleles_of(variants: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    """Return variants of one contig as the engine reads them."""
+    contig = str(variants["chrom"].iloc[0])
+    position = variants["position"].to_numpy(np.int64)
+    refs, alts = variants["ref"].tolist(), variants["alt"].tolist()
+    found = normalise_all(position, refs, alts, reference_codes=dataset.contig_codes(contig))
+    return pd.DataFrame(
+        {
+            "record": np.arange(len(variants)),
+            "allele": 1,
+            "chrom": contig,
+            "contig": contig,
+            "position": position,
+            "id": ".",
+            "ref": refs,
+            "alt": alts,
+            "gene": "",
+            "haplotype": "",
+            "norm_position": found.position_M,
+            "norm_ref": found.refs,
+            "norm_alt": found.alts,
+            "variant_type": np.array(CLASSES)[found.class_M],
+            "ref_status": np.array(STATUSES)[found.status_M],
+            "was_normalised": found.changed_M,
+        }
+    )
 
 
 class Scored:
@@ -94,24 +135,26 @@ class Scored:
     def add(self, name: str, run: Path, sample: str, settings: dict[str, Any]) -> float:
         """Score all variants with a run; return the seconds that took."""
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            vcf = Path(folder) / "variants.vcf"
-            write_vcf(self.variants, self.dataset.manifest.contigs, vcf)
-            found = score_table(open_run(run), self.dataset, vcf, sample, settings)
+        alleles = alleles_of(self.variants, self.dataset)
+        found = score_table(open_run(run), self.dataset, alleles, sample, settings)
         found = found[found["gene_row"].isin(self.rows)]
         self.scores[name] = found.set_index(["variant", "gene_row"])
         return time.monotonic() - start
 
     def pairs(self) -> pd.DataFrame:
         """Return pairs that every model scored, with truth, controls and scores."""
-        joined = pd.concat(
-            [
-                frame[[c for c in ("score", "fixed") if c in frame]].add_prefix(f"{name}|")
-                for name, frame in self.scores.items()
-            ],
-            axis=1,
-            join="inner",
-        ).dropna(axis=1, how="all").dropna()
+        joined = (
+            pd.concat(
+                [
+                    frame[[c for c in ("score", "fixed") if c in frame]].add_prefix(f"{name}|")
+                    for name, frame in self.scores.items()
+                ],
+                axis=1,
+                join="inner",
+            )
+            .dropna(axis=1, how="all")
+            .dropna()
+        )
         found = joined.rename(columns=lambda name: name.removesuffix("|score")).reset_index()
         found = found.merge(self.variants, left_on="variant", right_index=True)
         ids = self.dataset.genes["gene_id"].astype(str).to_numpy()
@@ -158,7 +201,7 @@ def choose(genome: Genome, *, quick: bool) -> tuple[str, list[dict[str, Any]]]:
     for name, settings in SCORINGS.items():
         scored.add(name, genome.folder / folder, sample, settings)
     pairs = scored.pairs()
-    names = [name for name in pairs if name.split("|")[0] in SCORINGS]
+    names = [str(name) for name in pairs if str(name).split("|")[0] in SCORINGS]
     config = EffectConfig(num_resamples=200)
     judge = EffectJudge(
         pairs["gene_row"], pairs["effect"], config, group_P=pairs["block"], split=genome.valid
@@ -173,11 +216,8 @@ def choose(genome: Genome, *, quick: bool) -> tuple[str, list[dict[str, Any]]]:
 def judged(pairs: pd.DataFrame, scored: Scored, genome: Genome, config: EffectConfig) -> list[Row]:
     """Return all rows of one genome: sets, linked pairs and strata."""
     main, models = genome.main, list(genome.models)
-    names = [
-        name
-        for name in controls(pairs.head(2), scored.dataset, scored.dosage_DM)
-        if name not in SIGNED_CONTROLS
-    ] + ["random"]
+    found = controls(pairs.head(2), scored.dataset, scored.dosage_DM)
+    names = [str(name) for name in found if name not in SIGNED_CONTROLS[:2]]
     signs = np.random.default_rng(1).choice([-1.0, 1.0], len(pairs))
     signed = {name: pairs[name].to_numpy() for name in [*models, *SIGNED_CONTROLS]}
     signed[f"{main}, signs by lot"] = pairs[main].to_numpy() * signs

@@ -1,4 +1,4 @@
-"""Variants of a simulated contig, their exact effects, and what can be said of them without a model.
+"""Variants of a simulated contig, their exact effects, and what is known of them without a model.
 
 Two sets. ``donors``: what the simulated people carry, some planted into sites, most without effect,
 in real linkage. ``elements``: random substitutions, insertions and deletions in every promoter,
@@ -15,7 +15,6 @@ import pandas as pd
 import pysam
 
 from data_prep.simulate.layout import promoter_interval
-from data_prep.simulate.load import load_world
 from data_prep.simulate.motifs import CELL_TYPES, PRIMARY
 from data_prep.simulate.world import Edit, World, evaluate, expression_of
 from seq2exp.core.intervals import Window
@@ -23,7 +22,7 @@ from seq2exp.core.sequence import N_CODE, decode, encode
 from seq2exp.dataset.store import Dataset
 from seq2exp.variation.alleles import Allele, normalise
 
-__all__ = ["controls", "draw_variants", "dosages", "effects_of", "element_kinds", "write_vcf"]
+__all__ = ["controls", "dosages", "draw_variants", "effects_of", "element_kinds"]
 
 CELL = CELL_TYPES.index(PRIMARY)
 KEY = ["chrom", "position", "ref", "alt"]
@@ -92,8 +91,8 @@ def effects_of(world: World, variants: pd.DataFrame) -> pd.DataFrame:
         shared = int(len(ref) != len(alt) and ref[0] == alt[0])
         edit = Edit(chrom, position + shared, position + len(ref), encode(alt[shared:]))
         change = (expression_of(world, [edit], reference=state) - state.expression)[:, CELL]
-        for gene in np.flatnonzero(np.abs(change) > 1e-9):
-            rows.append((number, gene_id[gene], change[gene]))
+        moved = np.flatnonzero(np.abs(change) > 1e-9)
+        rows += [(number, gene_id[gene], change[gene]) for gene in moved]
     return pd.DataFrame(rows, columns=["variant", "gene_id", "effect"])
 
 
@@ -127,19 +126,6 @@ def element_kinds(source: Path, variants: pd.DataFrame) -> np.ndarray:
     return kinds
 
 
-def write_vcf(variants: pd.DataFrame, lengths: dict[str, int], path: Path) -> None:
-    """Write variants in their order, id = number of the row."""
-    lines = ["##fileformat=VCFv4.2"]
-    lines += [f"##contig=<ID={name},length={length}>" for name, length in lengths.items()]
-    lines.append("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO")
-    rows = zip(*(variants[name].tolist() for name in KEY), strict=True)
-    lines += [
-        f"{chrom}\t{position + 1}\t{number}\t{ref}\t{alt}\t.\tPASS\t."
-        for number, (chrom, position, ref, alt) in enumerate(rows)
-    ]
-    path.write_text("\n".join(lines) + "\n")
-
-
 def controls(pairs: pd.DataFrame, dataset: Dataset, dosage_DM: np.ndarray) -> pd.DataFrame:
     """Return what distance, tracks, letters and frequencies say of every pair.
 
@@ -171,11 +157,11 @@ def controls(pairs: pd.DataFrame, dataset: Dataset, dosage_DM: np.ndarray) -> pd
     activity = np.sqrt(np.maximum(signal["DNase"] * signal["H3K27ac"], 0))
     gc_sum = np.concatenate(([0], np.cumsum((codes == 1) | (codes == 2))))
     low, high = np.maximum(position - 50, 0), np.minimum(position + 51, length)
-    share = np.nanmean(dosage_DM, axis=0) / 2 if np.isfinite(dosage_DM).any() else np.nan
+    share = np.nan_to_num(dosage_DM.mean(axis=0)) / 2
     ref_gc, alt_gc = (pairs[name].str.count("[GC]").to_numpy() for name in ("ref", "alt"))
     added = (pairs["alt"].str.len() - pairs["ref"].str.len()).to_numpy()
     cpg = _cpg_change(pairs, codes)
-    maf_P = np.nan_to_num(np.minimum(share, 1 - share), nan=0.0)[pairs["variant"]]
+    maf_P = np.minimum(share, 1 - share)[pairs["variant"]]
     return pd.DataFrame(
         {
             "distance": 1 / far,
@@ -202,8 +188,3 @@ def _cpg_change(pairs: pd.DataFrame, codes: np.ndarray) -> np.ndarray:
         after = decode(codes[position + len(ref) : position + len(ref) + 1])
         found.append(f"{before}{alt}{after}".count("CG") - f"{before}{ref}{after}".count("CG"))
     return np.array(found)
-
-
-def load(source: Path) -> World:
-    """Open the simulator behind a folder."""
-    return load_world(source)
