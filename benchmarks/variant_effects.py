@@ -53,15 +53,17 @@ from seq2exp.variants.passes import has_mask
 from seq2exp.variation.alleles import CLASSES, STATUSES, normalise_all
 
 SEEDS = {"people": 3, "demo": 0}
-NUMBERS = {"people": (16, 4), "demo": (10, 3)}
+# Substitutions, and insertions and deletions, per element; genes that are tested at most.
+NUMBERS = {"people": (12, 4), "demo": (6, 2)}
+GENES = {"people": 1000, "demo": 40}
 BANDS = (0, 500, 2_000, 8_000)
 SIGNED_CONTROLS = ["gc_change", "length_change", "random"]
 # Of how many genes of the validation contig the way of scoring is chosen.
-CHOOSING_GENES = 60
+CHOOSING_GENES = {"people": 30, "demo": 12}
 SCORINGS: dict[str, dict[str, Any]] = {
-    "one strand, no shift": {"strands": "forward"},
+    "as trained": {"strands": "forward"},
     "both strands": {"strands": "both"},
-    "one strand, shifts of -21, 0, 21": {"strands": "forward", "shifts": (-21, 0, 21)},
+    "3 shifts": {"strands": "forward", "shifts": (-21, 0, 21)},
 }
 
 
@@ -196,7 +198,9 @@ class Scored:
 
 def choose(genome: Genome, *, quick: bool) -> tuple[str, list[dict[str, Any]]]:
     """Return the way of scoring that is best on the validation contig, and what all reach."""
-    scored = Scored(genome, genome.valid, genes=8 if quick else CHOOSING_GENES, quick=quick)
+    scored = Scored(
+        genome, genome.valid, genes=8 if quick else CHOOSING_GENES[genome.name], quick=quick
+    )
     folder, sample = genome.models[genome.main]
     for name, settings in SCORINGS.items():
         scored.add(name, genome.folder / folder, sample, settings)
@@ -272,7 +276,7 @@ def one_genome(name: str, work: Path, *, quick: bool) -> dict[str, Any]:
     genome = make(name, work, seed=SEEDS[name], quick=quick)
     best, choices = choose(genome, quick=quick)
     scoring, _, column = best.partition("|")
-    scored = Scored(genome, genome.test, genes=8 if quick else 10**6, quick=quick)
+    scored = Scored(genome, genome.test, genes=8 if quick else GENES[name], quick=quick)
     seconds = {
         model: scored.add(model, genome.run(model), sample, SCORINGS[scoring])
         for model, (_, sample) in genome.models.items()

@@ -21,6 +21,7 @@ from typing import Any
 from data_prep.build import prepare
 from data_prep.config import DataConfig
 from data_prep.simulate import SimulationConfig, simulate
+from data_prep.simulate.donor_config import DonorConfig
 from seq2exp.cohort.benchmark_config import BenchmarkConfig, model_config
 from seq2exp.cohort.train import train_cohort
 from seq2exp.core.config import load_config
@@ -118,7 +119,7 @@ def _simulation(name: str, seed: int) -> SimulationConfig:
         path = CONFIGS / "cohort" / "simulation.yaml"
         return load_config(SimulationConfig, [path], overrides={"seed": seed})
     # Donors are added without moving a base of the demo's genome.
-    return load_config(SimulationConfig, [], overrides={"seed": seed, "donors.num_donors": 200})
+    return SimulationConfig(seed=seed, donors=DonorConfig(num_donors=200))
 
 
 def _blank(optim: OptimConfig) -> OptimConfig:
