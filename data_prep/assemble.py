@@ -18,13 +18,14 @@ from data_prep.contacts import contact_profiles
 from data_prep.elements import element_table
 from data_prep.features import length_features, promoter_signal, sequence_features
 from data_prep.preflight import Plan
-from data_prep.shards import SequenceTask, ShardTask, TrackTask, shard_info, write_array
+from data_prep.shards import SequenceTask, ShardTask, TrackTask, write_array
 from data_prep.tracks import summarise, to_storage
 from data_prep.variants.store import Genotyped, write_genotypes
 from seq2exp import __version__
 from seq2exp.core.config import to_dict
 from seq2exp.core.errors import Seq2ExpWarning, facts
 from seq2exp.core.files import write_json
+from seq2exp.core.shards import shard_info
 from seq2exp.dataset import format as layout
 from seq2exp.dataset import format_genotypes as places
 from seq2exp.dataset.format import (

@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.textfile import file_kind
 from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.textfile import file_kind
 
 __all__ = ["BigWigHeader", "check_bigwig"]
 

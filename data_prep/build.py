@@ -8,19 +8,11 @@ changed inputs start anew. Nothing is at the final path before the dataset is wh
 from __future__ import annotations
 
 import dataclasses
-import errno
-import hashlib
-import json
 import logging
 import os
 import shutil
-import signal
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from data_prep.assemble import assemble
 from data_prep.config import DataConfig
@@ -31,7 +23,6 @@ from data_prep.shards import (
     TrackTask,
     run_tasks,
     sensible_workers,
-    shard_info,
 )
 from data_prep.tracks import known_intervals
 from data_prep.variants.store import Genotyped, read_genotypes
@@ -53,14 +44,20 @@ from seq2exp.core.files import (
     safe_name,
     sha256,
 )
+from seq2exp.core.shards import remove_partial, shard_info
+from seq2exp.core.work import (
+    fingerprint,
+    sweep,
+    system_errors,
+    terminate_as_interrupt,
+    work_folder,
+)
 from seq2exp.dataset import format as layout
 from seq2exp.dataset.format import Manifest, SourceFile
 
 __all__ = ["DataConfig", "estimated_bytes", "prepare"]
 
 logger = logging.getLogger(__name__)
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def prepare(
@@ -99,15 +96,15 @@ def prepare(
     source, out = Path(source).absolute(), Path(out).absolute()
     refuse_existing(out, overwrite=overwrite)
     with (
-        _system_errors(out),
-        _terminate_as_interrupt(),
+        system_errors(out),
+        terminate_as_interrupt(),
         file_lock(out.with_name(f".{out.name}.lock"), what=str(out)),
     ):
         refuse_existing(out, overwrite=overwrite)
         sources = _sources(config, source)
-        work = out.with_name(f".{out.name}.{_fingerprint(config, sources)}.work")
+        work = work_folder(out, _fingerprint(config, sources))
         # We hold the lock, so every other work folder of this output is left from a dead process.
-        _sweep(out, keep=work)
+        sweep(out, keep=work)
         try:
             manifest = _build(config, source, work, sources, workers=workers, progress=progress)
         except (Seq2ExpError, OSError) as error:
@@ -115,7 +112,7 @@ def prepare(
                 shutil.rmtree(work, ignore_errors=True)
             raise
         replace_directory(work / "build", out, overwrite=overwrite)
-        _sweep(out, keep=None)
+        sweep(out, keep=None)
     return manifest
 
 
@@ -132,7 +129,8 @@ def _build(
     plan = check_inputs(config, source, cache=work / "cache")
     require_space(work, estimated_bytes(config, plan))
     shards = work / "shards"
-    _remove_partial(shards)
+    shards.mkdir(exist_ok=True)
+    remove_partial(shards)
     tasks = _tasks(config, plan, shards)
     text = 0 if plan.genotypes is None else sum(file.size for file in plan.genotypes.files)
     workers = workers or sensible_workers(tasks, bytes_of_text=text)
@@ -263,14 +261,14 @@ def _sources(config: DataConfig, source: Path) -> list[SourceFile]:
 
 
 def _fingerprint(config: DataConfig, sources: list[SourceFile]) -> str:
-    content = {
-        "config": to_dict(config),
-        "sources": [(file.role, file.size, file.sha256) for file in sources],
-        "version": __version__,
-        "format": layout.FORMAT_VERSION,
-    }
-    text = json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprint(
+        {
+            "config": to_dict(config),
+            "sources": [(file.role, file.size, file.sha256) for file in sources],
+            "version": __version__,
+            "format": layout.FORMAT_VERSION,
+        }
+    )
 
 
 def _sync(root: Path) -> None:
@@ -281,66 +279,6 @@ def _sync(root: Path) -> None:
                 os.fsync(handle.fileno())
 
 
-def _remove_partial(shards: Path) -> None:
-    shards.mkdir(exist_ok=True)
-    for path in shards.glob(".partial.*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _sweep(out: Path, *, keep: Path | None) -> None:
-    """Remove what dead processes left beside the output."""
-    for path in out.parent.glob(f".*{_escaped(out.name)}*"):
-        ours = path.name.startswith(f".{out.name}.") and path.name.endswith(".work")
-        replaced = path.name.endswith(f".old.{out.name}") and keep is None
-        if (ours or replaced) and path != keep and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
 def _can_continue(error: Exception) -> bool:
     """Return whether finished shards stay useful: only when a worker was killed."""
     return isinstance(error, InputError) and str(error).startswith("a worker process")
-
-
-@contextmanager
-def _system_errors(out: Path) -> Iterator[None]:
-    """Turn what the file system refuses into an error that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in _FULL_DISK
-        raise InputError(
-            facts(
-                str(error.filename or out),
-                found="a full disk"
-                if full
-                else f"that it cannot be used ({error.strerror or error})",
-                expected="a folder with room" if full else "a folder that can be written",
-                fix="free disk space, or choose another output"
-                if full
-                else "check the path and its permissions, or choose another output",
-            )
-        ) from error
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the work like Ctrl-C: workers are stopped, finished shards stay."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

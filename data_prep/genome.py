@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.textfile import FastaText, open_text
 from seq2exp.core.errors import FormatError, InputError, Seq2ExpWarning, facts
 from seq2exp.core.sequence import encode, invalid_letters, num_ambiguous
+from seq2exp.core.textfile import SeekableText, open_fasta
 
 __all__ = ["Genome", "check_letters", "index_problem", "open_genome", "read_bases", "read_contig"]
 
@@ -78,7 +78,7 @@ def open_genome(path: Path, *, cache: Path) -> Genome:
         The file is truncated or cannot be indexed.
     """
     path = Path(path)
-    text = open_text(path)
+    text = open_fasta(path)
     with text:
         own, block = _beside(path, ".fai"), _beside(path, ".gzi")
         reason = _why_not(path, own, block, text)
@@ -96,7 +96,7 @@ def _sizes(rows: list[_Row]) -> dict[str, int]:
     return {row.name: row.length for row in rows}
 
 
-def _why_not(path: Path, index: Path, block: Path, text: FastaText) -> str:
+def _why_not(path: Path, index: Path, block: Path, text: SeekableText) -> str:
     """Return why the user's index cannot be used, or an empty text."""
     if not index.is_file() or (text.blocked and not block.is_file()):
         return "no index"
@@ -135,7 +135,7 @@ def _read_index(path: Path) -> list[_Row]:
     return rows
 
 
-def index_problem(rows: list[_Row], text: FastaText) -> str:
+def index_problem(rows: list[_Row], text: SeekableText) -> str:
     """Return what is wrong with an index, or an empty text.
 
     The records of a good index tile the file: each begins behind a header line of its own name,
@@ -164,7 +164,7 @@ def index_problem(rows: list[_Row], text: FastaText) -> str:
     return "sequence that the index leaves out" if rest.strip() or not rows else ""
 
 
-def _header_problem(row: _Row, position: int, text: FastaText) -> str:
+def _header_problem(row: _Row, position: int, text: SeekableText) -> str:
     gap = row.offset - position
     if not 0 < gap <= _LONGEST_HEADER:
         return f"wrong offset of {row.name}"
@@ -175,7 +175,7 @@ def _header_problem(row: _Row, position: int, text: FastaText) -> str:
     return ""
 
 
-def _line_problem(row: _Row, text: FastaText) -> str:
+def _line_problem(row: _Row, text: SeekableText) -> str:
     """Look at the line ends in the middle of a record, where a wrong line width would show."""
     full = (row.end - row.offset) // row.line_width if row.line_width else 0
     for line in {0, full // 2, full - 1} if full > 0 else ():
@@ -186,7 +186,7 @@ def _line_problem(row: _Row, text: FastaText) -> str:
     return ""
 
 
-def _rebuild(path: Path, text: FastaText, cache: Path, reason: str) -> Genome:
+def _rebuild(path: Path, text: SeekableText, cache: Path, reason: str) -> Genome:
     import pysam
 
     cache.mkdir(parents=True, exist_ok=True)
@@ -230,7 +230,7 @@ def _rebuild(path: Path, text: FastaText, cache: Path, reason: str) -> Genome:
     return Genome(path, index, block, _sizes(rows), "" if reason == "no index" else reason)
 
 
-def _refuse_odd_records(path: Path, rows: list[_Row], text: FastaText) -> None:
+def _refuse_odd_records(path: Path, rows: list[_Row], text: SeekableText) -> None:
     names = text.record_names()
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

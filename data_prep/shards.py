@@ -1,17 +1,10 @@
-"""Independent tasks of the build: one (track, contig) or one contig's sequence, one shard each.
-
-A shard is an array and, written after it, a small JSON file; the JSON says that the array is
-whole. Whoever finds both need not do the task again.
-"""
+"""Independent tasks of the build: one (track, contig) or one contig's sequence, one shard each."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,24 +18,20 @@ from data_prep.tracks import TrackFile, bin_contig, to_storage
 from seq2exp.core import pool
 from seq2exp.core.errors import Seq2ExpError
 from seq2exp.core.progress import track as show_progress
+from seq2exp.core.shards import finish_shard, is_finished, partial_path
 
 __all__ = [
     "SequenceTask",
     "ShardTask",
     "TrackTask",
     "Unit",
-    "finish_shard",
-    "is_finished",
-    "partial_path",
     "run_tasks",
     "sensible_workers",
-    "shard_info",
     "write_array",
 ]
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 1 << 20
 _WORTH_A_POOL = 500_000_000
 
 Intervals = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -157,61 +146,6 @@ def _write_shard(target: Path, array: NDArray[Any], info: dict[str, Any]) -> Non
     partial = partial_path(target)
     write_array(partial, array)
     finish_shard(partial, target, info)
-
-
-def partial_path(target: Path) -> Path:
-    """Return where a shard, a file or a folder, is written before it is whole."""
-    return target.with_name(f".partial.{target.name}")
-
-
-def finish_shard(partial: Path, target: Path, info: Mapping[str, Any]) -> None:
-    """Move a written file or folder to its place, then write what proves it whole.
-
-    Shards are not synced to the disk: a power cut that loses blocks shows in the checksum.
-    """
-    checksum = _checksum(partial)
-    if target.is_dir():
-        shutil.rmtree(target)
-    partial.replace(target)
-    partial = _info_path(partial)
-    partial.write_text(json.dumps({**info, "crc32": checksum}), encoding="ascii")
-    partial.replace(_info_path(target))
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    if path.is_dir():
-        for file in sorted(path.iterdir()):
-            value = zlib.crc32(file.name.encode(), _checksum(file) ^ value)
-        return value
-    with path.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            value = zlib.crc32(block, value)
-    return value
-
-
-def _info_path(target: Path) -> Path:
-    return target.with_name(target.name + ".json")
-
-
-def shard_info(target: Path) -> dict[str, Any]:
-    """Return what a finished shard says about itself.
-
-    Raises
-    ------
-    FileNotFoundError
-        The shard is not finished.
-    """
-    info: dict[str, Any] = json.loads(_info_path(target).read_text(encoding="ascii"))
-    return info
-
-
-def is_finished(target: Path) -> bool:
-    """Return whether a shard is there and whole; reads all of it."""
-    try:
-        return bool(shard_info(target)["crc32"] == _checksum(target))
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def sensible_workers(tasks: Sequence[Unit], *, bytes_of_text: int = 0) -> int:

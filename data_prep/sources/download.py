@@ -35,11 +35,11 @@ from data_prep.sources.web import (
     opener,
     refuse_address,
 )
-from data_prep.textfile import file_kind
 from seq2exp import __version__
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.files import read_json, write_json
 from seq2exp.core.progress import track
+from seq2exp.core.textfile import file_kind
 
 __all__ = ["Received", "UnreachableError", "checked_kind", "digests", "download"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from data_prep.donor_config import GenotypeConfig
 from data_prep.genome import Genome, read_bases
 from data_prep.variants.judge import REF_REASONS, Found, wrong_ref
-from data_prep.variants.names import ContigNames
 from data_prep.variants.records import Line, read_lines, strand_hints
-from data_prep.variants.source import VcfFile
 from seq2exp.core.errors import Seq2ExpError
 from seq2exp.variation.alleles import Allele, classify, ref_status
+from seq2exp.variation.vcf_file import VcfFile
+from seq2exp.variation.vcf_names import ContigNames
 
 __all__ = ["first_look"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.donor_config import GenotypeConfig
-from data_prep.variants.names import ContigNames
-from data_prep.variants.source import VcfFile
 from data_prep.variants.tasks import EXAMPLES
 from seq2exp.core.errors import AssemblyError, InputError, Seq2ExpError, Seq2ExpWarning, facts
+from seq2exp.variation.vcf_file import VcfFile
+from seq2exp.variation.vcf_names import ContigNames
 
 __all__ = ["REF_REASONS", "Found", "judge", "judge_copies", "sum_up", "wrong_ref"]
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data_prep.shards import finish_shard, partial_path, shard_info, write_array
+from data_prep.shards import write_array
 from data_prep.variants.tasks import CHANGED, EXAMPLES, HAPLOID, MULTI
 from seq2exp.core.sequence import encode
+from seq2exp.core.shards import finish_shard, partial_path, shard_info
 from seq2exp.dataset.format_genotypes import BLOCK, BLOCK_BYTES, num_blocks
 
 __all__ = ["COPIES", "ContigTask", "ShardSource", "reject_row"]

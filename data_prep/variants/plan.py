@@ -18,12 +18,12 @@ from data_prep.donor_expression import AssayColumns, find_assays, read_donor_exp
 from data_prep.donors import choose_donors, choose_samples, read_donors
 from data_prep.genome import Genome
 from data_prep.variants.first_look import first_look
-from data_prep.variants.names import ContigNames
-from data_prep.variants.source import VcfFile, open_vcf
 from data_prep.variants.tasks import VcfTask
 from seq2exp.core.contigs import compare_sizes
 from seq2exp.core.errors import InputError, facts
 from seq2exp.dataset.format_genotypes import DONOR_COLUMNS
+from seq2exp.variation.vcf_file import VcfFile, open_vcf
+from seq2exp.variation.vcf_names import ContigNames
 
 __all__ = ["GenotypePlan", "check_genotypes", "donor_files", "vcf_tasks"]
 

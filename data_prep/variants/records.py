@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.donor_config import GenotypeConfig
-from data_prep.textfile import FastaText
 from data_prep.variants.calls import ABSENT, UNCALLED, Calls
 from seq2exp.core.errors import FormatError, facts
+from seq2exp.core.textfile import SeekableText, text_lines
 from seq2exp.variation.alleles import CLASSES, SEQUENCE_CLASSES, STATUSES, normalise_all
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "strand_hints",
 ]
 
-_PIECE = 1 << 22
 _FIXED = 9
 _USABLE = frozenset(SEQUENCE_CLASSES) - {"same"}
 
@@ -51,12 +50,12 @@ class Line:
     columns: bytes
 
 
-def read_lines(handle: FastaText, start: int, end: int, *, name: str) -> Iterator[list[Line]]:
+def read_lines(handle: SeekableText, start: int, end: int, *, name: str) -> Iterator[list[Line]]:
     """Yield the records whose lines begin at ``start`` to ``end - 1``, some megabytes at a time.
 
     Parameters
     ----------
-    handle : FastaText
+    handle : SeekableText
     start, end : int
         Offsets in the text; need not be the beginnings of lines.
     name : str
@@ -68,36 +67,13 @@ def read_lines(handle: FastaText, start: int, end: int, *, name: str) -> Iterato
         A line is no record.
     """
     number = 0
-    at = start
-    carried = b""
-    if start:
-        # A line that begins at `start` follows a line end there.
-        at = start - 1
-        piece = b""
-        while b"\n" not in piece:
-            more = handle.read(at + len(piece), _PIECE)
-            if not more:
-                return
-            piece += more
-        at += piece.index(b"\n") + 1
-    while at < end:
-        piece = handle.read(at + len(carried), _PIECE)
-        carried += piece
-        cut = carried.rfind(b"\n") + 1
-        if not piece and not cut:
-            raise _broken(name, carried, "a line that does not end")
+    for _, raw in text_lines(handle, start, end, name=name):
         lines = []
-        inside = 0
-        for line in carried[:cut].split(b"\n")[:-1]:
-            if at + inside >= end:
-                break
-            inside += len(line) + 1
+        for line in raw:
             text = line.rstrip(b"\r")
             if text:
                 lines.append(_line(text, number, name))
                 number += 1
-        carried = carried[inside:]
-        at += inside
         if lines:
             yield lines
 

@@ -14,13 +14,14 @@ import pyarrow as pa
 
 from data_prep.config import DataConfig
 from data_prep.donor_config import GenotypeConfig
-from data_prep.shards import run_tasks, shard_info
+from data_prep.shards import run_tasks
 from data_prep.variants.judge import Found, judge, judge_copies, sum_up
 from data_prep.variants.merge import COPIES, ContigTask, ShardSource, reject_row
 from data_prep.variants.plan import GenotypePlan, vcf_tasks
 from data_prep.variants.tasks import VcfTask
 from seq2exp.core.errors import Seq2ExpError
 from seq2exp.core.files import safe_name
+from seq2exp.core.shards import shard_info
 from seq2exp.dataset import format as layout
 from seq2exp.dataset import format_genotypes as places
 from seq2exp.dataset.format_genotypes import GenotypeInfo

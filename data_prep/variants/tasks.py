@@ -18,9 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_prep.donor_config import GenotypeConfig
-from data_prep.shards import finish_shard, partial_path
 from data_prep.variants.calls import Calls, parse_calls
-from data_prep.variants.names import ContigNames
 from data_prep.variants.records import (
     Alleles,
     Line,
@@ -30,8 +28,10 @@ from data_prep.variants.records import (
     read_lines,
     split_alleles,
 )
-from data_prep.variants.source import VcfFile
 from seq2exp.core.errors import FormatError, facts
+from seq2exp.core.shards import finish_shard, partial_path
+from seq2exp.variation.vcf_file import VcfFile
+from seq2exp.variation.vcf_names import ContigNames
 
 __all__ = ["CHANGED", "EXAMPLES", "HAPLOID", "MULTI", "SCHEMA", "VcfTask"]
 

@@ -20,6 +20,7 @@ from seq2exp.core.errors import ConfigError, facts
 
 __all__ = [
     "bind",
+    "differences",
     "dump_yaml",
     "load_config",
     "load_yaml",
@@ -225,6 +226,24 @@ def require_known(what: str, word: str, known: Sequence[str], *, expected: str) 
     """Raise ConfigError, with the nearest known word, unless `word` is one of `known`."""
     if word not in known:
         raise ConfigError(facts(what, found=word, expected=expected, fix=nearest(word, known)))
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
+    """Return a line per value that two nested mappings do not share: ``key.key old -> new``.
+
+    Parameters
+    ----------
+    old, new : mapping or plain value
+    prefix : str
+        Put before every key, with its dot.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            line
+            for key in sorted({*old, *new})
+            for line in differences(old.get(key), new.get(key), f"{prefix}{key}.")
+        ]
+    return [] if old == new else [f"{prefix.rstrip('.')} {old!r} -> {new!r}"]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ The rename gives correctness; the advisory lock only spares a second process the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -21,6 +22,7 @@ from typing import Any
 from seq2exp.core.errors import FormatError, InputError, facts
 
 __all__ = [
+    "LockedError",
     "atomic_directory",
     "atomic_file",
     "file_lock",
@@ -34,6 +36,11 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+
+
+class LockedError(InputError):
+    """Another live process holds a lock."""
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
@@ -166,8 +173,10 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, *, what: str) -> Iterator[None]:
+def file_lock(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
     """Hold an advisory lock; a second process is refused at once instead of waiting.
+
+    A disk that knows no locks is used without: what is written there is whole all the same.
 
     Parameters
     ----------
@@ -175,18 +184,20 @@ def file_lock(path: Path, *, what: str) -> Iterator[None]:
         Lock file; it stays behind, empty, because removing it would race.
     what : str
         What is being locked, for the message.
+    shared : bool
+        Suffer others that share it, but no owner.
 
     Raises
     ------
-    InputError
+    LockedError
         Another live process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
+            raise LockedError(
                 facts(
                     what,
                     found="another process that is writing it",
@@ -194,14 +205,28 @@ def file_lock(path: Path, *, what: str) -> Iterator[None]:
                     fix="wait for that process or choose another output path",
                 )
             ) from None
-        try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        # Closing the file gives the lock back.
+        yield
 
 
-def require_space(folder: Path, num_bytes: int) -> None:
+def require_space(
+    folder: Path,
+    num_bytes: int,
+    *,
+    fix: str = "free disk space, choose another disk, or raise bin_size",
+) -> None:
     """Raise before any work starts when the disk has too little room.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files will lie; it need not be there yet.
+    num_bytes : int
+    fix : str
+        What to do.
 
     Raises
     ------
@@ -218,7 +243,7 @@ def require_space(folder: Path, num_bytes: int) -> None:
                 str(folder),
                 found=f"{free / 1e9:.2f} GB free",
                 expected=f"at least {num_bytes / 1e9:.2f} GB",
-                fix="free disk space, choose another disk, or raise bin_size",
+                fix=fix,
             )
         )
 

@@ -226,18 +226,41 @@ class EnformerEncoder(nn.Module):
             Tracks, a length that is no multiple of the bin, a mask of another shape, or a span
             outside the window.
         """
-        num_bins = self._check_input(codes_BL, signal_BNT, mask_BN)
-        wanted = _inside(span or self._cropped(num_bins), num_bins)
-        weight = self.stem.conv.weight
-        bases_BLC = enformer_one_hot(codes_BL, dtype=weight.dtype)
+        self._check_input(codes_BL, signal_BNT, mask_BN)
+        return self.run_blocks(self.run_tower(codes_BL, mask_BN), span=span)
+
+    def run_tower(self, codes_BL: Tensor, mask_BN: Tensor | None = None) -> Tensor:
+        """Embed whole bins with the convolutions, shape (batch, bins, dim).
+
+        The arguments are those of `forward`.
+        """
+        bases_BLC = enformer_one_hot(codes_BL, dtype=self.stem.conv.weight.dtype)
         if mask_BN is not None:
             mask_BL = mask_BN.repeat_interleave(self.bin_size, dim=1)
             bases_BLC = bases_BLC * mask_BL[..., None].to(bases_BLC.dtype)
         hidden_BCL = self._run(self.stem, bases_BLC.mT)
         for stage in self.tower:
             hidden_BCL = self._run(stage, hidden_BCL)
-        hidden_BND = hidden_BCL.mT
-        features_PF = self.positions(num_bins).to(weight.dtype)
+        return hidden_BCL.mT
+
+    def tower_margin(self) -> int:
+        """Count the base pairs before and after a bin that the convolutions read."""
+        widths = sum(TowerStage.WIDTH // 2 << (i + 1) for i in range(len(self.tower)))
+        return Stem.WIDTH // 2 + widths
+
+    def run_blocks(self, hidden_BND: Tensor, *, span: Span | None = None) -> Tensor:
+        """Mix embedded bins by attention, shape (batch, bins of the span, 2 * dim).
+
+        Parameters
+        ----------
+        hidden_BND : float tensor, shape (batch, bins, dim)
+            What `run_tower` returned.
+        span : tuple of int, optional
+            As for `forward`.
+        """
+        num_bins = hidden_BND.shape[1]
+        wanted = _inside(span or self._cropped(num_bins), num_bins)
+        features_PF = self.positions(num_bins).to(hidden_BND.dtype)
         for block in self.blocks[:-1]:
             hidden_BND = self._run(block, hidden_BND, features_PF)
         mixed, normed = self._rows(wanted, num_bins)

@@ -3,11 +3,12 @@
 An embedding reads a few base pairs around a bin, so only the bins near an edit are embedded again.
 A trunk of dilated convolutions hands a change on by its reach from block to block: each block then
 runs only where the change has come, and only where the span still reads it. Attention and scans
-hand it to every bin at once: such trunks run in full on the shared embedding. Nothing is
-approximated: the values are those of a whole pass up to the order of sums.
+hand it to every bin at once: such trunks run in full on the shared embedding, a few windows at a
+time, so that their states stay in the cache. Nothing is approximated: the values are those of a
+whole pass up to the order of sums.
 
-Shapes: B edits, L base pairs, N bins, T tracks, M pieces, P bins of a piece, Q bins that these
-read, S bins of a span, D width.
+Shapes: B edits, L base pairs, N bins, T tracks, P bins of a piece, Q bins that these read, S bins
+of a span, D width.
 """
 
 from __future__ import annotations
@@ -18,91 +19,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seq2exp.encoders.enformer import EnformerEncoder
 from seq2exp.encoders.protocol import Span
 from seq2exp.encoders.stack import BlockTrunk
+from seq2exp.encoders.stretches import find_stretches, refresh
 from seq2exp.encoders.window import WindowEncoder
+from seq2exp.nn.kmers import KmerStem
+from seq2exp.nn.stem import ConvStem, LinearStem
+from seq2exp.nn.stem_layer import StemScan
 
-__all__ = ["TrunkRerun", "WindowRerun", "refresh", "widened"]
+__all__ = ["Embedded", "EnformerRerun", "StemRerun", "TrunkRerun", "WindowRerun", "in_parts"]
 
-Parts = tuple[Tensor, ...]
-# Above this share of bins that change, whole windows are cheaper than pieces.
-_MOST = 0.5
+Embedded = Callable[[Tensor | None], Tensor]
+"""Embeds the bases of some windows under a mask, or under none."""
 
-
-def widened(changed_BN: Tensor, *, before: int, after: int) -> Tensor:
-    """Return the bins that read a changed one, bool, shape (batch, bins).
-
-    Parameters
-    ----------
-    changed_BN : bool tensor, shape (batch, bins)
-    before, after : int
-        Bins that a bin reads before and after itself.
-    """
-    seen_B1N = F.pad(changed_BN[:, None].float(), (before, after))
-    return F.max_pool1d(seen_B1N, before + after + 1, 1)[:, 0] > 0
+# Bins of the windows that a trunk takes at once on a processor.
+_BINS_AT_ONCE = 1536
 
 
-def refresh(
-    run: Callable[[Tensor, Tensor | None], Parts],
-    reference: Parts,
-    codes_BL: Tensor,
-    signal_BNT: Tensor | None,
-    changed_BN: Tensor,
-    *,
-    bin_size: int,
-    reads: tuple[int, int],
-) -> Parts:
-    """Return what `run` gives for edited windows, run only on the bins that read a changed one.
-
-    Parameters
-    ----------
-    run : callable
-        From bases and signal of a stretch of whole bins to tensors with one row per bin.
-    reference : tuple of tensors, shape (1, bins, ...)
-        What it gave for the window without edits.
-    codes_BL, signal_BNT : tensors
-        Edited windows.
-    changed_BN : bool tensor, shape (batch, bins)
-        Where they differ from the window without edits.
-    bin_size : int
-    reads : tuple of int
-        Bins that a row of the result reads before and after its own.
-
-    Returns
-    -------
-    tuple of tensors, shape (batch, bins, ...)
-    """
-    before, after = reads
-    affected_BN = widened(changed_BN, before=before, after=after)
-    row_M, start_M, stop_M = _runs(affected_BN)
+def in_parts(changed_BN: Tensor) -> list[slice]:
+    """Divide windows into as many as fit into a processor's cache; other devices take them all."""
     batch, num_bins = changed_BN.shape
-    if not len(row_M):
-        return tuple(part.expand(batch, *part.shape[1:]) for part in reference)
-    length = min(num_bins, int((stop_M - start_M).max()) + before + after)
-    if len(row_M) * length > _MOST * batch * num_bins:
-        return run(codes_BL, signal_BNT)
-    first_M = (start_M - before).clamp(0, num_bins - length)
-    index_MP = first_M[:, None] + torch.arange(length, device=first_M.device)
-    where = row_M[:, None], index_MP
-    bins_MPS = codes_BL.reshape(batch, num_bins, bin_size)[where]
-    signal_MPT = None if signal_BNT is None else signal_BNT[where]
-    fresh = run(bins_MPS.flatten(1), signal_MPT)
-    inside_MP = (index_MP >= start_M[:, None]) & (index_MP < stop_M[:, None])
-    target = row_M[:, None].expand_as(index_MP)[inside_MP], index_MP[inside_MP]
-    results = []
-    for old, new in zip(reference, fresh, strict=True):
-        result = old.repeat(batch, *[1] * (old.ndim - 1))
-        result[target] = new[inside_MP]
-        results.append(result)
-    return tuple(results)
-
-
-def _runs(affected_BN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, starts and ends of the runs of true bins."""
-    steps = F.pad(affected_BN.to(torch.int8), (1, 1)).diff(dim=1)
-    rows, starts = (steps == 1).nonzero(as_tuple=True)
-    stops = (steps == -1).nonzero(as_tuple=True)[1]
-    return rows, starts, stops
+    on_cpu = changed_BN.device.type == "cpu"
+    size = max(1, _BINS_AT_ONCE // num_bins) if on_cpu else max(1, batch)
+    return [slice(start, min(start + size, batch)) for start in range(0, batch, size)]
 
 
 class TrunkRerun:
@@ -131,24 +71,21 @@ class TrunkRerun:
         self.firsts = [0, *(start for start, _ in self.spans)]
         self.out_1SD: Tensor = trunk.norm_f(hidden_1ND)
 
-    def __call__(self, hidden_BND: Tensor, changed_BN: Tensor) -> Tensor:
+    def __call__(self, piece_BPD: Tensor, at: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Return the states of the span, shape (batch, positions of span, width).
 
         Parameters
         ----------
-        hidden_BND : float tensor, shape (batch, bins that are read, width)
-            Edited embeddings.
-        changed_BN : bool tensor, shape (batch, bins that are read)
-            Bins whose embedding differs.
+        piece_BPD : float tensor, shape (batch, positions of a piece, width)
+            Edited embeddings, of as many positions of each window.
+        at : int tensor, shape (batch,)
+            First position of each piece.
+        low, high : int tensor, shape (batch,)
+            Half-open run of the positions, within the piece, whose embedding differs.
         """
-        out_BSD = self.out_1SD.repeat(len(hidden_BND), 1, 1)
-        rows = changed_BN.any(1).nonzero()[:, 0]
-        if not len(rows):
-            return out_BSD
-        places_N = torch.arange(self.num_bins, device=rows.device)
-        low = torch.where(changed_BN[rows], places_N, self.num_bins).amin(1)
-        high = torch.where(changed_BN[rows], places_N, -1).amax(1) + 1
-        at, piece = self._cut(hidden_BND[rows], low, high)
+        rows = torch.arange(len(piece_BPD), device=at.device)
+        out_BSD = self.out_1SD.repeat(len(rows), 1, 1)
+        piece = piece_BPD
         for number, (start, stop) in enumerate(self.spans):
             reach = self.reaches[number]
             low, high = (low - reach).clamp(min=start), (high + reach).clamp(max=stop)
@@ -160,12 +97,6 @@ class TrunkRerun:
         index = at[:, None] - self.firsts[-1] + torch.arange(piece.shape[1], device=rows.device)
         out_BSD[rows[:, None], index] = self.trunk.norm_f(piece)
         return out_BSD
-
-    def _cut(self, hidden_BND: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        width = int((high - low).max())
-        at = low.clamp(max=self.num_bins - width)
-        index = at[:, None] + torch.arange(width, device=at.device)
-        return at, hidden_BND[torch.arange(len(at), device=at.device)[:, None], index]
 
     def _around(self, number: int, at: Tensor, piece: Tensor, first: Tensor, width: int) -> Tensor:
         """Input of a block from `first` on: the edited piece, and the reference around it."""
@@ -217,20 +148,129 @@ class WindowRerun:
 
     def __call__(self, codes_BL: Tensor, signal_BNT: Tensor | None, changed_BN: Tensor) -> Tensor:
         """Return the hidden states of the span for edited windows, (batch, bins of span, width)."""
-        before, after = self.margins
-        embed = self.encoder.embedding
-        (hidden_BND,) = refresh(
-            lambda codes, signal: (embed(codes, signal),),
-            (self.hidden_1ND,),
-            codes_BL,
-            signal_BNT,
-            changed_BN,
-            bin_size=self.encoder.bin_size,
-            reads=(before, after),
-        )
-        part = slice(*self.read)
-        if self.trunk is None:
-            whole_BSD: Tensor = self.encoder.trunk(hidden_BND[:, part], span=self.span)
-            return whole_BSD
-        affected_BN = widened(changed_BN, before=before, after=after)
-        return self.trunk(hidden_BND[:, part], affected_BN[:, part])
+        if self.trunk is not None:
+            return self._near(self.trunk, codes_BL, signal_BNT, changed_BN)
+        parts = []
+        for rows in in_parts(changed_BN):
+            (hidden_BND,) = refresh(
+                lambda codes, signal: (self.encoder.embedding(codes, signal),),
+                (self.hidden_1ND,),
+                codes_BL[rows],
+                None if signal_BNT is None else signal_BNT[rows],
+                changed_BN[rows],
+                bin_size=self.encoder.bin_size,
+                reads=self.margins,
+            )
+            parts.append(self.encoder.trunk(hidden_BND[:, slice(*self.read)], span=self.span))
+        return torch.cat(parts)
+
+    def _near(
+        self,
+        trunk: TrunkRerun,
+        codes_BL: Tensor,
+        signal_BNT: Tensor | None,
+        changed_BN: Tensor,
+    ) -> Tensor:
+        """Embed and run a trunk of finite reach where a change comes."""
+        (before, after), (first, stop) = self.margins, self.read
+        out_BSD = trunk.out_1SD.repeat(len(codes_BL), 1, 1)
+        bins_N = torch.arange(changed_BN.shape[1], device=changed_BN.device)
+        changed_BN = changed_BN & (bins_N >= first - before) & (bins_N < stop + after)
+        for some in find_stretches(changed_BN, reads=self.margins, joined=True):
+            rows, place_BP = some.row_M1[:, 0], some.index_MP - first
+            signal = None if signal_BNT is None else some.cut(signal_BNT)
+            codes = some.cut_bases(codes_BL, self.encoder.bin_size)
+            piece_BPD = self.hidden_1ND[0][some.index_MP]
+            inside_BP = some.inside_MP
+            piece_BPD[inside_BP] = self.encoder.embedding(codes, signal)[inside_BP]
+            seen_BP = inside_BP & (place_BP >= 0) & (place_BP < stop - first)
+            low = torch.where(seen_BP, place_BP, stop).amin(1)
+            high = torch.where(seen_BP, place_BP, -1).amax(1) + 1
+            out_BSD[rows] = trunk(piece_BPD, place_BP[:, 0], low, high)
+        return out_BSD
+
+
+class EnformerRerun:
+    """The tower of an Enformer for one window; attention runs in full for each edit.
+
+    Parameters
+    ----------
+    encoder : EnformerEncoder
+        In evaluation mode.
+    codes_1L : tensor, shape (1, length)
+        The window without edits.
+    span : tuple of int, optional
+        Half-open run of bins that is read.
+    """
+
+    def __init__(self, encoder: EnformerEncoder, codes_1L: Tensor, *, span: Span | None) -> None:
+        self.encoder, self.span = encoder, span
+        self.tower_1ND = encoder.run_tower(codes_1L)
+
+    def __call__(self, codes_BL: Tensor, signal_BNT: Tensor | None, changed_BN: Tensor) -> Tensor:
+        """Return the hidden states of the span for edited windows, (batch, bins of span, width)."""
+        del signal_BNT
+        encoder, parts = self.encoder, []
+        reach = -(-encoder.tower_margin() // encoder.bin_size)
+        for rows in in_parts(changed_BN):
+            (tower_BND,) = refresh(
+                lambda codes, _: (encoder.run_tower(codes),),
+                (self.tower_1ND,),
+                codes_BL[rows],
+                None,
+                changed_BN[rows],
+                bin_size=encoder.bin_size,
+                reads=(reach, reach),
+            )
+            parts.append(encoder.run_blocks(tower_BND, span=self.span))
+        return torch.cat(parts)
+
+
+class StemRerun:
+    """A stem and what it makes of one window, to be shared by edits of that window.
+
+    Parameters
+    ----------
+    stem : LinearStem, ConvStem or KmerStem
+    codes_1L : tensor, shape (1, length)
+        The window without edits.
+    bin_size : int
+    """
+
+    def __init__(
+        self, stem: LinearStem | ConvStem | KmerStem, codes_1L: Tensor, bin_size: int
+    ) -> None:
+        self.stem, self.bin_size = stem, bin_size
+        before, after = (-(-margin // bin_size) for margin in stem.margins())
+        self.margins = before, after
+        self.scanned: StemScan = stem.scan_bases(codes_1L)
+        self.open_1ND: Tensor = stem(self.scanned)
+        self.mask_1N: Tensor | None = None
+        self.masked_1ND = self.open_1ND
+
+    def hold(self, mask_1N: Tensor) -> None:
+        """Embed the window under a mask that edits will mostly share, shape (1, bins)."""
+        self.mask_1N, self.masked_1ND = mask_1N, self.stem(self.scanned, mask_1N)
+
+    def __call__(self, codes_BL: Tensor, changed_BN: Tensor) -> Embedded:
+        """Return what embeds edited windows, under the mask that it is called with, if any."""
+        found = find_stretches(changed_BN, reads=self.margins)
+        scans = [
+            (some, self.stem.scan_bases(some.cut_bases(codes_BL, self.bin_size))) for some in found
+        ]
+
+        def embedded(mask_BN: Tensor | None = None) -> Tensor:
+            if mask_BN is None:
+                hidden_BND = self.open_1ND.repeat(len(codes_BL), 1, 1)
+            elif self.mask_1N is not None and bool((mask_BN == self.mask_1N).all()):
+                hidden_BND = self.masked_1ND.repeat(len(codes_BL), 1, 1)
+            else:
+                shared = (part.expand(len(codes_BL), *part.shape[1:]) for part in self.scanned)
+                # A stem may give back what it scanned.
+                hidden_BND = self.stem(tuple(shared), mask_BN).clone()
+            for some, scan in scans:
+                mask_MP = None if mask_BN is None else some.cut(mask_BN)
+                some.paste(hidden_BND, self.stem(scan, mask_MP))
+            return hidden_BND
+
+        return embedded

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.encoders import build_encoder
-from seq2exp.encoders.rerun import WindowRerun
+from seq2exp.encoders.enformer import EnformerEncoder
+from seq2exp.encoders.rerun import EnformerRerun, WindowRerun
 from seq2exp.encoders.window import WindowEncoder
 from seq2exp.models.heads import ExpressionHead, HeadActivation, Readout, ReadoutKind, band_weights
 from seq2exp.models.masking import central_span
@@ -29,7 +30,7 @@ from seq2exp.models.output import (
     expect_shape,
     mean_with_mirrored,
 )
-from seq2exp.models.rerun import Shared
+from seq2exp.models.rerun import Shared, keep_reference
 from seq2exp.models.scaling import input_moments
 from seq2exp.nn.tracks import TrackScaling
 
@@ -275,17 +276,23 @@ class Baseline(nn.Module):
         Encoders with an embedding of bins share it, and those with a trunk of finite reach what an
         edit cannot reach; None for others.
         """
-        if not isinstance(self.encoder, WindowEncoder):
+        rerun: WindowRerun | EnformerRerun
+        if isinstance(self.encoder, WindowEncoder):
+            signal_BNT = call.signal_BNT if self.tracks else None
+            rerun = WindowRerun(self.encoder, call.codes_BL, signal_BNT, span=self.span)
+        elif isinstance(self.encoder, EnformerEncoder):
+            rerun = EnformerRerun(self.encoder, call.codes_BL, span=self.span)
+        else:
             return None
-        signal_BNT = call.signal_BNT if self.tracks else None
-        rerun = WindowRerun(self.encoder, call.codes_BL, signal_BNT, span=self.span)
 
         def edited(call: ModelCall, changed_BN: Tensor) -> Seq2ExpOutput:
             self._check(call)
             signal_BNT = call.signal_BNT if self.tracks else None
             return self._output(call, rerun(call.codes_BL, signal_BNT, changed_BN))
 
-        return edited
+        num_bins, device = self.config.num_bins, call.codes_BL.device
+        none_1N = torch.zeros(1, num_bins, dtype=torch.bool, device=device)
+        return keep_reference(edited, call, edited(call, none_1N))
 
     def _output(self, call: ModelCall, hidden_BSD: Tensor) -> Seq2ExpOutput:
         """Pool the hidden states and predict."""

@@ -9,6 +9,7 @@ D model width, K outputs.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from seq2exp.core.config import bind
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.encoders.rerun import Embedded
 from seq2exp.models.config import CONTACT, Seq2ExpConfig
 from seq2exp.models.contributions import ElementSum
 from seq2exp.models.output import ModelCall
@@ -31,7 +33,6 @@ from seq2exp.models.parts import (
 from seq2exp.models.scaling import input_moments
 from seq2exp.models.track_head import TrackHead
 from seq2exp.nn.beta import BetaParameters, BetaPrior, fuse, sequence_beta
-from seq2exp.nn.stem_layer import StemScan
 
 __all__ = ["Seq2ExpNetworks"]
 
@@ -122,10 +123,12 @@ class Seq2ExpNetworks(nn.Module):
             if free and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def _read(self, call: ModelCall) -> tuple[StemScan | None, Tensor | None]:
-        """Scan the bases with the stem and embed the tracks."""
-        scanned = None if self.stem is None else self.stem.scan_bases(call.codes_BL)
-        return scanned, self._read_tracks(call)
+    def _read(self, call: ModelCall) -> tuple[Embedded | None, Tensor | None]:
+        """Scan the bases with the stem, to be embedded under any mask, and embed the tracks."""
+        bases = None
+        if self.stem is not None:
+            bases = partial(self.stem, self.stem.scan_bases(call.codes_BL))
+        return bases, self._read_tracks(call)
 
     def _read_tracks(self, call: ModelCall) -> Tensor | None:
         if self.track_embedding is None or call.signal_BNT is None:
@@ -133,12 +136,12 @@ class Seq2ExpNetworks(nn.Module):
         tracks_BND: Tensor = self.track_embedding(call.signal_BNT)
         return tracks_BND
 
-    def _generate(self, scanned: StemScan | None, tracks_BND: Tensor | None) -> Tensor | None:
+    def _generate(self, bases: Embedded | None, tracks_BND: Tensor | None) -> Tensor | None:
         """Hidden states of the generator; None without one."""
         if self.generator is None:
             return None
         seen_BND = tracks_BND if self.config.generator_sees_tracks else None
-        hidden_BND: Tensor = self.generator(self._embed(scanned, seen_BND))
+        hidden_BND: Tensor = self.generator(self._embed(bases, seen_BND))
         return hidden_BND
 
     def _track_loss(self, call: ModelCall, generated_BND: Tensor | None) -> Tensor:
@@ -172,13 +175,13 @@ class Seq2ExpNetworks(nn.Module):
 
     def _embed(
         self,
-        scanned: StemScan | None,
+        bases: Embedded | None,
         tracks_BND: Tensor | None,
         mask_BN: Tensor | None = None,
     ) -> Tensor:
         parts = []
-        if self.stem is not None:
-            parts.append(self.stem(scanned, mask_BN))
+        if bases is not None:
+            parts.append(bases(mask_BN))
         if tracks_BND is not None:
             parts.append(tracks_BND)
         total_BND: Tensor = parts[0] if len(parts) == 1 else parts[0] + parts[1]
@@ -188,18 +191,18 @@ class Seq2ExpNetworks(nn.Module):
         return dropped_BND
 
     def _predict(
-        self, scanned: StemScan | None, tracks_BND: Tensor | None, mask_BN: Tensor | None
+        self, bases: Embedded | None, tracks_BND: Tensor | None, mask_BN: Tensor | None
     ) -> Tensor:
         """Hidden states of the predictor, shape (batch, bins that are read, width)."""
         tracks_BND = tracks_BND if self.config.use_tracks else None
         if mask_BN is not None and self.config.gate != "multiply":
-            embedded_BND = self._embed(scanned, tracks_BND, mask_BN)
+            embedded_BND = self._embed(bases, tracks_BND, mask_BN)
             if self.config.gate == "pack":
                 reach = self.pack_reach
                 return run_packed(self.predictor, embedded_BND, mask_BN, reach=reach)
             hidden_BND: Tensor = self.predictor(embedded_BND, mask_BN, span=self.span)
             return hidden_BND
-        embedded_BND = self._embed(scanned, tracks_BND)
+        embedded_BND = self._embed(bases, tracks_BND)
         if mask_BN is not None:
             embedded_BND = embedded_BND * mask_BN[..., None].to(embedded_BND.dtype)
         hidden_BND = self.predictor(embedded_BND, span=self.span)

@@ -6,6 +6,7 @@ width, K outputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -63,6 +64,40 @@ class Seq2ExpOutput:
     embedding_BD: Tensor
     tracks_BNU: Tensor | None = None
 
+    def rows(self, index: Tensor) -> Seq2ExpOutput:
+        """Return copies of some rows."""
+        chosen: dict[str, Any] = {k: v if v is None else v[index] for k, v in vars(self).items()}
+        return Seq2ExpOutput(**chosen)
+
+    def put(self, index: Tensor, other: Seq2ExpOutput) -> None:
+        """Write the rows of another output in place of some."""
+        for name, values in vars(self).items():
+            if values is not None:
+                values[index] = getattr(other, name)
+
+    def under_its_mask(self) -> Seq2ExpOutput:
+        """Return what the same windows give when their mask is given and not made."""
+        zeros_B = torch.zeros_like(self.kl_B)
+        return replace(
+            self,
+            mean_BN=self.mask_BN,
+            alpha_BN=None,
+            beta_BN=None,
+            kl_B=zeros_B,
+            track_loss_B=zeros_B,
+        )
+
+    @staticmethod
+    def joined(outputs: Sequence[Seq2ExpOutput]) -> Seq2ExpOutput:
+        """Put the rows of several outputs one after the other."""
+        if len(outputs) == 1:
+            return outputs[0]
+        joined: dict[str, Any] = {}
+        for item in fields(Seq2ExpOutput):
+            parts = [getattr(output, item.name) for output in outputs]
+            joined[item.name] = None if parts[0] is None else torch.cat(parts)
+        return Seq2ExpOutput(**joined)
+
 
 class ModelCall(NamedTuple):
     """The tensors of one forward pass."""
@@ -75,6 +110,11 @@ class ModelCall(NamedTuple):
     mask_BN: Tensor | None
     force_promoter: bool
     elements_BR2: Tensor | None = None
+
+    def rows(self, index: Tensor | slice) -> ModelCall:
+        """Return some of the windows."""
+        tensors = {k: v for k, v in self._asdict().items() if isinstance(v, Tensor)}
+        return self._replace(**{name: values[index] for name, values in tensors.items()})
 
     def mirrored(self) -> ModelCall:
         """Give the same windows as seen from the other strand."""

@@ -2,7 +2,7 @@
 
 A model that can share anything has a method ``share(call)``, which takes the window without edits
 and returns a function of the edited windows and of the bins that differ. Every other model is run
-in full.
+in full. A window that does not differ has the numbers of the window without edits, bit for bit.
 
 Shapes: B edits, N bins.
 """
@@ -12,15 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from seq2exp.models.output import ModelCall, Seq2ExpOutput, mean_with_mirrored
 from seq2exp.nn.sequence import flip_bins
 
-__all__ = ["Shared", "Sharing", "share_window"]
+__all__ = ["Shared", "Sharing", "keep_reference", "share_window"]
 
 Shared = Callable[[ModelCall, Tensor], Seq2ExpOutput]
 """Output of edited windows; the tensor, bool, shape (batch, bins), is true where they differ."""
+
+Hides = Callable[[Tensor, Tensor], Tensor]
 
 
 class Sharing(Protocol):
@@ -62,3 +65,52 @@ def share_window(model: nn.Module | Sharing, call: ModelCall) -> Shared | None:
         return mean_with_mirrored(forward(edited, changed_BN), other)
 
     return both
+
+
+def keep_reference(
+    run: Shared, call: ModelCall, reference: Seq2ExpOutput, hides: Hides | None = None
+) -> Shared:
+    """Run only the windows that differ; the others have the numbers of the window without edits.
+
+    Parameters
+    ----------
+    run : callable
+        Gives the output of windows that may differ.
+    call : ModelCall
+        The window without edits, a batch of one.
+    reference : Seq2ExpOutput
+        Its output.
+    hides : callable, optional
+        Tells which rows differ only where a mask, shape (1, bins), hides it, bool, shape (batch,).
+        It counts for edits under the mask of the window without edits.
+    """
+
+    def shared(edited: ModelCall, changed_BN: Tensor) -> Seq2ExpOutput:
+        own, base = reference, call
+        still_B = ~changed_BN.any(1)
+        if edited.mask_BN is not None and call.mask_BN is None:
+            own, base = reference.under_its_mask(), call._replace(mask_BN=reference.mask_BN)
+            if hides is not None:
+                still_B = still_B | hides(changed_BN, reference.mask_BN)
+        fresh = (~(still_B & _same(edited, base))).nonzero()[:, 0]
+        if len(fresh) == len(changed_BN):
+            return run(edited, changed_BN)
+        output = own.rows(torch.zeros_like(changed_BN[:, 0], dtype=torch.long))
+        if len(fresh):
+            output.put(fresh, run(edited.rows(fresh), changed_BN[fresh]))
+        return output
+
+    return shared
+
+
+def _same(edited: ModelCall, call: ModelCall) -> Tensor:
+    """Tell where all but bases and tracks is that of the window without edits, bool, (batch,)."""
+    same_B = torch.ones(len(edited.codes_BL), dtype=torch.bool, device=edited.codes_BL.device)
+    for name in ("features_BF", "blacklist_BN", "valid_BN", "mask_BN", "elements_BR2"):
+        ours, base = getattr(edited, name), getattr(call, name)
+        if ours is None or base is None or ours.shape[1:] != base.shape[1:]:
+            same_B &= ours is base
+        elif ours.numel():
+            equal = (ours == base) | ((ours != ours) & (base != base))
+            same_B &= equal.flatten(1).all(1)
+    return same_B & (edited.force_promoter == call.force_promoter)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seq2exp.core.errors import ConfigError, facts
-from seq2exp.encoders.rerun import refresh
+from seq2exp.encoders.rerun import Embedded, StemRerun, in_parts
 from seq2exp.models.config import Seq2ExpConfig
 from seq2exp.models.element_masks import mask_of_elements
 from seq2exp.models.masking import draw_mask, force_mask, top_bins
@@ -29,10 +29,9 @@ from seq2exp.models.output import (
     expect_shape,
     mean_with_mirrored,
 )
-from seq2exp.models.rerun import Shared
+from seq2exp.models.rerun import Shared, keep_reference
 from seq2exp.nn.posterior import MaskPosterior, matched_posterior
 from seq2exp.nn.sequence import flip_bins
-from seq2exp.nn.stem_layer import StemScan
 
 __all__ = ["Seq2Exp", "Seq2ExpConfig", "Seq2ExpOutput"]
 
@@ -148,33 +147,45 @@ class Seq2Exp(Seq2ExpNetworks):
     def share(self, call: ModelCall) -> Shared | None:
         """Share one window among its edits (see `seq2exp.models.rerun`): what the stem scans.
 
-        Generator and predictor run in full, because an edit changes the mask of every bin.
+        Generator and predictor run in full, because an edit changes the mask of every bin. An edit
+        that the mask of the window itself hides from everything needs no pass under that mask.
         """
         if self.stem is None:
             return None
-        stem, size = self.stem, self.config.bin_size
-        scanned = stem.scan_bases(call.codes_BL)
-        before, after = (-(-margin // size) for margin in stem.margins())
+        config, bases = self.config, StemRerun(self.stem, call.codes_BL, self.config.bin_size)
 
         def edited(call: ModelCall, changed_BN: Tensor) -> Seq2ExpOutput:
             self._check(call)
-            fresh = refresh(
-                lambda codes, _: stem.scan_bases(codes),
-                scanned,
-                call.codes_BL,
-                None,
-                changed_BN,
-                bin_size=size,
-                reads=(before, after),
-            )
-            return self._forward_read(call, fresh, self._read_tracks(call), sample=False)
+            outputs = []
+            for rows in in_parts(changed_BN):
+                part = call.rows(rows)
+                embedded = bases(part.codes_BL, changed_BN[rows])
+                tracks_BND = self._read_tracks(part)
+                outputs.append(self._forward_read(part, embedded, tracks_BND, sample=False))
+            return Seq2ExpOutput.joined(outputs)
 
-        return edited
+        none_1N = torch.zeros(1, config.num_bins, dtype=torch.bool, device=call.codes_BL.device)
+        reference = edited(call, none_1N)
+        if config.gate != "multiply":
+            bases.hold(reference.mask_BN)
+        return keep_reference(edited, call, reference, hides=self._hides)
+
+    def _hides(self, changed_BN: Tensor, mask_1N: Tensor) -> Tensor:
+        """Tell which rows differ only in bins that nothing reads under a mask, bool, (batch,)."""
+        seen_1N = mask_1N != 0
+        if self.config.gate == "multiply":
+            seen_1N = torch.ones_like(seen_1N)
+        elif self.readout.reads is not None:
+            seen_1N = seen_1N.clone()
+            seen_1N[:, slice(*self.readout.reads)] = True
+        elif self.readout.weighting == "plain":
+            seen_1N = torch.ones_like(seen_1N)
+        return ~(changed_BN & seen_1N).any(1)
 
     def _forward_read(
         self,
         call: ModelCall,
-        scanned: StemScan | None,
+        bases: Embedded | None,
         tracks_BND: Tensor | None,
         *,
         sample: bool,
@@ -182,7 +193,7 @@ class Seq2Exp(Seq2ExpNetworks):
         """Make the mask and the prediction of windows whose bases and tracks are embedded."""
         generated_BND = evidence_BM = q_BM = None
         if call.mask_BN is None:
-            generated_BND = self._generate(scanned, tracks_BND)
+            generated_BND = self._generate(bases, tracks_BND)
             evidence_BM = self._evidence(generated_BND, call.signal_BNT)
         if evidence_BM is not None:
             q_BM = matched_posterior(self.config.posterior, evidence_BM)
@@ -190,7 +201,7 @@ class Seq2Exp(Seq2ExpNetworks):
         mask_BN = free_BN = None
         if drawn_BN is not None:
             mask_BN, free_BN = self._force(call, drawn_BN)
-        hidden_BND = self._predict(scanned, tracks_BND, mask_BN)
+        hidden_BND = self._predict(bases, tracks_BND, mask_BN)
         pooled_BD = self.readout(hidden_BND, mask_BN, first=self.span[0] if self.span else 0)
         if self.element_sum is not None:
             contact_BN = self._contact(call)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seq2exp.core.config import bind, dump_yaml, load_yaml, to_dict
+from seq2exp.core.config import bind, differences, dump_yaml, load_yaml, to_dict
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.files import read_json, write_json
 from seq2exp.dataset.store import Dataset
@@ -56,20 +56,20 @@ def claim_folder(config: object, seed: int, dataset: Dataset, out: Path) -> None
             _with_defaults(type(config), load_yaml(out / "config.yaml")),
             read_json(manifest),
         )
-        differences = [
-            line for line in _differences(old, values) if not line.startswith(_FREE_TO_CHANGE)
+        changed = [
+            line for line in differences(old, values) if not line.startswith(_FREE_TO_CHANGE)
         ]
         if state["dataset"]["checksum"] != dataset.manifest.checksum:
-            differences.append("dataset checksum")
-        if differences:
+            changed.append("dataset checksum")
+        if changed:
             raise InputError(
                 facts(
                     str(out),
                     found="a run of another configuration or dataset",
                     expected="the same one to continue, or a free folder",
                     fix="choose another --out, or delete the folder",
-                    count=len(differences),
-                    examples=differences,
+                    count=len(changed),
+                    examples=changed,
                 )
             )
         return
@@ -107,13 +107,3 @@ def _with_defaults(kind: type, values: dict[str, Any]) -> dict[str, Any]:
     except ConfigError:
         # It holds what this version does not know; the differences will say so.
         return values
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:  # noqa: ANN401
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            line
-            for key in sorted({*old, *new})
-            for line in _differences(old.get(key), new.get(key), f"{prefix}{key}.")
-        ]
-    return [] if old == new else [f"{prefix.rstrip('.')} {old!r} -> {new!r}"]

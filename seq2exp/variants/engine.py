@@ -222,8 +222,7 @@ class Engine:
         windows = [self.index.windows.get(row) for row in gene.tolist()]
         sites = self.dataset.sites
         known = gene >= 0
-        scores = values[:, self.scoring.is_score_V]
-        spoiled = np.isinf(scores).any(axis=1) | np.isnan(scores).all(axis=1)
+        spoiled = np.isnan(values[:, self.scoring.is_score_V]).all(axis=1)
         table: dict[str, Any] = {
             "record": alleles["record"].to_numpy()[number],
             "allele": alleles["allele"].to_numpy()[number],
@@ -242,11 +241,12 @@ class Engine:
             "window_end": pd.array([w.end if w else None for w in windows], dtype="Int64"),
             "status": [_status(c, r) for c, r in zip(cases, rows, strict=True)],
             "score_status": [
-                _score_status(c, r, bad) for c, r, bad in zip(cases, rows, spoiled, strict=True)
+                _score_status(c, r, bad)
+                for c, r, bad in zip(cases, rows, spoiled.tolist(), strict=True)
             ],
             "edge_status": [row.edge if row.gene >= 0 else "" for row in rows],
             "indel_status": [
-                _indel_status(c, gone) for c, gone in zip(cases, deleted, strict=True)
+                _indel_status(c, gone) for c, gone in zip(cases, deleted.tolist(), strict=True)
             ],
             "num_members": np.where(known & ~spoiled, self.num_members, 0).astype(np.int32),
             "in_element": pd.array(list(inside), dtype="boolean"),

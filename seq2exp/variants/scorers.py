@@ -99,7 +99,8 @@ class Scorer:
 
         def scored(ref_BK: ArrayLike, alt_BK: ArrayLike) -> Floats:
             with np.errstate(invalid="ignore"):
-                return np.asarray(self.function(label.linear(ref_BK), label.linear(alt_BK)))
+                found = self.function(label.linear(ref_BK), label.linear(alt_BK))
+            return np.asarray(found, np.float64)
 
         return scored
 
@@ -127,7 +128,7 @@ def _identity(values: Floats) -> Floats:
 
 
 def _log2p1(values: Floats) -> Floats:
-    return np.log2(1 + np.maximum(values, 0.0))
+    return np.asarray(np.log2(1 + np.maximum(values, 0.0)))
 
 
 def _ln1p(values: Floats) -> Floats:

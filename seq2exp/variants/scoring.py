@@ -90,7 +90,10 @@ class Scoring:
                 parts.append(score[:, column])
                 if self.with_sd:
                     parts.append(sd[:, column])
-        return np.stack(parts, axis=1).astype(np.float32)
+        # Linear values of far too high predictions are beyond float32: no number, not infinity.
+        with np.errstate(over="ignore"):
+            scores = np.stack(parts, axis=1).astype(np.float32)
+        return np.where(np.isfinite(scores), scores, np.float32(np.nan))
 
     def _arrays(self, scorer: Scorer, compared: Compared) -> Pair:
         if scorer.needs == "expression":

@@ -15,7 +15,7 @@ from data_prep.config import ContactConfig, RegionConfig, SplitConfig, TrackConf
 from data_prep.contacts import power_law, pseudocount
 from data_prep.genome import Genome
 from data_prep.preflight import check_inputs
-from data_prep.shards import SequenceTask, is_finished, sensible_workers, shard_info
+from data_prep.shards import SequenceTask, sensible_workers
 from seq2exp.core.errors import FormatError, InputError
 from seq2exp.core.sequence import decode
 from seq2exp.dataset import format as layout
@@ -206,24 +206,6 @@ def test_space_estimate_covers_what_is_written(made, tmp_path):
     written = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     shards = 4 * (125 + 63)
     assert estimated_bytes(inputs.config, plan) >= written + shards
-
-
-def test_shard_counts_only_when_whole(tmp_path):
-    from data_prep.shards import _write_shard
-
-    target = tmp_path / "s.npy"
-    assert not is_finished(target)
-    _write_shard(target, np.arange(5), {"covered": 3})
-    assert is_finished(target)
-    assert shard_info(target)["covered"] == 3
-    whole = target.read_bytes()
-    for damaged in (whole[:-1], whole[:-1] + b"x", b""):
-        target.write_bytes(damaged)
-        assert not is_finished(target)
-    target.write_bytes(whole)
-    assert is_finished(target)
-    (tmp_path / "s.npy.json").write_text("{")
-    assert not is_finished(target)
 
 
 def test_tables_open_in_pandas(made):

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pysam
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from data_prep import textfile
 from data_prep.genome import index_problem, open_genome, read_contig
-from data_prep.textfile import file_kind, open_text
 from seq2exp.core.sequence import decode
+from seq2exp.core.textfile import open_fasta
 from tests.data_prep import raw
 
 
@@ -69,76 +66,13 @@ def test_name_holds_a_path_with_spaces_and_unicode(tmp_path):
     assert decode(read_contig(genome, "c")[0]) == "ACGT"
 
 
-@settings(deadline=None, max_examples=20)
-@given(data=st.data())
-def test_block_text_reads_like_the_plain_text(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("blocks")
-    # More than two 64 kB blocks, so that reads cross block borders.
-    content = (">c\n" + "ACGTTGCA" * 20_000 + "\n").encode()
-    plain = folder / "t.fa"
-    plain.write_bytes(content)
-    pysam.tabix_compress(str(plain), str(folder / "t.fa.gz"))
-    with open_text(folder / "t.fa.gz") as text:
-        assert text.size == len(content)
-        for _ in range(5):
-            offset = data.draw(st.integers(0, len(content)))
-            length = data.draw(st.integers(0, 140_000))
-            assert text.read(offset, length) == content[offset : offset + length]
-
-
-def test_block_index_is_compared_with_the_blocks(tmp_path):
-    plain = tmp_path / "t.fa"
-    plain.write_text(">c\n" + "ACGT" * 60_000 + "\n")
-    packed = tmp_path / "t.fa.gz"
-    pysam.tabix_compress(str(plain), str(packed))
-    pysam.faidx(str(packed))
-    index = tmp_path / "t.fa.gz.gzi"
-    with open_text(packed) as text:
-        assert text.block_index_fits(index)
-        content = bytearray(index.read_bytes())
-        content[8] ^= 1
-        index.write_bytes(content)
-        assert not text.block_index_fits(index)
-        index.write_bytes(b"short")
-        assert not text.block_index_fits(index)
-
-
-def test_record_names_are_found_across_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(textfile, "_SCAN", 7)
-    path = raw.write_fasta(tmp_path / "g.fa", {"alpha": "ACGT" * 5, "beta": "GG", "c": "A>C"})
-    with open_text(path) as text:
-        assert text.record_names() == ["alpha", "beta", "c"]
-
-
 def test_index_of_a_shifted_record_is_seen(tmp_path):
     from data_prep.genome import _read_index
 
     path = raw.write_fasta(tmp_path / "g.fa", raw.sequences())
     pysam.faidx(str(path))
     rows = _read_index(tmp_path / "g.fa.fai")
-    with open_text(path) as text:
+    with open_fasta(path) as text:
         assert index_problem(rows, text) == ""
         assert index_problem(rows[:2], text) == "sequence that the index leaves out"
         assert index_problem([], text) == "sequence that the index leaves out"
-
-
-@pytest.mark.parametrize(
-    ("content", "kind"),
-    [
-        (b"", "an empty file"),
-        (b"<!DOCTYPE html><html>", "an HTML page"),
-        (b"  <html lang='en'>", "an HTML page"),
-        (b"\xeb\xf2\x89\x87rest", "a bigBed"),
-        (b"\x26\xfc\x8f\x88rest", "a bigWig"),
-        (b"\x1f\x8b\x08\x00rest", "a gzip file"),
-        (b"chr1\t0\t10\t2.5\n", "bedGraph text"),
-        (b"track type=bedGraph\n", "wiggle or bedGraph text"),
-        (b">c\nACGT\n", "FASTA text"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
-        (b"\0\0\0\0", "binary data"),
-    ],
-)
-def test_kind_of_a_file_is_said_in_words(tmp_path, content, kind):
-    path = tmp_path / "x"
-    path.write_bytes(content)
-    assert file_kind(path) == kind

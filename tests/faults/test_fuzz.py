@@ -20,20 +20,20 @@ from data_prep.donor_expression import find_assays, read_donor_expression
 from data_prep.donors import read_donors
 from data_prep.expression import read_expression
 from data_prep.genome import open_genome, read_contig
-from data_prep.shards import shard_info
 from data_prep.tracks import bin_contig, check_track
 from data_prep.variants.judge import judge, sum_up
 from data_prep.variants.merge import ContigTask, ShardSource
-from data_prep.variants.names import ContigNames
-from data_prep.variants.source import open_vcf
 from data_prep.variants.tasks import VcfTask
 from data_prep.windows import bed_intervals
 from seq2exp.core.config import dump_yaml, load_config
 from seq2exp.core.errors import FormatError
+from seq2exp.core.shards import shard_info
 from seq2exp.dataset import format as layout
 from seq2exp.dataset.samples import GeneSamples, SampleConfig
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.checkpoint import load_model
+from seq2exp.variation.vcf_file import open_vcf
+from seq2exp.variation.vcf_names import ContigNames
 from tests.data_prep import raw
 from tests.data_prep.variants import vcfs
 from tests.faults.fuzz import mutate, read_damaged

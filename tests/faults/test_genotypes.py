@@ -13,12 +13,12 @@ import pytest
 
 from data_prep import build as build_module
 from data_prep.config import DonorExpressionConfig, SplitConfig
-from data_prep.variants.source import open_vcf
 from seq2exp.cli.main import main
 from seq2exp.core.config import dump_yaml
 from seq2exp.core.errors import AssemblyError, ConfigError, FormatError, InputError, Seq2ExpWarning
 from seq2exp.dataset import format as layout
 from seq2exp.dataset import format_genotypes as places
+from seq2exp.variation.vcf_file import open_vcf
 from tests.data_prep import raw
 from tests.data_prep.variants import vcfs
 from tests.data_prep.variants.vcfs import build, header, line

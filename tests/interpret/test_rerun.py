@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seq2exp.encoders.rerun import refresh, widened
+from seq2exp.encoders.stretches import refresh, widened
 from seq2exp.models import Seq2Exp, Seq2ExpConfig
 from seq2exp.models.baseline import Baseline, BaselineConfig
 from seq2exp.models.output import ModelCall

@@ -1,4 +1,4 @@
-"""Small engines for tests: models whose scores are known, tables of alleles, a genome turned around."""
+"""Small engines for tests: known scores, tables of alleles, a genome turned around."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def table_of(dataset: Dataset, alleles: Iterable[tuple[str, int, str, str]]) -> 
 @contextmanager
 def engine_of(dataset: Dataset, models: Sequence[nn.Module], *, strand: str = "gene", **settings):
     """An engine of these models."""
-    with open_engine(run_of(dataset, *models, strand=strand), dataset, ScoreConfig(**settings)) as e:
+    with open_engine(
+        run_of(dataset, *models, strand=strand), dataset, ScoreConfig(**settings)
+    ) as e:
         yield e
 
 
@@ -120,5 +122,6 @@ def turned_around(dataset: Dataset, root: Path) -> Dataset:
         lengths[contig] - 1 - tss for contig, tss in zip(genes["contig"], genes["tss"], strict=True)
     ]
     genes["strand"] = genes["strand"].map({"+": "-", "-": "+"})
-    genes.to_parquet(root / "genes.parquet")
+    layout.write_table(genes, layout.genes_path(root))
+    layout.finish_manifest(root, dataset.manifest)
     return Dataset(root)

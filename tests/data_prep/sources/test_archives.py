@@ -12,8 +12,8 @@ import zipfile
 import pytest
 
 from data_prep.sources.archives import ArchiveLimits, make_bgzip, unpack
-from data_prep.textfile import FastaText, file_kind
 from seq2exp.core.errors import FormatError
+from seq2exp.core.textfile import SeekableText, file_kind
 
 TIGHT = ArchiveLimits(max_files=5, max_bytes=10_000_000, max_ratio=50, free_bytes=1000)
 
@@ -178,7 +178,7 @@ def test_gzip_becomes_bgzip_with_the_same_text(tmp_path):
     (tmp_path / "x.fa.gz").write_bytes(gzip.compress(text[:70_000]) + gzip.compress(text[70_000:]))
     make_bgzip(tmp_path / "x.fa.gz", tmp_path / "x.fa.bgz")
     assert file_kind(tmp_path / "x.fa.bgz") == "a bgzip file"
-    with FastaText(tmp_path / "x.fa.bgz", blocked=True) as found:
+    with SeekableText(tmp_path / "x.fa.bgz", blocked=True) as found:
         assert found.size == len(text)
         assert found.read(300_000, 50) == text[300_000:300_050]
 

@@ -18,7 +18,7 @@ CHILD = """
 import os, signal, sys, warnings
 from pathlib import Path
 import data_prep.variants.merge as merge, data_prep.variants.plan as plan
-import data_prep.variants.source as source, data_prep.variants.store as store
+import seq2exp.variation.vcf_file as source, data_prep.variants.store as store
 import data_prep.variants.tasks as tasks
 from tests.data_prep.variants import vcfs
 
@@ -44,7 +44,7 @@ warnings.simplefilter("ignore")
 vcfs.build(Path(sys.argv[1]), None, name="v.gzip", on_unsupported="skip")
 """
 MOMENTS = {
-    "before the copy of the gzip file": ("source", "_copy_gzip", 1, ""),
+    "before the copy of the gzip file": ("source", "copy_gzip", 1, ""),
     "after the second part": ("tasks", "finish_shard", 3, ""),
     "with half of the third part": ("tasks", "finish_shard", 3, "half"),
     "before the first contig": ("store", "sum_up", 1, ""),

@@ -47,7 +47,7 @@ def test_contig_names_are_matched_and_told_once(tmp_path, caplog, name):
 
 
 def test_x_coded_as_23_is_found_where_the_genome_has_no_contig_23():
-    from data_prep.variants.names import ContigNames
+    from seq2exp.variation.vcf_names import ContigNames
 
     names = ContigNames(["chrX", "chrY", "chrM"], ["chrX", "chrM"])
     assert [names.known(name) for name in ("23", "chr23", "24", "26", "25")] == [

@@ -6,8 +6,8 @@ copy in the cache of the build. An index is never used, so that an old one canno
 
 from __future__ import annotations
 
-import gzip
 import re
+import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.textfile import FastaText, file_kind
 from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.textfile import SeekableText, copy_gzip, file_kind
 
 __all__ = ["VcfFile", "open_vcf"]
 
@@ -47,12 +47,12 @@ class VcfFile:
     lengths: dict[str, int]
     """Contig lengths of the header, where it states them."""
 
-    def open(self) -> FastaText:
+    def open(self) -> SeekableText:
         """Return the text, to be read by offset and closed."""
-        return FastaText(self.text, blocked=self.blocked)
+        return SeekableText(self.text, blocked=self.blocked)
 
 
-def open_vcf(path: Path, *, cache: Path, number: int = 0) -> VcfFile:
+def open_vcf(path: Path, *, cache: Path, number: int = 0, genotypes: bool = True) -> VcfFile:
     """Check a VCF or BCF and read its header.
 
     Headers may lack definitions, define FORMAT fields in odd ways, or repeat lines; only the names
@@ -66,11 +66,14 @@ def open_vcf(path: Path, *, cache: Path, number: int = 0) -> VcfFile:
         Folder for the copy of a gzip file or a BCF.
     number : int
         Number of the file, for the name of the copy.
+    genotypes : bool
+        Genotypes are needed: each sample once, and at least one.
 
     Raises
     ------
     InputError
-        Missing or empty file, another kind of file, no sample, or a sample twice.
+        Missing or empty file, another kind of file, no record; where genotypes are needed no
+        sample, or a sample twice.
     FormatError
         Truncated or damaged file, or no line of column names.
     """
@@ -81,10 +84,12 @@ def open_vcf(path: Path, *, cache: Path, number: int = 0) -> VcfFile:
         cache.mkdir(parents=True, exist_ok=True)
         text = cache / f"{number}.{path.name}.bgz"
         if not text.is_file():
-            (_copy_bcf if kind == "bcf" else _copy_gzip)(path, text)
+            (_copy_bcf if kind == "bcf" else copy_gzip)(path, text)
     blocked = text != path or kind == "bgzip"
-    with _reworded(path, text), FastaText(text, blocked=blocked) as handle:
+    with _reworded(path, text), SeekableText(text, blocked=blocked) as handle:
         start, samples, lengths = _header(handle, path)
+        if genotypes:
+            _check_samples(samples, path)
         if handle.size == start:
             raise InputError(
                 facts(str(path), found="no record", expected="variants", fix="check the file")
@@ -138,21 +143,6 @@ def _reworded(path: Path, text: Path) -> Iterator[None]:
         raise FormatError(str(error).replace(str(text), str(path))) from None
 
 
-def _copy_gzip(path: Path, target: Path) -> None:
-    """Compress the text of a gzip file anew, in blocks that can be read at random."""
-    import pysam
-
-    partial = target.with_name(f".partial.{target.name}")
-    try:
-        with gzip.open(path, "rb") as text, pysam.BGZFile(str(partial), "wb", None) as copy:
-            while piece := text.read(_PIECE):
-                copy.write(piece)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        partial.unlink(missing_ok=True)
-        raise _damaged(path, f"a gzip stream that breaks off or fails ({error})") from error
-    partial.replace(target)
-
-
 def _copy_bcf(path: Path, target: Path) -> None:
     """Write a BCF as text; htslib reads the records."""
     import pysam
@@ -161,8 +151,8 @@ def _copy_bcf(path: Path, target: Path) -> None:
         compressed = handle.read(2) == b"\x1f\x8b"
     if compressed:
         # htslib notices the missing end only after it has handed out the records before it.
-        FastaText(path, blocked=True).close()
-    partial = target.with_name(f".partial.{target.name}")
+        SeekableText(path, blocked=True).close()
+    partial = target.with_name(f".{uuid.uuid4().hex[:12]}.partial.{target.name}")
     level = pysam.set_verbosity(0)
     try:
         with (
@@ -180,7 +170,7 @@ def _copy_bcf(path: Path, target: Path) -> None:
     partial.replace(target)
 
 
-def _header(handle: FastaText, path: Path) -> tuple[int, list[str], dict[str, int]]:
+def _header(handle: SeekableText, path: Path) -> tuple[int, list[str], dict[str, int]]:
     """Return the offset of the first record, the samples, and the lengths of contigs."""
     text = b""
     while True:
@@ -207,7 +197,10 @@ def _samples(line: str, path: Path) -> list[str]:
     columns = line.rstrip("\r\n").split("\t")
     if tuple(columns[:8]) != _COLUMNS[:8]:
         raise _damaged(path, f"column names that begin {' '.join(columns)[:60]!r}")
-    samples = columns[9:]
+    return columns[9:]
+
+
+def _check_samples(samples: list[str], path: Path) -> None:
     if not samples:
         raise InputError(
             facts(
@@ -229,7 +222,6 @@ def _samples(line: str, path: Path) -> list[str]:
                 examples=twice,
             )
         )
-    return samples
 
 
 def _lengths(lines: list[str]) -> dict[str, int]:

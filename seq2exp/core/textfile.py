@@ -7,8 +7,11 @@ is truncated.
 
 from __future__ import annotations
 
+import gzip
 import struct
+import uuid
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -18,11 +21,12 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import FormatError, InputError, facts
 
-__all__ = ["FastaText", "file_kind", "open_text"]
+__all__ = ["SeekableText", "copy_gzip", "file_kind", "open_fasta", "text_lines"]
 
 _GZIP = b"\x1f\x8b"
 _BGZF_EOF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _SCAN = 1 << 24
+_PIECE = 1 << 22
 _KINDS = {
     b"\x26\xfc\x8f\x88": "a bigWig",
     b"\x88\x8f\xfc\x26": "a bigWig",
@@ -65,7 +69,7 @@ def file_kind(path: Path) -> str:
     return f"text that begins {first[:30].decode('ascii', 'replace')!r}"
 
 
-def open_text(path: Path) -> FastaText:
+def open_fasta(path: Path) -> SeekableText:
     """Open a FASTA for random access to its text.
 
     Raises
@@ -90,7 +94,7 @@ def open_text(path: Path) -> FastaText:
                 fix=f"bgzip it: gunzip -c {path.name} | bgzip > {plain}.bgz",
             )
         )
-    text = FastaText(path, blocked=kind == "a bgzip file")
+    text = SeekableText(path, blocked=kind == "a bgzip file")
     try:
         if not text.read(0, 4096).lstrip().startswith(b">"):
             raise InputError(
@@ -107,7 +111,99 @@ def open_text(path: Path) -> FastaText:
     return text
 
 
-class FastaText:
+def copy_gzip(path: Path, target: Path) -> None:
+    """Compress the text of a gzip file anew, in blocks that can be read at random.
+
+    Raises
+    ------
+    FormatError
+        The file is truncated or damaged.
+    """
+    import pysam
+
+    partial = target.with_name(f".{uuid.uuid4().hex[:12]}.partial.{target.name}")
+    try:
+        with gzip.open(path, "rb") as text, pysam.BGZFile(str(partial), "wb", None) as copy:
+            while piece := text.read(_PIECE):
+                copy.write(piece)
+        partial.replace(target)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(
+            facts(
+                str(path),
+                found=f"a gzip stream that breaks off or fails ({error})",
+                expected="a whole gzip file",
+                fix="copy or download it again",
+            )
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def text_lines(
+    text: SeekableText, start: int, end: int, *, name: str
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the lines that begin at ``start`` to ``end - 1``, some megabytes at a time.
+
+    Parameters
+    ----------
+    text : SeekableText
+    start, end : int
+        Offsets; need not be the beginnings of lines.
+    name : str
+        The file, for messages.
+
+    Yields
+    ------
+    int, list of bytes
+        Offset of the first of these lines; the lines, without the line feed that ends each.
+
+    Raises
+    ------
+    FormatError
+        The last line does not end.
+    """
+    at = start
+    carried = b""
+    if start:
+        # A line that begins at `start` follows a line end there.
+        at = start - 1
+        piece = b""
+        while b"\n" not in piece:
+            more = text.read(at + len(piece), _PIECE)
+            if not more:
+                return
+            piece += more
+        at += piece.index(b"\n") + 1
+    while at < end:
+        piece = text.read(at + len(carried), _PIECE)
+        carried += piece
+        cut = carried.rfind(b"\n") + 1
+        if not piece and not cut:
+            raise FormatError(
+                facts(
+                    f"{name} at {carried[:40].decode('ascii', 'replace')!r}",
+                    found="a line that does not end",
+                    expected="a line feed after every line",
+                    fix="the file is damaged or was cut: restore it",
+                )
+            )
+        lines = carried[:cut].split(b"\n")[:-1]
+        first, inside = at, cut
+        if at + cut > end:
+            inside = 0
+            for number, line in enumerate(lines):
+                if at + inside >= end:
+                    del lines[number:]
+                    break
+                inside += len(line) + 1
+        carried = carried[inside:]
+        at += inside
+        if lines:
+            yield first, lines
+
+
+class SeekableText:
     """The uncompressed text of a file, read by offset.
 
     Parameters

@@ -1,0 +1,200 @@
+"""Score variants: changes of predicted expression and of regulatory elements, VCF in, VCF out.
+
+docs/variants.md describes the command; further pages the scores, the files and large inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seq2exp.cli import options
+
+if TYPE_CHECKING:
+    from seq2exp.variants.config import ScoreConfig
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers with commas (a ``type`` of argparse)."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        message = f"found {text!r}, expected whole numbers with commas, such as 1,0,-1"
+        raise argparse.ArgumentTypeError(message) from error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    options.add_run(parser)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--vcf", type=Path, metavar="FILE", help="VCF or BCF, plain or compressed")
+    given.add_argument(
+        "--table", type=Path, metavar="FILE",
+        help="TSV, CSV or Parquet with chrom, pos, ref, alt; or one variant or rsID per line",
+    )  # fmt: skip
+    given.add_argument(
+        "--variant", action="append", metavar="VARIANT",
+        help="chr1:100:A>G, 1-100-A-G or an rsID; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", required=True, action="append", type=Path, metavar="FILE",
+        help=".vcf, .vcf.gz, .tsv, .tsv.gz or .parquet; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--long", action="store_true", help="tables with one row per score")
+    _add_reading(parser)
+    _add_scoring(parser)
+    _add_work(parser)
+    options.add_overwrite(parser)
+    options.add_json(parser)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--coordinates", type=int, choices=(0, 1),
+        help="number of the first base, for tables that do not say it",
+    )  # fmt: skip
+    group.add_argument(
+        "--lookup", type=Path, metavar="FILE", help="where rsIDs are found: a VCF or a table"
+    )
+    group.add_argument(
+        "--gene-column", metavar="NAME", help="column with the gene that each variant is scored for"
+    )
+    group.add_argument(
+        "--ref-policy", default="flag", choices=("flag", "strict", "use-vcf-ref", "drop-swapped"),
+        help="what to do where REF is not what the genome says (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-mismatch", type=float, default=0.05, metavar="SHARE",
+        help="most alleles that may not fit the genome (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-indel", type=int, default=1000, metavar="BP",
+        help="longest insertion or deletion (%(default)s)",
+    )  # fmt: skip
+
+
+def _add_scoring(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("scores")
+    group.add_argument(
+        "--scores", metavar="NAMES", help="names with commas (default: the usual ones of the model)"
+    )
+    group.add_argument(
+        "--sample", action="append", default=[], metavar="NAME",
+        help="label that is scored; may be repeated (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--gene", action="append", default=[], metavar="ID",
+        help="gene id or symbol; may be repeated (default: all whose window holds the variant)",
+    )  # fmt: skip
+    group.add_argument(
+        "--edge", default="pad", choices=("pad", "skip"),
+        help="windows that reach beyond a contig (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--strands", default="auto", choices=("auto", "forward", "both"),
+        help="strands that are averaged; auto: both where the model was made for both",
+    )  # fmt: skip
+    group.add_argument(
+        "--shifts", type=_numbers, default=(0,), metavar="BP,...",
+        help="shifts of the window that are averaged, such as 1,0,-1 (0)",
+    )  # fmt: skip
+    group.add_argument(
+        "--ensemble", default="pred", choices=("pred", "score"),
+        help="average predictions or scores (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--mask-bp", type=int, default=501, metavar="BP",
+        help="width around the variant in which masks and tracks are compared (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--element-threshold", type=float, metavar="MASK",
+        help="smallest mask of an element (default: the highest 5 %% of a window)",
+    )  # fmt: skip
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("work")
+    group.add_argument(
+        "--batch-size", type=options.counted, default=16, help="sequences per pass (%(default)s)"
+    )
+    group.add_argument("--workers", type=options.counted, default=1, help="processes (%(default)s)")
+    group.add_argument(
+        "--shard", metavar="I/N", help="only the I-th of N shares, for arrays of jobs"
+    )
+    group.add_argument(
+        "--restart", action="store_true", help="throw the parts of an earlier run away"
+    )
+    group.add_argument("--keep-parts", action="store_true", help="leave the work folder")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    from seq2exp.training.run import open_run
+    from seq2exp.variants.command import score_variants
+    from seq2exp.variants.execute import parse_share
+    from seq2exp.variants.outputs import check_outputs
+    from seq2exp.variants.source import open_source
+
+    config = _config(args)
+    share = parse_share(args.shard) if args.shard else None
+    given = args.variant or args.vcf or args.table
+    check_outputs(args.out, inputs=[] if args.variant else [given], overwrite=args.overwrite)
+    trained = open_run(args.run_folder)
+    dataset = trained.open_dataset(args.data)
+    source = open_source(
+        given,
+        dataset=dataset,
+        zero_based=None if args.coordinates is None else args.coordinates == 0,
+        lookup=args.lookup,
+        gene_column=args.gene_column,
+        max_mismatch=1.0 if args.ref_policy == "use-vcf-ref" else args.max_mismatch,
+    )
+    scored = score_variants(
+        trained,
+        dataset,
+        source,
+        args.out,
+        config,
+        long=args.long,
+        workers=args.workers,
+        share=share,
+        overwrite=args.overwrite,
+        restart=args.restart,
+        keep_parts=args.keep_parts,
+        progress=not args.quiet,
+    )
+    print(scored.summary.line())
+    outcome = scored.outcome
+    if outcome.left:
+        print(f"{len(outcome.left)} of {outcome.num_shards} shards are left for other jobs")
+    elif outcome.merged:
+        print("wrote " + ", ".join(str(path) for path in args.out))
+    options.write_rows(
+        args,
+        {"run": str(args.run_folder), "data": str(dataset.root), "input": str(source.path)},
+        scored.summary.rows(),
+    )
+    if args.ref_policy != "use-vcf-ref":
+        scored.summary.refuse_mismatch(args.max_mismatch, what=str(source.path))
+
+
+def _config(args: argparse.Namespace) -> ScoreConfig:
+    from seq2exp.variants.choice import scorer_names
+    from seq2exp.variants.config import ScoreConfig
+
+    return ScoreConfig(
+        scorers=tuple(scorer_names(args.scores)) if args.scores else (),
+        samples=tuple(args.sample),
+        genes=tuple(args.gene),
+        ref_policy=args.ref_policy,
+        max_indel=args.max_indel,
+        edge=args.edge,
+        strands=args.strands,
+        shifts=args.shifts,
+        ensemble=args.ensemble,
+        mask_bp=args.mask_bp,
+        element_threshold=args.element_threshold,
+        batch_size=args.batch_size,
+    )

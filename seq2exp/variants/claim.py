@@ -1,0 +1,196 @@
+"""The work folder of outputs that are made in parts: whose it is, and who works in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seq2exp import __version__
+from seq2exp.core.config import differences
+from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.files import file_lock, read_json, refuse_existing, require_space, write_json
+from seq2exp.core.shards import remove_partial
+from seq2exp.core.work import fingerprint, work_folder, work_folders
+from seq2exp.variants.execute import Share
+from seq2exp.variants.merge import INDEX_SUFFIXES, discard_partial, publishable
+from seq2exp.variants.parts import PartStore
+
+__all__ = ["Identity", "Job", "claimed", "remove_work", "store_of"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """All that the scores and the outputs depend on.
+
+    Attributes
+    ----------
+    input_sha256 : str
+        Of the file of variants.
+    model_sha256 : str
+    dataset_checksum : str
+    config : mapping
+        Plain values: every setting that changes a score, a row, a shard or an output.
+    version : str
+        Of this package.
+    """
+
+    input_sha256: str
+    model_sha256: str
+    dataset_checksum: str
+    config: Mapping[str, Any]
+    version: str = __version__
+
+    def values(self) -> dict[str, Any]:
+        """Return plain values, as the manifest holds them."""
+        return {**vars(self), "config": dict(self.config)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to make, and how.
+
+    Attributes
+    ----------
+    outputs : sequence of Path
+        The work folder lies beside the first.
+    identity : Identity
+    workers : int
+        Processes on this machine; 1 or fewer is this one.
+    share : Share or None
+        Score only this share of the shards; whoever does the last one merges.
+    overwrite : bool
+        Replace outputs.
+    restart : bool
+        Delete the parts of an earlier run, whatever it was.
+    keep_parts : bool
+        Leave the work folder.
+    num_bytes : int
+        Disk that parts and outputs are expected to take (`execute.estimated_bytes`).
+    """
+
+    outputs: Sequence[Path]
+    identity: Identity
+    workers: int = 1
+    share: Share | None = None
+    overwrite: bool = False
+    restart: bool = False
+    keep_parts: bool = False
+    num_bytes: int = 0
+
+
+def store_of(job: Job) -> PartStore:
+    """Return where the parts of a job lie, whether or not they are there."""
+    mark = fingerprint(job.identity.values())
+    return PartStore(work_folder(Path(job.outputs[0]).absolute(), mark), mark)
+
+
+@contextmanager
+def claimed(
+    job: Job, num_shards: int, *, shared: bool = False, joining: bool = False
+) -> Iterator[PartStore | None]:
+    """Lock the outputs of a job and yield its parts.
+
+    Parameters
+    ----------
+    job : Job
+    num_shards : int
+    shared : bool
+        Beside other jobs that claim a share, instead of alone.
+    joining : bool
+        After a share: yields None where another job has made the outputs meanwhile.
+
+    Raises
+    ------
+    LockedError
+        Another process holds the outputs.
+    InputError
+        An output exists, the work folder is of other inputs or settings, or the disk is full.
+    """
+    outputs = [Path(path).absolute() for path in job.outputs]
+    store = store_of(job)
+    with ExitStack() as stack:
+        for path in sorted(outputs):
+            lock = path.with_name(f".{path.name}.lock")
+            stack.enter_context(file_lock(lock, what=str(path), shared=shared))
+        if joining and _made_by_others(store, outputs, overwrite=job.overwrite):
+            yield None
+            return
+        if job.restart:
+            for folder in work_folders(outputs[0]):
+                remove_work(folder)
+        if publishable(store, outputs) is None:
+            _require_free(outputs, overwrite=job.overwrite)
+        _require_same(job, outputs[0], store)
+        (store.folder / "parts").mkdir(parents=True, exist_ok=True)
+        manifest = {**job.identity.values(), "num_shards": num_shards}
+        write_json(manifest, store.folder / "manifest.json")
+        if not shared:
+            remove_partial(store.folder / "parts")
+        done = sum(map(store.exists, range(num_shards))) / max(num_shards, 1)
+        require_space(
+            store.folder,
+            int(job.num_bytes * (1 - done)),
+            fix="free disk space, or choose another --out",
+        )
+        yield store
+
+
+def _made_by_others(store: PartStore, outputs: Sequence[Path], *, overwrite: bool) -> bool:
+    if not store.folder.is_dir():
+        return True
+    there = all(path.exists() for path in outputs)
+    return there and not overwrite and publishable(store, outputs) is None
+
+
+def _require_free(outputs: Sequence[Path], *, overwrite: bool) -> None:
+    for path in outputs:
+        if path.is_dir():
+            raise InputError(
+                facts(str(path), found="a folder", expected="a file", fix="choose another --out")
+            )
+        for suffix in ("", *INDEX_SUFFIXES):
+            refuse_existing(path.with_name(path.name + suffix), overwrite=overwrite)
+
+
+def _require_same(job: Job, out: Path, store: PartStore) -> None:
+    """Raise InputError where parts of other inputs or settings lie beside the output."""
+    for folder in work_folders(out):
+        if folder == store.folder:
+            continue
+        if not any(path.is_file() for path in folder.rglob("*")):
+            # Killed before it had begun.
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        changed = _changed(folder, job.identity)
+        raise InputError(
+            facts(
+                str(out),
+                found=f"unfinished work with other inputs or settings in {folder.name}",
+                expected="the same ones to continue",
+                fix="give them again to continue, pass --restart to delete that work, or choose "
+                "another --out",
+                count=len(changed),
+                examples=changed,
+            )
+        )
+
+
+def _changed(folder: Path, identity: Identity) -> list[str]:
+    """Return a line per value that differs, as far as it can be told."""
+    try:
+        old = read_json(folder / "manifest.json")
+    except (FormatError, OSError):
+        old = None
+    if not isinstance(old, dict):
+        return ["its manifest cannot be read"]
+    return differences({**old, "num_shards": None}, identity.values())
+
+
+def remove_work(folder: Path) -> None:
+    """Delete a work folder and the half written outputs that it knows of; the lock is held."""
+    discard_partial(folder)
+    shutil.rmtree(folder)

@@ -1,0 +1,193 @@
+"""Variants of a file scored with a run: from the input to its outputs, at any size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import seq2exp
+from seq2exp.core.files import sha256
+from seq2exp.dataset.store import Dataset
+from seq2exp.training.run import TrainedRun, model_folders, open_run
+from seq2exp.variants.columns import ScoreColumn
+from seq2exp.variants.config import ScoreConfig
+from seq2exp.variants.engine import open_engine
+from seq2exp.variants.execute import Scorer, Share
+from seq2exp.variants.merge import Parts
+from seq2exp.variants.outputs import check_outputs, write_outputs
+from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
+from seq2exp.variants.source import VariantSource
+from seq2exp.variants.summary import Summary
+
+__all__ = ["EngineMaker", "Scored", "model_sha256", "score_variants"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of an input.
+
+    Attributes
+    ----------
+    outcome : Outcome
+        Of the work; without the merge there are no outputs yet.
+    summary : Summary
+        Counts of what this process is to answer for.
+    columns : list of ScoreColumn
+    """
+
+    outcome: Outcome
+    summary: Summary
+    columns: list[ScoreColumn]
+
+
+@dataclass(frozen=True)
+class EngineMaker:
+    """Opens an engine in the process that scores; holds paths and settings only.
+
+    Attributes
+    ----------
+    run_folder, data : Path
+    config : ScoreConfig
+    """
+
+    run_folder: Path
+    data: Path
+    config: ScoreConfig
+
+    def __call__(self, worker: int) -> Scorer:
+        """Return what scores tables of alleles, on the device of a worker."""
+        if torch.cuda.is_available():
+            torch.cuda.set_device(worker % torch.cuda.device_count())
+        # Open as long as the process lives.
+        stack = ExitStack()
+        engine = stack.enter_context(
+            open_engine(open_run(self.run_folder), Dataset(self.data), self.config)
+        )
+        return _Kept(engine.score, stack)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    score: Scorer
+    stack: ExitStack
+
+    def __call__(self, alleles: pd.DataFrame) -> pd.DataFrame:
+        return self.score(alleles)
+
+
+def model_sha256(run: TrainedRun) -> str:
+    """Return one checksum of the weights and settings of all members."""
+    names = ("config.yaml", "model.safetensors")
+    sums = [sha256(folder / name) for folder in model_folders(run.folder) for name in names]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def score_variants(
+    run: TrainedRun,
+    dataset: Dataset,
+    source: VariantSource,
+    outs: Sequence[Path],
+    config: ScoreConfig,
+    *,
+    long: bool = False,
+    workers: int = 1,
+    share: Share | None = None,
+    overwrite: bool = False,
+    restart: bool = False,
+    keep_parts: bool = False,
+    progress: bool = False,
+) -> Scored:
+    """Score all variants of a source and write the outputs; continues a killed call.
+
+    Parameters
+    ----------
+    run : TrainedRun
+    dataset : Dataset
+        Must fit the run.
+    source : VariantSource
+    outs : sequence of Path
+        The ending names the format.
+    config : ScoreConfig
+    long : bool
+        Tables with one row per score.
+    workers : int
+        Processes on this machine.
+    share : Share, optional
+        Only a part of the work; see `seq2exp.variants.scale`.
+    overwrite, restart, keep_parts : bool
+        Replace outputs; throw the parts of an earlier call away; keep those of this one.
+    progress : bool
+
+    Returns
+    -------
+    Scored
+
+    Raises
+    ------
+    InputError, ConfigError, FormatError
+        As `open_engine`, `check_outputs` and `score_in_parts` say.
+    """
+    check_outputs(outs, inputs=[source.path], overwrite=overwrite)
+    with open_engine(run, dataset, config) as engine:
+        columns = engine.columns
+    weights = model_sha256(run)
+    echo = {**asdict(config), "long": long, "outputs": [path.name for path in outs]}
+    # What decides how many run at once decides the last bits too.
+    echo |= {"shard_size": source.shard_size}
+    identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
+    header = _header(run, dataset, weights, config)
+
+    def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
+        write_outputs(
+            list(targets.values()),
+            source,
+            parts,
+            columns,
+            header,
+            long=long,
+            overwrite=True,
+            progress=progress,
+        )
+
+    outcome = score_in_parts(
+        source,
+        EngineMaker(run.folder.absolute(), dataset.root.absolute(), config),
+        write,
+        Job(
+            outputs=outs,
+            identity=identity,
+            workers=workers,
+            share=share,
+            overwrite=overwrite,
+            restart=restart,
+            keep_parts=keep_parts,
+        ),
+        progress=progress,
+    )
+    found = Summary.of(outcome.num_records, outcome.num_alleles, outcome.counts)
+    return Scored(outcome, found, columns)
+
+
+def _header(run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig) -> dict[str, Any]:
+    """Return what the headers of all outputs say; nothing that depends on time or place."""
+    settings = {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+    }
+    return {
+        "version": seq2exp.__version__,
+        "model": run.folder.name,
+        "model_sha256": weights,
+        "assembly": dataset.manifest.assembly,
+        "dataset_checksum": dataset.manifest.checksum,
+        "label_unit": run.card.expression_unit,
+        "label_transform": run.card.expression_transform,
+        **{name: value for name, value in settings.items() if value not in ("", None)},
+    }
