@@ -56,10 +56,12 @@ SEEDS = {"people": 3, "demo": 0}
 # Substitutions, and insertions and deletions, per element; genes that are tested at most.
 NUMBERS = {"people": (12, 4), "demo": (6, 2)}
 GENES = {"people": 1000, "demo": 40}
+# Donors' variants that are rarer are left out.
+MIN_MAF = {"people": 0.0, "demo": 0.05}
 BANDS = (0, 500, 2_000, 8_000)
 SIGNED_CONTROLS = ["gc_change", "length_change", "random"]
 # Of how many genes of the validation contig the way of scoring is chosen.
-CHOOSING_GENES = {"people": 30, "demo": 12}
+CHOOSING_GENES = {"people": 30, "demo": 10}
 SCORINGS: dict[str, dict[str, Any]] = {
     "as trained": {"strands": "forward"},
     "both strands": {"strands": "both"},
@@ -68,13 +70,19 @@ SCORINGS: dict[str, dict[str, Any]] = {
 
 
 def score_table(
-    run: TrainedRun, dataset: Dataset, alleles: pd.DataFrame, sample: str, settings: dict[str, Any]
+    run: TrainedRun,
+    dataset: Dataset,
+    alleles: pd.DataFrame,
+    sample: str,
+    settings: dict[str, Any],
+    *,
+    fixed: bool = True,
 ) -> pd.DataFrame:
     """Return what the engine says: variant (record), gene_row, score, and fixed under a mask.
 
     ``fixed`` is the score with the mask of the reference held.
     """
-    masked = all(has_mask(model) for model in run.models)
+    masked = fixed and all(has_mask(model) for model in run.models)
     scorers = ("expr_delta", "expr_delta_fixed") if masked else ("expr_delta",)
     config = ScoreConfig(scorers=scorers, samples=(sample,), batch_size=32, **settings)
     with open_engine(run, dataset, config) as engine:
@@ -123,7 +131,13 @@ class Scored:
         self.world = load_world(self.source)
         snvs, indels = (3, 1) if quick else NUMBERS[genome.name]
         table = draw_variants(
-            self.source, self.world, contig, num_snvs=snvs, num_indels=indels, seed=SEEDS["people"]
+            self.source,
+            self.world,
+            contig,
+            num_snvs=snvs,
+            num_indels=indels,
+            min_maf=MIN_MAF[genome.name],
+            seed=SEEDS["people"],
         )
         rows = [row for row, site in enumerate(self.dataset.sites) if site[0] == contig][:genes]
         window = open_run(genome.run(genome.main)).card.data.window_bp
@@ -134,11 +148,13 @@ class Scored:
         self.rows, self.block_bp = rows, window
         self.scores: dict[str, pd.DataFrame] = {}
 
-    def add(self, name: str, run: Path, sample: str, settings: dict[str, Any]) -> float:
+    def add(
+        self, name: str, run: Path, sample: str, settings: dict[str, Any], *, fixed: bool = True
+    ) -> float:
         """Score all variants with a run; return the seconds that took."""
         start = time.monotonic()
         alleles = alleles_of(self.variants, self.dataset)
-        found = score_table(open_run(run), self.dataset, alleles, sample, settings)
+        found = score_table(open_run(run), self.dataset, alleles, sample, settings, fixed=fixed)
         found = found[found["gene_row"].isin(self.rows)]
         self.scores[name] = found.set_index(["variant", "gene_row"])
         return time.monotonic() - start
@@ -278,7 +294,9 @@ def one_genome(name: str, work: Path, *, quick: bool) -> dict[str, Any]:
     scoring, _, column = best.partition("|")
     scored = Scored(genome, genome.test, genes=8 if quick else GENES[name], quick=quick)
     seconds = {
-        model: scored.add(model, genome.run(model), sample, SCORINGS[scoring])
+        model: scored.add(
+            model, genome.run(model), sample, SCORINGS[scoring], fixed=column == "fixed"
+        )
         for model, (_, sample) in genome.models.items()
     }
     pairs = scored.pairs()

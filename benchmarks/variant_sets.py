@@ -30,7 +30,14 @@ MAX_INDEL = 8
 
 
 def draw_variants(
-    source: Path, world: World, contig: str, *, num_snvs: int, num_indels: int, seed: int
+    source: Path,
+    world: World,
+    contig: str,
+    *,
+    num_snvs: int,
+    num_indels: int,
+    min_maf: float,
+    seed: int,
 ) -> pd.DataFrame:
     """Return both sets of one contig in order of position: chrom, position, ref, alt, set.
 
@@ -42,11 +49,17 @@ def draw_variants(
     contig : str
     num_snvs, num_indels : int
         Of the set ``elements``, in each promoter, enhancer and decoy.
+    min_maf : float
+        Smallest frequency of the rarer allele in the set ``donors``.
     seed : int
     """
     codes, random = world.genome[contig], np.random.default_rng(seed)
     with pysam.VariantFile(str(source / "cohort" / "genotypes.vcf.gz")) as vcf:
-        found = [(r.start, r.ref, r.alts[0], "donors") for r in vcf if r.chrom == contig and r.alts]
+        found = [
+            (record.start, record.ref, record.alts[0], "donors")
+            for record in vcf
+            if record.chrom == contig and record.alts and _maf(record) >= min_maf
+        ]
     for start, end in _intervals(world, contig):
         for place in random.choice(np.arange(start, end), num_snvs, replace=False).tolist():
             base = int(codes[place])
@@ -62,6 +75,11 @@ def draw_variants(
     # What people carry comes first where both sets have it.
     table = table.drop_duplicates(KEY).sort_values(["position", "ref", "alt"], kind="stable")
     return table.reset_index(drop=True)
+
+
+def _maf(record: pysam.VariantRecord) -> float:
+    share = float(record.info["AC"][0]) / float(record.info["AN"])
+    return min(share, 1 - share)
 
 
 def _intervals(world: World, contig: str) -> list[tuple[int, int]]:
