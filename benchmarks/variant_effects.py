@@ -15,7 +15,9 @@ no model was trained on; the way of scoring is chosen on another one.
   often the causal one of such a pair scores higher, whatever other genes do.
 
 Controls have no sign: they take part in what looks at sizes. Signed metrics stand beside the same
-network untrained, the scores with signs drawn by lot, and the change of GC and of length.
+network untrained, the scores with signs drawn by lot, the change of GC and of length, and controls
+with a minus: most variants that act destroy something. ``sign_balanced`` is the mean of the sign
+agreement of gains and of losses, one half for a score that never changes its sign.
 Intervals: bootstrap over blocks of neighbouring genes as long as a window; differences are paired.
 """
 
@@ -60,6 +62,7 @@ GENES = {"people": 1000, "demo": 40}
 MIN_MAF = {"people": 0.0, "demo": 0.05}
 BANDS = (0, 500, 2_000, 8_000)
 SIGNED_CONTROLS = ["gc_change", "length_change", "random"]
+LOSSES = ["distance", "activity x contact", "peak"]
 # Of how many genes of the validation contig the way of scoring is chosen.
 CHOOSING_GENES = {"people": 30, "demo": 10}
 SCORINGS: dict[str, dict[str, Any]] = {
@@ -241,6 +244,9 @@ def judged(pairs: pd.DataFrame, scored: Scored, genome: Genome, config: EffectCo
     signs = np.random.default_rng(1).choice([-1.0, 1.0], len(pairs))
     signed = {name: pairs[name].to_numpy() for name in [*models, *SIGNED_CONTROLS]}
     signed[f"{main}, signs by lot"] = pairs[main].to_numpy() * signs
+    # Most true effects are losses: what can be had by always saying so.
+    for name in LOSSES:
+        signed[f"minus {name}"] = -pairs[name].to_numpy()
     sizes = {name: pairs[name].to_numpy() for name in [*models, *names]}
     judge = EffectJudge(
         pairs["gene_row"], pairs["effect"], config, group_P=pairs["block"], split=scored.contig
@@ -259,8 +265,8 @@ def judged(pairs: pd.DataFrame, scored: Scored, genome: Genome, config: EffectCo
     few = {name: sizes[name] for name in kept}
     for name, where in strata(pairs, judge).items():
         both = where & ~donors
-        signed_few = {n: few[n] for n in models}
-        metrics = ("pearson", "sign_agreement")
+        signed_few = {n: signed[n] for n in [*models, "minus activity x contact"]}
+        metrics = ("pearson", "sign_agreement", "sign_balanced")
         rows += judge.rows(signed_few, metrics, reference=main, where_P=both, stratum=name)
         rows += judge.rows(few, UNSIGNED, reference=main, where_P=both, stratum=name)
     return rows

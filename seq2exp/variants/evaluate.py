@@ -5,7 +5,10 @@ because pairs of one gene, and genes that share variants, are not independent. A
 same resamples, so differences are paired.
 
 Effects have a sign, distances and tracks have none. So there are two kinds of metrics: ``pearson``,
-``spearman`` and ``sign_agreement`` compare signed scores with signed effects; ``abs_spearman``
+``spearman``, ``sign_agreement`` and ``sign_balanced`` compare signed scores with signed effects.
+Most variants that do something destroy something, so that a score which is always negative has
+many signs right; ``sign_balanced``, the mean over both directions, gives it one half, and
+correlations belong beside controls with a minus before them. ``abs_spearman``
 (rank correlation of their absolute values), ``auprc`` and ``linked_accuracy`` look at sizes alone,
 where every control can take part.
 
@@ -32,7 +35,7 @@ __all__ = ["SIGNED", "UNSIGNED", "EffectConfig", "EffectJudge"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-SIGNED = ("pearson", "spearman", "sign_agreement")
+SIGNED = ("pearson", "spearman", "sign_agreement", "sign_balanced")
 """Metrics of scores with a sign."""
 
 UNSIGNED = ("abs_spearman", "auprc")
@@ -101,6 +104,7 @@ class EffectJudge:
                 )
             )
         _require_finite("effects", self.effect_P)
+        self._resampled: tuple[tuple[bytes, bool], list[Resamples]] | None = None
         random = np.random.default_rng(self.config.seed)
         self.counts_RG = resample_counts(
             random, self.config.num_resamples, int(self.group_P.max()) + 1
@@ -127,8 +131,9 @@ class EffectJudge:
         ----------
         metric : str
             One of ``SIGNED`` or ``UNSIGNED``. ``sign_agreement`` is the share of causal pairs with
-            the right sign, a score of 0 counting one half; ``auprc`` the average precision of
-            causal pairs among them and those without effect.
+            the right sign, a score of 0 counting one half; ``sign_balanced`` the mean of that of
+            pairs with more and of pairs with less; ``auprc`` the average precision of causal pairs
+            among them and those without effect.
         score_P : float array
         where_P : bool array, optional
             Pairs that are judged; all when not given.
@@ -145,6 +150,12 @@ class EffectJudge:
             kept_P = kept_P & self.causal_P
             same_P = np.sign(score_P) * np.sign(self.effect_P)
             return self._share(kept_P, (same_P + 1) / 2)
+        if metric == "sign_balanced":
+            up_P = self.effect_P > 0
+            up, down = (
+                self.draws("sign_agreement", score_P, kept_P & part_P) for part_P in (up_P, ~up_P)
+            )
+            return (up[0] + down[0]) / 2, (up[1] + down[1]) / 2
         if metric == "auprc":
             kept_P = kept_P & (self.causal_P | self.idle_P)
             return self._auprc(np.abs(score_P), kept_P)
@@ -255,7 +266,7 @@ class EffectJudge:
 
     def _used(self, metric: str, where_P: Bools | None) -> Bools:
         kept_P = np.ones(self.effect_P.size, np.bool_) if where_P is None else where_P
-        if metric == "sign_agreement":
+        if metric in ("sign_agreement", "sign_balanced"):
             return kept_P & self.causal_P
         return kept_P & (self.causal_P | self.idle_P) if metric == "auprc" else kept_P
 
@@ -284,11 +295,14 @@ class EffectJudge:
         effect, score, group = effect_P[kept_P], score_P[kept_P], self.group_P[kept_P]
         if effect.size < 2:
             return self._undefined()
-        step = max(_CHUNK // effect.size, 1)
-        draws = [
-            Resamples(self.counts_RG[first : first + step, group], effect).metric(metric, score)
-            for first in range(0, len(self.counts_RG), step)
-        ]
+        key = (kept_P.tobytes(), effect_P is self.effect_P)
+        if self._resampled is None or self._resampled[0] != key:
+            # Ranks of the effects are the same for all scores.
+            step = max(_CHUNK // effect.size, 1)
+            starts = range(0, len(self.counts_RG), step)
+            counts = [self.counts_RG[first : first + step, group] for first in starts]
+            self._resampled = (key, [Resamples(part, effect) for part in counts])
+        draws = [part.metric(metric, score) for part in self._resampled[1]]
         return METRICS[metric](effect, score), np.concatenate(draws)
 
     def _undefined(self) -> tuple[float, Floats]:

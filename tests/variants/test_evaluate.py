@@ -34,6 +34,23 @@ def test_sign_agreement_by_hand():
     assert judge.draws("sign_agreement", half)[0] == pytest.approx(2.5 / 3)
 
 
+def test_balanced_signs_give_a_constant_guess_one_half():
+    """Up: 0.5 right, 0.1 wrong, so 1/2; down: right, 1. Their mean is 3/4."""
+    judge = EffectJudge(GENE, EFFECT)
+    assert judge.draws("sign_balanced", SCORE)[0] == pytest.approx(3 / 4)
+    assert judge.draws("sign_agreement", np.full(6, -1.0))[0] == pytest.approx(1 / 3)
+    assert judge.draws("sign_balanced", np.full(6, -1.0))[0] == pytest.approx(1 / 2)
+
+
+def test_signed_and_absolute_ranks_are_kept_apart():
+    gene, effect, score = made()
+    judge = EffectJudge(gene, effect)
+    first = judge.draws("spearman", score)[1]
+    judge.draws("abs_spearman", score)
+    assert (judge.draws("spearman", score)[1] == first).all()
+    assert judge.draws("abs_spearman", score)[1].mean() != pytest.approx(first.mean())
+
+
 def test_auprc_by_hand():
     """By size: 0.4 causal, 0.3 causal, 0.2 idle, 0.1 causal, 0 idle; 0.9 is neither and left out.
     AP = (1/1 + 2/2 + 3/4) / 3."""
@@ -116,8 +133,9 @@ def test_rows_carry_numbers_of_pairs_and_paired_differences():
 def test_scores_without_order_are_worth_nothing():
     gene, effect, _ = made(2000)
     noise = np.random.default_rng(5).normal(size=effect.size)
-    rows = values(EffectJudge(gene, effect).rows({"noise": noise}, (*SIGNED, "abs_spearman")))
-    for metric, nothing in zip((*SIGNED, "abs_spearman"), (0, 0, 0.5, 0), strict=True):
+    metrics = (*SIGNED, "abs_spearman")
+    rows = values(EffectJudge(gene, effect).rows({"noise": noise}, metrics))
+    for metric, nothing in zip(metrics, (0, 0, 0.5, 0.5, 0), strict=True):
         row = rows["noise", metric]
         assert row["low"] < nothing < row["high"]
 
