@@ -24,6 +24,8 @@ PAGE_OF_COMMAND = {
     "simulate": "simulator",
     "elements compare": "elements_compare",
     "elements check": "elements_check",
+    "variants background": "variant_scores",
+    "variants calibrate": "variant_scores",
     "cohort train": "cohort",
     "cohort evaluate": "cohort",
     "cohort benchmark": "cohort",

@@ -37,6 +37,8 @@ COMMANDS = {
     "elements compare": "an element map against peaks, links, CRISPRi tables or a truth",
     "elements check": "delete, keep alone and swap called elements: what the model itself uses",
     "variants": "scores of variants: VCF in, VCF out; continues a killed run",
+    "variants background": "scores of common variants, among which others get quantiles",
+    "variants calibrate": "p-values of scored variants against uniform ones: table, picture",
     "priors": "what a run knows of every gene, for models without sequence",
     "attribute": "what each base and track bin contributes to a prediction",
     "motifs": "enrichment of a motif file in elements, with matched background and FDR",
