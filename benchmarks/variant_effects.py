@@ -293,6 +293,19 @@ def strata(pairs: pd.DataFrame, judge: EffectJudge) -> dict[str, np.ndarray]:
     return {name: where for name, where in found.items() if where.any()}
 
 
+def shown(rows: list[Row]) -> dict[str, Any]:
+    """Return rows as stratum, metric, name: value with interval; and what they rest on."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        part = found.setdefault(row["stratum"] or row["split"], {}).setdefault(row["metric"], {})
+        part |= {"pairs": row["n"], "causal": row["num_causal"], "genes": row["num_genes"]}
+        if row["value"] is not None:
+            numbers = [row[key] for key in ("value", "low", "high")]
+            low, high = ("-" if x is None else f"{x:.3f}" for x in numbers[1:])
+            part[row["name"]] = f"{numbers[0]:.3f} [{low}, {high}]"
+    return found
+
+
 def one_genome(name: str, work: Path, *, quick: bool) -> dict[str, Any]:
     """Return everything about one genome."""
     genome = make(name, work, seed=SEEDS[name], quick=quick)
@@ -316,13 +329,13 @@ def one_genome(name: str, work: Path, *, quick: bool) -> dict[str, Any]:
         "choose_on": genome.valid,
         "test": genome.test,
         "scoring": best,
-        "scoring_choices": choices,
+        "scoring_choices": shown(choices),
         "num_variants": len(scored.variants),
         "num_pairs": len(pairs),
         "num_genes": int(pairs["gene_row"].nunique()),
         "largest_difference_to_stored_truth": scored.truth_check(pairs),
         "seconds_to_score": {model: round(value, 1) for model, value in seconds.items()},
-        "rows": judged(pairs, scored, genome, config),
+        "results": shown(judged(pairs, scored, genome, config)),
     }
 
 
