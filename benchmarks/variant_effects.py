@@ -298,7 +298,7 @@ def shown(rows: list[Row]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row in rows:
         part = found.setdefault(row["stratum"] or row["split"], {}).setdefault(row["metric"], {})
-        part |= {"pairs": row["n"], "causal": row["num_causal"], "genes": row["num_genes"]}
+        part |= {"num_pairs": row["n"], **{key: row[key] for key in ("num_causal", "num_genes")}}
         if row["value"] is not None:
             numbers = [row[key] for key in ("value", "low", "high")]
             low, high = ("-" if x is None else f"{x:.3f}" for x in numbers[1:])
