@@ -38,6 +38,8 @@ COMMANDS = {
     "elements check": "delete, keep alone and swap called elements: what the model itself uses",
     "variants": "scores of variants: VCF in, VCF out; continues a killed run",
     "variants saturate": "every substitution of a region: arrays, bigWig, logos; continues",
+    "variants background": "scores of common variants, among which others get quantiles",
+    "variants calibrate": "p-values of scored variants against uniform ones: table, picture",
     "priors": "what a run knows of every gene, for models without sequence",
     "attribute": "what each base and track bin contributes to a prediction",
     "motifs": "enrichment of a motif file in elements, with matched background and FDR",

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--long", action="store_true", help="tables with one row per score")
     _add_reading(parser)
     _add_scoring(parser)
+    _add_significance(parser)
     _add_work(parser)
     options.add_overwrite(parser)
     options.add_json(parser)
@@ -72,6 +73,10 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "--scores", metavar="NAMES", help="names with commas (default: the usual ones of the model)"
     )
     group.add_argument(
+        "--method", default="exact", choices=("exact", "gradient"),
+        help="exact: a pass per allele; gradient: first order, all substitutions at once",
+    )  # fmt: skip
+    group.add_argument(
         "--sample", action="append", default=[], metavar="NAME",
         help="label that is scored; may be repeated (default: all)",
     )  # fmt: skip
@@ -105,6 +110,29 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_significance(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("significance")
+    group.add_argument(
+        "--null", choices=("shuffle",),
+        help="p-values: the same change in shuffled surroundings",
+    )  # fmt: skip
+    group.add_argument(
+        "--null-draws", type=options.counted, default=99, metavar="N",
+        help="shuffles per variant and gene (%(default)s); each costs two passes",
+    )  # fmt: skip
+    group.add_argument(
+        "--null-flank", type=options.counted, default=1024, metavar="BP",
+        help="bases on either side that are shuffled (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--background", type=Path, metavar="FILE",
+        help="quantiles among common variants: what `variants background` wrote",
+    )  # fmt: skip
+    group.add_argument(
+        "--seed", type=options.seeded, default=0, help="draws shuffles (%(default)s)"
+    )
+
+
 def _add_work(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("work")
     group.add_argument(
@@ -123,6 +151,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from seq2exp.training.run import open_run
+    from seq2exp.variants.claim import names_pending
     from seq2exp.variants.command import score_variants
     from seq2exp.variants.execute import parse_share
     from seq2exp.variants.outputs import check_outputs
@@ -131,7 +160,8 @@ def run(args: argparse.Namespace) -> None:
     config = _config(args)
     share = parse_share(args.shard) if args.shard else None
     given = args.variant or args.vcf or args.table
-    check_outputs(args.out, inputs=[] if args.variant else [given], overwrite=args.overwrite)
+    overwrite = args.overwrite or names_pending(args.out)
+    check_outputs(args.out, inputs=[] if args.variant else [given], overwrite=overwrite)
     trained = open_run(args.run_folder)
     dataset = trained.open_dataset(args.data)
     source = open_source(
@@ -148,6 +178,7 @@ def run(args: argparse.Namespace) -> None:
         source,
         args.out,
         config,
+        background=args.background,
         long=args.long,
         workers=args.workers,
         share=share,
@@ -156,8 +187,10 @@ def run(args: argparse.Namespace) -> None:
         keep_parts=args.keep_parts,
         progress=not args.quiet,
     )
-    print(scored.summary.line())
     outcome = scored.outcome
+    if outcome.rank:
+        return
+    print(scored.summary.line())
     if outcome.left:
         print(f"{len(outcome.left)} of {outcome.num_shards} shards are left for other jobs")
     elif outcome.merged:
@@ -179,6 +212,7 @@ def _config(args: argparse.Namespace) -> ScoreConfig:
         scorers=tuple(scorer_names(args.scores)) if args.scores else (),
         samples=tuple(args.sample),
         genes=tuple(args.gene),
+        method=args.method,
         ref_policy=args.ref_policy,
         max_indel=args.max_indel,
         edge=args.edge,
@@ -188,4 +222,7 @@ def _config(args: argparse.Namespace) -> ScoreConfig:
         mask_bp=args.mask_bp,
         element_threshold=args.element_threshold,
         batch_size=args.batch_size,
+        null_draws=args.null_draws if args.null else 0,
+        null_flank=args.null_flank,
+        seed=args.seed,
     )

@@ -27,6 +27,7 @@ _GZIP = b"\x1f\x8b"
 _BGZF_EOF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _SCAN = 1 << 24
 _PIECE = 1 << 22
+_SHORT = 1 << 16
 _KINDS = {
     b"\x26\xfc\x8f\x88": "a bigWig",
     b"\x88\x8f\xfc\x26": "a bigWig",
@@ -170,13 +171,15 @@ def text_lines(
         at = start - 1
         piece = b""
         while b"\n" not in piece:
-            more = text.read(at + len(piece), _PIECE)
+            more = text.read(at + len(piece), min(_PIECE, _SHORT))
             if not more:
                 return
             piece += more
         at += piece.index(b"\n") + 1
     while at < end:
-        piece = text.read(at + len(carried), _PIECE)
+        # No more than is asked for, and some more for a last line that ends behind it.
+        wanted = max(end - at - len(carried), _SHORT)
+        piece = text.read(at + len(carried), min(wanted, _PIECE))
         carried += piece
         cut = carried.rfind(b"\n") + 1
         if not piece and not cut:

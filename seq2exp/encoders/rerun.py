@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from seq2exp.encoders.enformer import EnformerEncoder
+from seq2exp.encoders.first_block import first_block
 from seq2exp.encoders.protocol import Span
 from seq2exp.encoders.stack import BlockTrunk
 from seq2exp.encoders.stretches import find_stretches, refresh
@@ -145,24 +146,39 @@ class WindowRerun:
         if encoder.trunk.reaches is not None:
             read_1ND = self.hidden_1ND[:, slice(*self.read)]
             self.trunk = TrunkRerun(encoder.trunk, read_1ND, span=self.span)
+        self.first = first_block(encoder.trunk, self.hidden_1ND)
 
     def __call__(self, codes_BL: Tensor, signal_BNT: Tensor | None, changed_BN: Tensor) -> Tensor:
         """Return the hidden states of the span for edited windows, (batch, bins of span, width)."""
         if self.trunk is not None:
             return self._near(self.trunk, codes_BL, signal_BNT, changed_BN)
-        parts = []
-        for rows in in_parts(changed_BN):
-            (hidden_BND,) = refresh(
-                lambda codes, signal: (self.encoder.embedding(codes, signal),),
-                (self.hidden_1ND,),
+        states = [
+            self._through(
                 codes_BL[rows],
                 None if signal_BNT is None else signal_BNT[rows],
                 changed_BN[rows],
-                bin_size=self.encoder.bin_size,
-                reads=self.margins,
             )
-            parts.append(self.encoder.trunk(hidden_BND[:, slice(*self.read)], span=self.span))
-        return torch.cat(parts)
+            for rows in in_parts(changed_BN)
+        ]
+        return torch.cat(states)
+
+    def _through(self, codes_BL: Tensor, signal_BNT: Tensor | None, changed_BN: Tensor) -> Tensor:
+        """Embed where a change comes and run a trunk that hands it to every bin."""
+        (hidden_BND,) = refresh(
+            lambda codes, signal: (self.encoder.embedding(codes, signal),),
+            (self.hidden_1ND,),
+            codes_BL,
+            signal_BNT,
+            changed_BN,
+            bin_size=self.encoder.bin_size,
+            reads=self.margins,
+        )
+        if self.first is None:
+            out_BSD: Tensor = self.encoder.trunk(hidden_BND[:, slice(*self.read)], span=self.span)
+            return out_BSD
+        hidden_BND = self.first(hidden_BND, changed_BN, self.margins)
+        out_BSD = self.encoder.trunk(hidden_BND, span=self.span, done=1)
+        return out_BSD
 
     def _near(
         self,
@@ -247,6 +263,10 @@ class StemRerun:
         self.open_1ND: Tensor = stem(self.scanned)
         self.mask_1N: Tensor | None = None
         self.masked_1ND = self.open_1ND
+
+    def as_it_is(self, mask_BN: Tensor | None = None) -> Tensor:
+        """Embed the window without edits under a mask, or under none."""
+        return self.open_1ND if mask_BN is None else self.stem(self.scanned, mask_BN)
 
     def hold(self, mask_1N: Tensor) -> None:
         """Embed the window under a mask that edits will mostly share, shape (1, bins)."""

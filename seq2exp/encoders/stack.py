@@ -84,6 +84,7 @@ class BlockTrunk(nn.Module):
         *,
         span: Span | None = None,
         starts_BN: Tensor | None = None,
+        done: int = 0,
     ) -> Tensor:
         """Hidden states of the positions of `span`, of all when left out.
 
@@ -97,6 +98,8 @@ class BlockTrunk(nn.Module):
         starts_BN : bool tensor, shape (batch, positions), optional
             True at the first position of each of several sequences packed one behind the other;
             nothing crosses from one into the next.
+        done : int
+            First blocks that are left out; `hidden_BND` is what they gave for all positions.
 
         Raises
         ------
@@ -114,9 +117,10 @@ class BlockTrunk(nn.Module):
             )
         num_positions = hidden_BND.shape[1]
         base, spans = self.spans(_checked(span, num_positions), num_positions)
+        base, spans = (spans[done - 1] if done else base), spans[done:]
         hidden_BND = hidden_BND[:, slice(*base)]
         mask_BN, starts_BN = _part(mask_BN, base), _part(starts_BN, base)
-        for layer, (first, stop) in zip(self.layers, spans, strict=True):
+        for layer, (first, stop) in zip(self.layers[done:], spans, strict=True):
             wanted = first - base[0], stop - base[0]
             part = None if wanted == (0, hidden_BND.shape[1]) else wanted
             packing = {} if starts_BN is None else {"starts_BL": starts_BN}

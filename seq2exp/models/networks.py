@@ -8,7 +8,7 @@ D model width, K outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Self
 
@@ -136,13 +136,27 @@ class Seq2ExpNetworks(nn.Module):
         tracks_BND: Tensor = self.track_embedding(call.signal_BNT)
         return tracks_BND
 
-    def _generate(self, bases: Embedded | None, tracks_BND: Tensor | None) -> Tensor | None:
-        """Hidden states of the generator; None without one."""
+    def _generate(
+        self,
+        bases: Embedded | None,
+        tracks_BND: Tensor | None,
+        first_block: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor | None:
+        """Hidden states of the generator; None without one.
+
+        What runs the first block may be given, for windows that share most of it.
+        """
         if self.generator is None:
             return None
-        seen_BND = tracks_BND if self.config.generator_sees_tracks else None
-        hidden_BND: Tensor = self.generator(self._embed(bases, seen_BND))
-        return hidden_BND
+        hidden_BND = self._embed(bases, self._seen_by_generator(tracks_BND))
+        if first_block is not None:
+            shared_BND: Tensor = self.generator(first_block(hidden_BND), done=1)
+            return shared_BND
+        generated_BND: Tensor = self.generator(hidden_BND)
+        return generated_BND
+
+    def _seen_by_generator(self, tracks_BND: Tensor | None) -> Tensor | None:
+        return tracks_BND if self.config.generator_sees_tracks else None
 
     def _track_loss(self, call: ModelCall, generated_BND: Tensor | None) -> Tensor:
         if self.track_head is None or generated_BND is None or call.signal_BNT is None:

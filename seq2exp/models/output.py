@@ -85,6 +85,7 @@ class Seq2ExpOutput:
             beta_BN=None,
             kl_B=zeros_B,
             track_loss_B=zeros_B,
+            tracks_BNU=None,
         )
 
     @staticmethod
@@ -113,8 +114,11 @@ class ModelCall(NamedTuple):
 
     def rows(self, index: Tensor | slice) -> ModelCall:
         """Return some of the windows."""
-        tensors = {k: v for k, v in self._asdict().items() if isinstance(v, Tensor)}
-        return self._replace(**{name: values[index] for name, values in tensors.items()})
+        chosen: dict[str, Any] = {
+            name: values[index] if isinstance(values, Tensor) else values
+            for name, values in self._asdict().items()
+        }
+        return ModelCall(**chosen)
 
     def mirrored(self) -> ModelCall:
         """Give the same windows as seen from the other strand."""

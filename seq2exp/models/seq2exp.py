@@ -10,12 +10,15 @@ R candidate elements, D model width, K outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.encoders.first_block import first_block
 from seq2exp.encoders.rerun import Embedded, StemRerun, in_parts
 from seq2exp.models.config import Seq2ExpConfig
 from seq2exp.models.element_masks import mask_of_elements
@@ -153,6 +156,10 @@ class Seq2Exp(Seq2ExpNetworks):
         if self.stem is None:
             return None
         config, bases = self.config, StemRerun(self.stem, call.codes_BL, self.config.bin_size)
+        first = None
+        if self.generator is not None:
+            seen_1ND = self._seen_by_generator(self._read_tracks(call))
+            first = first_block(self.generator, self._embed(bases.as_it_is, seen_1ND))
 
         def edited(call: ModelCall, changed_BN: Tensor) -> Seq2ExpOutput:
             self._check(call)
@@ -161,11 +168,17 @@ class Seq2Exp(Seq2ExpNetworks):
                 part = call.rows(rows)
                 embedded = bases(part.codes_BL, changed_BN[rows])
                 tracks_BND = self._read_tracks(part)
-                outputs.append(self._forward_read(part, embedded, tracks_BND, sample=False))
+                generate = None
+                if first is not None:
+                    generate = partial(first, changed_BN=changed_BN[rows], reads=bases.margins)
+                outputs.append(
+                    self._forward_read(
+                        part, embedded, tracks_BND, sample=False, first_block=generate
+                    )
+                )
             return Seq2ExpOutput.joined(outputs)
 
-        none_1N = torch.zeros(1, config.num_bins, dtype=torch.bool, device=call.codes_BL.device)
-        reference = edited(call, none_1N)
+        reference = self.one_strand(call)
         if config.gate != "multiply":
             bases.hold(reference.mask_BN)
         return keep_reference(edited, call, reference, hides=self._hides)
@@ -189,11 +202,12 @@ class Seq2Exp(Seq2ExpNetworks):
         tracks_BND: Tensor | None,
         *,
         sample: bool,
+        first_block: Callable[[Tensor], Tensor] | None = None,
     ) -> Seq2ExpOutput:
         """Make the mask and the prediction of windows whose bases and tracks are embedded."""
         generated_BND = evidence_BM = q_BM = None
         if call.mask_BN is None:
-            generated_BND = self._generate(bases, tracks_BND)
+            generated_BND = self._generate(bases, tracks_BND, first_block)
             evidence_BM = self._evidence(generated_BND, call.signal_BNT)
         if evidence_BM is not None:
             q_BM = matched_posterior(self.config.posterior, evidence_BM)

@@ -278,18 +278,19 @@ class _ConvMaxPool(torch.autograd.Function):
     def backward(
         ctx: Any,  # noqa: ANN401  its attributes are made at run time
         grad_MPO: Tensor,
-    ) -> tuple[Tensor | None, Tensor, Tensor, None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, None, None, None]:
         x_MSC, weight_OW, place_MPO = ctx.saved_tensors
         num_out, channels = weight_OW.shape[0], x_MSC.shape[2]
         width = weight_OW.shape[1] // channels
         grad_x_MSC = torch.zeros_like(x_MSC) if ctx.needs_input_grad[0] else None
-        grad_weight_OW = torch.zeros_like(weight_OW)
+        grad_weight_OW = torch.zeros_like(weight_OW) if ctx.needs_input_grad[1] else None
         for rows in _row_blocks(x_MSC, weight_OW):
             place, grad = place_MPO[rows].long().unsqueeze(2), grad_MPO[rows].unsqueeze(2)
             full = grad.new_zeros((*grad.shape[:2], ctx.pool, num_out))
             full = full.scatter_(2, place, grad).view(-1, num_out)
-            unfolded = windows(x_MSC[rows], width, stride=ctx.stride).flatten(0, 1)
-            grad_weight_OW.addmm_(full.t(), unfolded)
+            if grad_weight_OW is not None:
+                unfolded = windows(x_MSC[rows], width, stride=ctx.stride).flatten(0, 1)
+                grad_weight_OW.addmm_(full.t(), unfolded)
             if grad_x_MSC is not None:
                 taps = (full @ weight_OW).view(len(grad_x_MSC[rows]), -1, width, channels)
                 span = (taps.shape[1] - 1) * ctx.stride + 1

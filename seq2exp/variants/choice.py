@@ -21,6 +21,7 @@ _LACKS = {
     "fixed": "a model without a mask that could be held fixed",
     "embedding": "a model without a pooled state",
     "profile": "a model that predicts no tracks",
+    "exons": "no exons of genes",
     "totals": "no totals of elements of the reference",
 }
 

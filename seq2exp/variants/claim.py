@@ -20,7 +20,15 @@ from seq2exp.variants.execute import Share
 from seq2exp.variants.merge import INDEX_SUFFIXES, discard_partial, publishable
 from seq2exp.variants.parts import PartStore
 
-__all__ = ["Identity", "Job", "claimed", "remove_work", "require_same", "store_of"]
+__all__ = [
+    "Identity",
+    "Job",
+    "claimed",
+    "names_pending",
+    "remove_work",
+    "require_same",
+    "store_of",
+]
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,19 @@ def store_of(job: Job) -> PartStore:
     """Return where the parts of a job lie, whether or not they are there."""
     mark = fingerprint(job.identity.values())
     return PartStore(work_folder(Path(job.outputs[0]).absolute(), mark), mark)
+
+
+def names_pending(outputs: Sequence[Path]) -> bool:
+    """Return whether a killed run left these outputs whole, some perhaps with their names.
+
+    Parameters
+    ----------
+    outputs : sequence of Path
+    """
+    paths = [Path(path).absolute() for path in outputs]
+    return any(
+        publishable(PartStore(folder, ""), paths) is not None for folder in work_folders(paths[0])
+    )
 
 
 @contextmanager
@@ -205,7 +226,18 @@ def _changed(folder: Path, identity: Identity) -> list[str]:
     return differences({**old, "num_shards": None}, identity.values())
 
 
-def remove_work(folder: Path) -> None:
-    """Delete a work folder and the half written outputs that it knows of; the lock is held."""
-    discard_partial(folder)
+def remove_work(folder: Path, *, finished: bool = False) -> None:
+    """Delete a work folder and the half written outputs that it knows of; the lock is held.
+
+    Parameters
+    ----------
+    folder : Path
+    finished : bool
+        The outputs have their names: what says so goes last, so that a run that is killed here
+        finds itself finished.
+    """
+    if not finished:
+        discard_partial(folder)
+    shutil.rmtree(folder / "parts", ignore_errors=True)
+    (folder / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(folder)

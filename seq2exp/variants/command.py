@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,17 +16,29 @@ import seq2exp
 from seq2exp.core.files import sha256
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun, model_folders, open_run
+from seq2exp.variants.background import Background
+from seq2exp.variants.claim import names_pending
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
-from seq2exp.variants.engine import open_engine
-from seq2exp.variants.execute import Scorer, Share
+from seq2exp.variants.engine import Engine, open_engine
+from seq2exp.variants.execute import Scorer, Share, estimated_bytes
+from seq2exp.variants.gradient import mask_gradient
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
+from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
 
-__all__ = ["EngineMaker", "Scored", "header_of", "model_sha256", "score_variants"]
+__all__ = [
+    "EngineMaker",
+    "Scored",
+    "genes_per_allele",
+    "header_of",
+    "model_sha256",
+    "score_hash",
+    "score_variants",
+]
 
 
 @dataclass(frozen=True)
@@ -55,11 +67,16 @@ class EngineMaker:
     ----------
     run_folder, data : Path
     config : ScoreConfig
+    background : Path or None
+    score_hash : str
+        That the background must have.
     """
 
     run_folder: Path
     data: Path
     config: ScoreConfig
+    background: Path | None = None
+    score_hash: str = ""
 
     def __call__(self, worker: int) -> Scorer:
         """Return what scores tables of alleles, on the device of a worker."""
@@ -67,8 +84,13 @@ class EngineMaker:
             torch.cuda.set_device(worker % torch.cuda.device_count())
         # Open as long as the process lives.
         stack = ExitStack()
+        common = None
+        if self.background is not None:
+            common = Background.load(self.background, model_hash=self.score_hash)
         engine = stack.enter_context(
-            open_engine(open_run(self.run_folder), Dataset(self.data), self.config)
+            open_engine(
+                open_run(self.run_folder), Dataset(self.data), self.config, background=common
+            )
         )
         return _Kept(engine.score, stack)
 
@@ -89,6 +111,21 @@ def model_sha256(run: TrainedRun) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
+def score_hash(weights: str, config: ScoreConfig) -> str:
+    """Return what backgrounds are told apart by: the model, and how it makes a score.
+
+    Parameters
+    ----------
+    weights : str
+        `model_sha256`.
+    config : ScoreConfig
+        Which scores and variants it names does not count.
+    """
+    ways = ("method", "ensemble", "strands", "shifts", "mask_bp")
+    text = "\t".join([weights, *(f"{name}={getattr(config, name)}" for name in ways)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def score_variants(
     run: TrainedRun,
     dataset: Dataset,
@@ -96,6 +133,7 @@ def score_variants(
     outs: Sequence[Path],
     config: ScoreConfig,
     *,
+    background: Path | None = None,
     long: bool = False,
     workers: int = 1,
     share: Share | None = None,
@@ -115,6 +153,8 @@ def score_variants(
     outs : sequence of Path
         The ending names the format.
     config : ScoreConfig
+    background : Path, optional
+        Scores of common variants, which `seq2exp variants background` wrote; adds quantiles.
     long : bool
         Tables with one row per score.
     workers : int
@@ -134,13 +174,17 @@ def score_variants(
     InputError, ConfigError, FormatError
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
-    check_outputs(outs, inputs=[source.path], overwrite=overwrite)
-    with open_engine(run, dataset, config) as engine:
-        columns = engine.columns
+    check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
     weights = model_sha256(run)
-    echo = {**asdict(config), "long": long, "outputs": [path.name for path in outs]}
+    ways = score_hash(weights, config)
+    common = None if background is None else Background.load(background, model_hash=ways)
+    with open_engine(run, dataset, config, background=common) as engine:
+        columns = engine.columns
+        per_allele = genes_per_allele(engine, dataset)
     # What decides how many run at once decides the last bits too.
+    echo = {**asdict(config), "long": long}
     echo |= {"shard_size": source.shard_size}
+    echo |= {"background": "" if background is None else sha256(background)}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
     header = header_of(run, dataset, weights, config)
 
@@ -148,7 +192,7 @@ def score_variants(
         write_outputs(
             list(targets.values()),
             source,
-            parts,
+            _with_q(parts, columns),
             columns,
             header,
             long=long,
@@ -158,7 +202,13 @@ def score_variants(
 
     outcome = score_in_parts(
         source,
-        EngineMaker(run.folder.absolute(), dataset.root.absolute(), config),
+        EngineMaker(
+            run.folder.absolute(),
+            dataset.root.absolute(),
+            config,
+            None if background is None else background.absolute(),
+            ways,
+        ),
         write,
         Job(
             outputs=outs,
@@ -168,6 +218,9 @@ def score_variants(
             overwrite=overwrite,
             restart=restart,
             keep_parts=keep_parts,
+            num_bytes=estimated_bytes(
+                round(source.num_alleles * per_allele), len(columns), num_outputs=len(outs)
+            ),
         ),
         progress=progress,
     )
@@ -175,15 +228,48 @@ def score_variants(
     return Scored(outcome, found, columns)
 
 
+def genes_per_allele(engine: Engine, dataset: Dataset) -> float:
+    """Return how many windows hold a base of the genome on average, 1 or more.
+
+    Parameters
+    ----------
+    engine : Engine
+    dataset : Dataset
+    """
+    bases = sum(dataset.manifest.contigs.values())
+    return max(1.0, len(engine.index.windows) * engine.index.length / max(bases, 1))
+
+
+def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFrame]:
+    """Fill in the q-values, for which all p-values are read once before."""
+    if not any(column.kind == "q" for column in columns):
+        yield from parts
+        return
+    counts = QCounts(columns)
+    for table in Parts(parts.store, parts.shards, parts.infos):
+        counts.add(table)
+    for table in parts:
+        yield table.assign(**counts.columns(table))
+
+
 def header_of(
     run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig
 ) -> dict[str, Any]:
-    """Return what the headers of all outputs say; nothing that depends on time or place."""
+    """Return what the headers of all outputs say; nothing that depends on time or place.
+
+    Parameters
+    ----------
+    run : TrainedRun
+    dataset : Dataset
+    weights : str
+        `model_sha256`.
+    config : ScoreConfig
+    """
     settings = {
         name: ",".join(map(str, value)) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
     }
-    return {
+    header = {
         "version": seq2exp.__version__,
         "model": run.folder.name,
         "model_sha256": weights,
@@ -192,4 +278,8 @@ def header_of(
         "label_unit": run.card.expression_unit,
         "label_transform": run.card.expression_transform,
         **{name: value for name, value in settings.items() if value not in ("", None)},
+        "score_hash": score_hash(weights, config),
     }
+    if config.method == "gradient":
+        header["gradient_through_mask"] = mask_gradient(run.models[0])
+    return header

@@ -94,13 +94,15 @@ def ensemble(
             for m in range(len(ref))
         ]
     )
-    known_M = ~np.isnan(own_M)
+    known_M = np.isfinite(own_M)
     num = known_M.sum(0)
     # Around the first member, so that equal scores have no spread at all.
-    first = np.take_along_axis(own_M, known_M.argmax(0)[None], 0)[0]
-    away_M = np.where(known_M, own_M - first, 0.0)
+    first = np.take_along_axis(np.where(known_M, own_M, 0.0), known_M.argmax(0)[None], 0)[0]
+    away_M = np.where(known_M, own_M, first) - first
     middle = away_M.sum(0) / np.maximum(num, 1)
-    squares = np.where(known_M, (away_M - middle) ** 2, 0.0).sum(0)
+    # Linear values of far too high predictions: their spread is infinite, which is no error here.
+    with np.errstate(over="ignore"):
+        squares = np.where(known_M, (away_M - middle) ** 2, 0.0).sum(0)
     sd = np.where(num > 1, np.sqrt(squares / np.maximum(num - 1, 1)), np.nan)
     if how == "score":
         score = np.where(num > 0, first + middle, np.nan)

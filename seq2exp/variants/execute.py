@@ -22,7 +22,6 @@ __all__ = ["MakeScorer", "Scorer", "Share", "estimated_bytes", "execute", "parse
 
 logger = logging.getLogger(__name__)
 
-_BYTES_PER_ROW = 120
 _SPACE = "free disk space, or choose another --out"
 
 Scorer = Callable[[pd.DataFrame], pd.DataFrame]
@@ -78,7 +77,9 @@ def estimated_bytes(num_rows: int, num_columns: int, *, num_outputs: int = 1) ->
     num_outputs : int
         Files that are made of the parts.
     """
-    return num_rows * (_BYTES_PER_ROW + 4 * num_columns) * (1 + num_outputs)
+    # In text a number takes twice as much as in a part, and words are written out.
+    as_part, as_text = 120 + 4 * num_columns, 200 + 10 * num_columns
+    return num_rows * (as_part + num_outputs * as_text)
 
 
 def execute(
@@ -123,16 +124,17 @@ def execute(
     RuntimeError
         Scores that are not those of the shard (`seq2exp.variants.parts.check_part`).
     """
-    numbers = (share or Share()).numbers(len(source.shards))
-    found = {number: store.find(number, source.shards[number]) for number in numbers}
+    shards = source.shards
+    numbers = (share or Share()).numbers(len(shards))
+    found = {number: store.find(number, shards[number]) for number in numbers}
     todo = [number for number, info in found.items() if info is None]
-    total = sum(source.shards[number].num_records for number in numbers)
-    left = sum(source.shards[number].num_records for number in todo)
+    total = sum(shards[number].num_records for number in numbers)
+    left = sum(shards[number].num_records for number in todo)
     if todo and len(todo) < len(found):
         logger.info("continued from %d of %d finished parts", len(found) - len(todo), len(found))
     workers = min(workers, len(todo))
     setup = _Setup(source, make_scorer, store, first_worker, workers)
-    tasks = [_Task(setup.token, number, source.shards[number]) for number in todo]
+    tasks = [_Task(setup.token, number, shards[number]) for number in todo]
     done = track_amounts(
         pool.run_tasks(tasks, workers, start=setup),
         amount=lambda task: task.shard.num_records,
@@ -148,7 +150,7 @@ def execute(
                 _require_room(store, task, left, total, num_outputs)
     finally:
         _HERE.pop(setup.token, None)
-    return [found[n] or _found(store, n, source.shards[n]) for n in numbers]
+    return [found[n] or _found(store, n, shards[n]) for n in numbers]
 
 
 def _found(store: PartStore, number: int, shard: Shard) -> PartInfo:

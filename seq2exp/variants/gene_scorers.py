@@ -1,6 +1,6 @@
-"""Scores of one prediction per gene and label, of masks, of pooled states and of language models.
+"""Scores of one prediction per gene and label, of masks and of pooled states.
 
-Shapes: B variants, K labels, N bins of the window, D width of the states, P bases of an allele.
+Shapes: B variants, K labels, N bins of the window, D width of the states.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ __all__ = [
     "difference",
     "embed_cos",
     "embed_l2",
-    "lm_delta_ll",
     "log2_difference",
     "mask_delta",
     "mask_l2",
@@ -71,23 +70,6 @@ def embed_cos(ref_BD: ArrayLike, alt_BD: ArrayLike) -> Floats:
     )
     one_empty = ((lengths[0] > 0) != (lengths[1] > 0))[:, 0]
     return np.where(one_empty, np.nan, ((alt - ref) ** 2).sum(1) / 2)
-
-
-def lm_delta_ll(ref_BP: ArrayLike, alt_BP: ArrayLike) -> Floats:
-    """Return the sum of log-probabilities of ALT minus that of REF, in nats, shape (B,).
-
-    A masked model gives log-probabilities of the bases of an allele with those bases hidden
-    (substitutions only: with other lengths the two sums are not about the same places). A causal
-    model gives those of all bases of the sequence. Places to leave out are NaN in both alleles.
-
-    Parameters
-    ----------
-    ref_BP, alt_BP : float arrays
-        ln p of each base of the allele; may differ in length.
-    """
-    ref, alt = np.asarray(ref_BP, np.float64), np.asarray(alt_BP, np.float64)
-    empty = np.isnan(ref).all(1) | np.isnan(alt).all(1)
-    return np.where(empty, np.nan, np.nansum(alt, 1) - np.nansum(ref, 1))
 
 
 def _changes(

@@ -148,8 +148,22 @@ def merge(
     targets = {path: path.with_name(f".{store.mark}.partial.{path.name}") for path in outputs}
     # Noted first, so that whoever removes this folder knows what else to remove.
     _note(store, targets)
-    parts = Parts(store, shards, infos)
-    write(parts, targets)
+    whole = False
+    try:
+        for path in targets:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        parts = Parts(store, shards, infos)
+        write(parts, targets)
+        _require_written(parts, targets)
+        there, stale = _synced(targets)
+        _note(store, there, stale=stale, summary=summarise(infos))
+        whole = True
+    finally:
+        if not whole:
+            discard_partial(store.folder)
+
+
+def _require_written(parts: Parts, targets: Mapping[Path, Path]) -> None:
     lost = [str(path) for path, partial in targets.items() if not partial.is_file()]
     if parts.num_left or lost:
         raise RuntimeError(
@@ -161,6 +175,13 @@ def merge(
                 examples=lost,
             )
         )
+
+
+def _synced(targets: Mapping[Path, Path]) -> tuple[dict[Path, Path], list[Path]]:
+    """Return the files that were written, indexes too, on the disk by now; and those that were not.
+
+    An index of what was there before would be read with the new file.
+    """
     files = {
         _beside(path, suffix): _beside(partial, suffix)
         for path, partial in targets.items()
@@ -170,9 +191,7 @@ def merge(
     for partial in there.values():
         with partial.open("rb") as handle:
             os.fsync(handle.fileno())
-    # An index of what was there before would be read with the new file.
-    stale = [path for path in files if path not in there]
-    _note(store, there, stale=stale, summary=summarise(infos))
+    return there, [path for path in files if path not in there]
 
 
 def summarise(infos: Sequence[PartInfo]) -> dict[str, Any]:

@@ -1,46 +1,30 @@
-"""Empirical p-values of scores, from the same change in shuffled surroundings.
+"""Empirical p-values of scores and false-discovery rates over many of them.
 
-The null of a variant is its score when the bases around it are in another order: of the window, the
-``flank`` bases before and as many behind the variant are shuffled, each by itself, keeping every
-count of neighbouring bases and the bases next to the variant; the alleles and the rest of the
-window (with its tracks) stay. Both alleles stand in the same shuffle. So the null asks whether the
-change does more here than among bases of the same composition, and not whether the gene can change
-at all. Where the TSS is within the flank, the promoter is shuffled with it.
+With n draws from a null (`seq2exp.variants.contexts`), p_right is ``(1 + draws >= score) / (1 +
+n)`` and p_left ``(1 + draws <= score) / (1 + n)``: never 0, and uniform on its steps where the null
+holds. Signed scores are two-sided, ``min(1, 2 min(p_left, p_right))``; without the outer minimum
+that can exceed 1, as in kundajelab/variant-scorer. Unsigned ones take the right tail.
 
-With n draws, p_right is ``(1 + draws >= score) / (1 + n)`` and p_left ``(1 + draws <= score) / (1 +
-n)``: never 0, and uniform on its steps when the surroundings do not matter. Signed scores are
-two-sided, ``min(1, 2 min(p_left, p_right))``; without the outer minimum that can exceed 1, as in
-kundajelab/variant-scorer. Unsigned ones take the right tail.
-
-Shapes: L bases of a window, K draws, B scores.
+Shapes: K draws, B scores.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seq2exp.core.dinucleotides import shuffle_dinucleotides
-from seq2exp.core.errors import ConfigError, InputError, facts
+from seq2exp.core.errors import InputError, facts
 
 __all__ = [
-    "FLANK",
     "QValues",
     "empirical_p",
     "p_left",
     "p_right",
     "p_two_sided",
-    "shuffled_contexts",
-    "variant_random",
 ]
 
-FLANK = 1024
-"""Bases on either side of a variant that are shuffled, by default."""
-
-Codes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 
@@ -122,97 +106,6 @@ class QValues:
         q = np.full(values.shape, np.nan)
         q[known] = smallest[place]
         return q
-
-
-def variant_random(
-    seed: int, contig: str, position: int, ref: str, alt: str
-) -> np.random.Generator:
-    """Return random numbers of a variant: the same in any order, batch, shard or process.
-
-    Parameters
-    ----------
-    seed : int
-        Of the whole analysis.
-    contig : str
-    position : int
-        0-based, normalised.
-    ref, alt : str
-        Normalised alleles.
-    """
-    text = "\t".join((str(seed), contig, str(position), ref, alt))
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
-
-
-def shuffled_contexts(
-    ref_L: Codes,
-    alt_L: Codes,
-    ref_span: tuple[int, int],
-    alt_span: tuple[int, int],
-    *,
-    random: np.random.Generator,
-    num: int,
-    flank: int = FLANK,
-) -> tuple[Codes, Codes]:
-    """Return windows of REF and ALT with shuffled surroundings, the same for both.
-
-    Parameters
-    ----------
-    ref_L, alt_L : uint8 arrays, shape (length,)
-        Windows of the two alleles, both in the same direction. What is to be shuffled must be equal
-        in both: no other variant within the flank that only one of them carries.
-    ref_span, alt_span : (int, int)
-        Where the alleles stand in their windows, half-open.
-    random : Generator
-        Of the variant: :func:`variant_random`.
-    num : int
-        Draws.
-    flank : int
-        Bases on either side; fewer where one of the windows ends. N stay where they are.
-
-    Returns
-    -------
-    ref_KL, alt_KL : uint8 arrays
-
-    Raises
-    ------
-    ConfigError
-        ``num`` or ``flank`` is below 1.
-    InputError
-        An allele is outside of its window, or the surroundings differ.
-    """
-    if num < 1 or flank < 1:
-        raise ConfigError(
-            facts("shuffled contexts", found=f"{num} draws, flank of {flank} bp",
-                  expected="at least 1 of each", fix="use 99 draws or more")
-        )  # fmt: skip
-    spans = (ref_span, alt_span)
-    for codes, (start, end) in zip((ref_L, alt_L), spans, strict=True):
-        if not 0 <= start <= end <= len(codes):
-            raise InputError(
-                facts("shuffled contexts", found=f"an allele at {start}-{end}",
-                      expected=f"inside of the window of {len(codes)}", fix="use a longer window")
-            )  # fmt: skip
-    before = min(flank, ref_span[0], alt_span[0])
-    after = min(flank, len(ref_L) - ref_span[1], len(alt_L) - alt_span[1])
-    sides = [
-        [slice(span[0] - before, span[0]) for span in spans],
-        [slice(span[1], span[1] + after) for span in spans],
-    ]
-    for in_ref, in_alt in sides:
-        if not np.array_equal(ref_L[in_ref], alt_L[in_alt]):
-            raise InputError(
-                facts("shuffled contexts", found="other bases around REF than around ALT",
-                      expected="alleles that differ in one place",
-                      fix="score variants of one haplotype together without a null")
-            )  # fmt: skip
-    ref_KL, alt_KL = (np.repeat(codes[None], num, axis=0) for codes in (ref_L, alt_L))
-    for draw in range(num):
-        for in_ref, in_alt in sides:
-            shuffled = shuffle_dinucleotides(ref_L[in_ref], random)
-            ref_KL[draw, in_ref] = shuffled
-            alt_KL[draw, in_alt] = shuffled
-    return ref_KL, alt_KL
 
 
 def _checked(score_B: ArrayLike, draws_BK: ArrayLike) -> tuple[Floats, Floats, NDArray[np.int64]]:

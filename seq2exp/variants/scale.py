@@ -57,6 +57,8 @@ class Outcome:
     left : list of int
         Shards without a part, which others have to do. Where there are none and this process did
         not merge, another does.
+    rank : int
+        Of this process; others than 0 have nothing to say.
     """
 
     merged: bool
@@ -66,6 +68,7 @@ class Outcome:
     num_rows: int = 0
     counts: Counts = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
+    rank: int = 0
 
 
 def score_in_parts(
@@ -106,12 +109,33 @@ def score_in_parts(
         terminate_as_interrupt(),
     ):
         _require_sense(job, ranks)
+        if ranks.rank == 0:
+            _announce(source, job)
         work = _Work(source, make_scorer, write, job, ranks, progress and ranks.rank == 0)
         if ranks.size > 1:
             return work.as_leader() if ranks.rank == 0 else work.as_follower()
         if job.share is not None:
             return work.one_share(job.share)
         return work.alone()
+
+
+def _announce(source: Source, job: Job) -> None:
+    """Say what there is to do, and what it takes, before it is begun."""
+    sizes = [shard.num_records for shard in source.shards]
+    share = max(sizes, default=0) / max(sum(sizes), 1)
+    logger.info(
+        "variants: %s in %s shards; parts and outputs take about %s of disk, the scores of a "
+        "shard about %s of memory in each process",
+        f"{sum(sizes):,}",
+        f"{len(sizes):,}",
+        _size(job.num_bytes),
+        # A table with words as objects, and its copy for the file.
+        _size(4 * job.num_bytes / (1 + len(job.outputs)) * share),
+    )
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2g} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2g} MB"
 
 
 def _require_sense(job: Job, ranks: Ranks) -> None:
@@ -221,14 +245,15 @@ class _Work:
         if said.problem:
             raise InputError(f"rank 0: {said.problem}")
         if said.finished:
-            return Outcome(merged=False, num_shards=self.num_shards)
+            return Outcome(merged=False, num_shards=self.num_shards, rank=self.ranks.rank)
         try:
             infos = self.score(self.store, Share(self.ranks.rank, self.ranks.size))
         except (Seq2ExpError, OSError, RuntimeError) as error:
             self.ranks.gather(_Said(problem=str(error)))
             raise
         self.ranks.gather(_Said())
-        return Outcome(merged=False, num_shards=self.num_shards, **summarise(infos))
+        rank = self.ranks.rank
+        return Outcome(merged=False, num_shards=self.num_shards, rank=rank, **summarise(infos))
 
     def score(self, store: PartStore, share: Share | None = None) -> list[PartInfo]:
         return execute(
@@ -251,7 +276,7 @@ class _Work:
         if self.job.keep_parts:
             discard_partial(store.folder)
         else:
-            remove_work(store.folder)
+            remove_work(store.folder, finished=True)
         return Outcome(merged=True, num_shards=self.num_shards, **summary)
 
     @property

@@ -57,7 +57,8 @@ class Scorer:
         It takes values in the linear unit, the transform of the labels undone.
     also : str
         What must be there beside the arrays: ``fixed`` predictions under the mask of the reference,
-        ``totals`` of elements of the reference. Empty for nothing.
+        ``exons`` of the gene as the bins that count, ``totals`` of elements of the reference. Empty
+        for nothing.
     strands : str
         How scores of two strands become one: ``sum``, ``root`` of the sum of squares, or empty
         where that has no meaning.
@@ -100,7 +101,10 @@ class Scorer:
         def scored(ref_BK: ArrayLike, alt_BK: ArrayLike) -> Floats:
             with np.errstate(invalid="ignore"):
                 found = self.function(label.linear(ref_BK), label.linear(alt_BK))
-            return np.asarray(found, np.float64)
+            # Both below what the unit knows: how they differ is not seen, which is not 0.
+            ref, alt = np.asarray(ref_BK, np.float64), np.asarray(alt_BK, np.float64)
+            unseen = (ref < 0) & (alt < 0) & (ref != alt)
+            return np.where(unseen, np.nan, found)
 
         return scored
 
@@ -142,15 +146,16 @@ def _sqrt(values: Floats) -> Floats:
 _LOG2 = "log2 of (1 + {plain})"
 _ROOT = "square root of {plain}"
 _MASK = "mask, 0 to 1"
+_LINEAR = "in the linear unit, not below 0; missing where both are"
 
 _ALL = (
     _gene("expr_delta", "y_a - y_r; the mask follows each allele", "{predicted}", gene.difference,
           signed=True, default=True),
     _gene("expr_delta_fixed", "y_a - y_r; the mask stays that of the reference", "{predicted}",
           gene.difference, signed=True, also="fixed", default=True),
-    _gene("sed", "y_a - y_r in the linear unit, not below 0", "{plain}", gene.difference,
-          signed=True, linear=True, default=True),
-    _gene("log_sed", "log2(1 + y_a) - log2(1 + y_r) in the linear unit, not below 0", _LOG2,
+    _gene("sed", f"y_a - y_r {_LINEAR}", "{plain}", gene.difference, signed=True, linear=True,
+          default=True),
+    _gene("log_sed", f"log2(1 + y_a) - log2(1 + y_r) {_LINEAR}", _LOG2,
           gene.log2_difference, signed=True, linear=True, default=True),
     _gene("mask_delta", "sum_W (m_a - m_r)", f"{_MASK}, summed over bins", gene.mask_delta,
           signed=True, needs="mask", default=True),
@@ -196,9 +201,10 @@ _ALL = (
     _profile("active_max", "max(max_W a, max_W r)", "{plain}", profile.active("max"), signed=False,
              strands=""),
     _profile("gene_lfc", "ln(mean_g a + 0.001) - ln(mean_g r + 0.001); g: exons of the gene",
-             "ln of {plain}", profile.gene_lfc, signed=True, strands="sum", window="tss"),
+             "ln of {plain}", profile.gene_lfc, signed=True, strands="sum", also="exons",
+             window="tss"),
     _profile("gene_active", "max(mean_g a, mean_g r); g: exons of the gene", "{plain}",
-             profile.gene_active, signed=False, strands="", window="tss"),
+             profile.gene_active, signed=False, strands="", also="exons", window="tss"),
     _profile("log2fc", "log2(sum_W a / sum_W r)", "log2 fold change", profile.log2fc, signed=True,
              strands="sum"),
     _profile("ies", "abs(log2fc) x jsd", "log2 fold change", profile.ies, signed=False, strands=""),

@@ -255,7 +255,7 @@ def _with_info(line: bytes, info: str) -> bytes:
 
 def _fixed(alleles: pd.DataFrame) -> tuple[str, int, str, str, str]:
     """Return CHROM, POS, ID, REF and ALT of a record of a table."""
-    row: dict[str, Any] = alleles.iloc[0].to_dict()
+    row = {str(name): value for name, value in alleles.iloc[0].items()}
     position, ref, alts = row["position"], row["ref"], ",".join(alleles["alt"])
     normal = row["ref_status"] == "ok" and row["variant_type"] in SEQUENCE_CLASSES
     if len(alleles) == 1 and "-" in (ref, alts) and normal:

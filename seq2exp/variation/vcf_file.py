@@ -21,6 +21,7 @@ from seq2exp.core.textfile import SeekableText, copy_gzip, file_kind
 __all__ = ["VcfFile", "open_vcf"]
 
 _PIECE = 1 << 20
+_BOM = b"\xef\xbb\xbf"
 _LONGEST_HEADER = 1 << 28
 _CONTIG = re.compile(r"^##contig=<(.*)>\s*$", re.IGNORECASE)
 _ID = re.compile(r"(?:^|,)ID=([^,>]+)")
@@ -113,7 +114,7 @@ def _kind(path: Path) -> str:
         head = _inflated_start(head, path)
     if head.startswith(b"BCF\2"):
         return "bcf"
-    if not head.lstrip(b"\xef\xbb\xbf \r\n").startswith(b"#"):
+    if not head.removeprefix(_BOM).lstrip(b" \r\n").startswith(b"#"):
         raise InputError(
             facts(
                 str(path),
@@ -176,13 +177,13 @@ def _header(handle: SeekableText, path: Path) -> tuple[int, list[str], dict[str,
     while True:
         piece = handle.read(len(text), _PIECE)
         text += piece
-        position = 0
-        while position < len(text) and text[position : position + 1] in (b"#", b"\xef", b"\r"):
+        start = position = len(_BOM) if text.startswith(_BOM) else 0
+        while position < len(text) and text[position : position + 1] in (b"#", b"\r"):
             end = text.find(b"\n", position)
             if end < 0:
                 break
             if text.startswith(b"#CHROM", position):
-                lines = text[:end].decode("utf-8", "replace").splitlines()
+                lines = text[start:end].decode("utf-8", "replace").splitlines()
                 return end + 1, _samples(lines[-1], path), _lengths(lines[:-1])
             position = end + 1
         else:

@@ -29,6 +29,7 @@ from seq2exp.core.config import dump_yaml
 from seq2exp.training import callbacks, trainer
 from seq2exp.training.module import ExpressionModule
 from seq2exp.training.trainer import train
+from tests.faults.killing import killing
 from tests.runs import tiny_config
 from tests.toys import toy_dataset
 
@@ -80,29 +81,6 @@ def checkpoint_epoch(run: Path) -> int | str:
     if not path.is_file():
         return "absent"
     return int(torch.load(path, weights_only=True)["epoch"]) + 1
-
-
-def killing(owner: Any, name: str, call: int, *, half: bool = False, number: int = signal.SIGKILL):
-    """Make the ``call``-th call of a function the last thing this process does.
-
-    With ``half`` the file that the call would write is written in part first.
-    """
-    original, calls = getattr(owner, name), [0]
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call:
-            if half:
-                _half_written(args)
-            # To this thread: another one might be handed the signal, and be late with it.
-            signal.raise_signal(number)
-        return original(*args, **kwargs)
-
-    setattr(owner, name, counted)
-
-
-def _half_written(args: tuple[Any, ...]) -> None:
-    next(Path(arg) for arg in args if isinstance(arg, str | Path)).write_bytes(b"half a file")
 
 
 def _moments() -> dict[str, Callable[[], None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -386,7 +387,9 @@ def test_published_packing_gives_the_mask_head_no_gradient():
     torch.manual_seed(0)
     mask = model(*batch).mask_BN
     assert mask.requires_grad
-    embedded = model._embed(model.stem.scan_bases(codes), model.track_embedding(signal))
+    embedded = model._embed(
+        partial(model.stem, model.stem.scan_bases(codes)), model.track_embedding(signal)
+    )
     total = 0
     for row, kept in zip(embedded, mask == 1, strict=True):
         packed = model.predictor(row[kept][None])

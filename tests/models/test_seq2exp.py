@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -275,7 +276,9 @@ def test_binary_delta_mask_equals_packing():
         gap_row[i] = 0 if mask[0, i] else (gap_row[i - 1] + 1 if i else 1)
     rows = gap_row <= 3
     assert rows.sum() < 80
-    embedded = model._embed(model.stem.scan_bases(codes), model.track_embedding(signal), mask)
+    embedded = model._embed(
+        partial(model.stem, model.stem.scan_bases(codes)), model.track_embedding(signal), mask
+    )
     kept = mask[0].bool()
     whole = model.predictor(embedded, mask)[:, kept]
     packed = model.predictor(embedded[:, rows], mask[:, rows])[:, kept[rows]]

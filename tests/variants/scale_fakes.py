@@ -118,7 +118,6 @@ def write(parts, targets):
     """Text for .tsv and .vcf (which gets an index), Parquet for .parquet; a part at a time."""
     writers = {}
     for path, target in targets.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
         writers[path] = None if target.suffix == ".parquet" else target.open("w")
     for scores in parts:
         for path, target in targets.items():

@@ -48,6 +48,17 @@ def test_a_member_without_a_score_is_counted():
     assert np.isnan(nobody.score).all()
 
 
+def test_predictions_beyond_all_numbers_are_no_score():
+    """10^400 TPM: infinite, for one of two members."""
+    sed = SCORERS["sed"].of_predictions(LabelUnit("TPM", "log10p1"))
+    ref, alt = np.array([[[0.0]], [[0.0]]]), np.array([[[400.0]], [[1.0]]])
+    found = ensemble(sed, ref, alt, how="score")
+    assert found.score[0, 0] == pytest.approx(9)
+    assert found.num_members[0, 0] == 1
+    far = ensemble(sed, ref, np.array([[[250.0]], [[1.0]]]), how="score")
+    assert far.sd[0, 0] == np.inf
+
+
 def test_bins_count_where_all_members_have_them():
     ref, alt = np.zeros((2, 1, 3)), np.array([[[1.0, 2, 4]], [[1.0, 2, 4]]])
     inside = np.array([[[True, True, False]], [[True, False, True]]])

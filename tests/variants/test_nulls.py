@@ -1,4 +1,4 @@
-"""p-values, q-values and shuffled surroundings."""
+"""p-values, q-values and their calibration."""
 
 from __future__ import annotations
 
@@ -6,20 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from seq2exp.core.errors import ConfigError, InputError
+from seq2exp.core.errors import InputError
 from seq2exp.interpret.enrichment import benjamini_hochberg
-from seq2exp.variants.align import Indel
 from seq2exp.variants.calibration import calibration_table, expected_share, quantile_band
-from seq2exp.variants.nulls import (
-    QValues,
-    empirical_p,
-    p_left,
-    p_right,
-    p_two_sided,
-    shuffled_contexts,
-    variant_random,
-)
-from tests.dinucleotides import dinucleotide_counts
+from seq2exp.variants.contexts import shuffled_flanks, variant_random, with_flanks
+from seq2exp.variants.nulls import QValues, empirical_p, p_left, p_right, p_two_sided
 
 BACKGROUND = np.arange(4.0)
 
@@ -71,68 +62,6 @@ def test_q_values_in_parts_are_those_of_all_together():
         QValues().q([0.5])
 
 
-def windows(random, *, ref="A", alt="ACGT", length=300, at=120):
-    before, after = random.integers(0, 4, at), random.integers(0, 4, length)
-    made = []
-    for allele in (ref, alt):
-        codes = np.concatenate([before, ["ACGT".index(c) for c in allele], after])
-        made.append(codes[:length].astype(np.uint8))
-    return made, [(at, at + len(ref)), (at, at + len(alt))]
-
-
-def test_both_alleles_stand_in_the_same_shuffle_of_their_neighbours():
-    random = np.random.default_rng(2)
-    (ref, alt), (in_ref, in_alt) = windows(random)
-    refs, alts = shuffled_contexts(ref, alt, in_ref, in_alt, random=random, num=6, flank=80)
-    assert refs.shape == alts.shape == (6, 300)
-    left, right = slice(120 - 80, 120), slice(121, 121 + 80)
-    right_alt = slice(124, 124 + 80)
-    for new_ref, new_alt in zip(refs, alts, strict=True):
-        assert (new_ref[120], *new_alt[120:124]) == (0, 0, 1, 2, 3)
-        np.testing.assert_array_equal(new_ref[left], new_alt[left])
-        np.testing.assert_array_equal(new_ref[right], new_alt[right_alt])
-        np.testing.assert_array_equal(new_ref[:40], ref[:40])
-        np.testing.assert_array_equal(new_ref[201:], ref[201:])
-        np.testing.assert_array_equal(new_alt[204:], alt[204:])
-        for old, new in ((ref, new_ref), (alt, new_alt)):
-            np.testing.assert_array_equal(dinucleotide_counts(old), dinucleotide_counts(new))
-        assert (new_ref[left] != ref[left]).any()
-        assert (new_ref[right] != ref[right]).any()
-    assert len({row.tobytes() for row in refs}) == 6
-
-
-def test_a_variant_at_the_end_of_its_window_has_the_neighbours_that_are_there():
-    random = np.random.default_rng(3)
-    (ref, alt), spans = windows(random, at=2, length=40)
-    refs, _ = shuffled_contexts(ref, alt, *spans, random=random, num=2)
-    np.testing.assert_array_equal(refs[:, :3], ref[None, :3].repeat(2, 0))
-    (ref, alt), spans = windows(random, at=299)
-    with pytest.raises(InputError, match="inside of the window of 300"):
-        shuffled_contexts(ref, alt, *spans, random=random, num=2)
-
-
-def test_surroundings_that_differ_are_refused():
-    random = np.random.default_rng(4)
-    (ref, alt), spans = windows(random)
-    alt = alt.copy()
-    alt[60] = (alt[60] + 1) % 4
-    with pytest.raises(InputError, match="other bases around REF than around ALT"):
-        shuffled_contexts(ref, alt, *spans, random=random, num=1)
-    with pytest.raises(ConfigError, match="0 draws"):
-        shuffled_contexts(ref, ref, *spans, random=random, num=0)
-
-
-def test_random_numbers_are_those_of_the_variant():
-    def first(*key):
-        return variant_random(*key).integers(1 << 62)
-
-    key = (0, "chr1", 100, "A", "G")
-    assert first(*key) == first(*key)
-    others = [(1, *key[1:]), (0, "chr11", 100, "A", "G"), (0, "chr1", 1100, "A", "G"),
-              (0, "chr1", 100, "AG", ""), (0, "chr1", 100, "G", "A")]  # fmt: skip
-    assert len({first(*other) for other in [key, *others]}) == 6
-
-
 MOTIF = np.array([0, 1, 0, 2, 0, 0, 3, 1], dtype=np.uint8)
 
 
@@ -151,13 +80,15 @@ def scores_of_random_alleles(*, signed, with_motif=False, num=250, draws=49):
 
     p = []
     for place in range(num):
-        (ref, alt), spans = windows(random, ref="ACGT"[place % 4], alt="ACGT"[(place + 1) % 4])
+        genome = random.integers(0, 4, 300).astype(np.uint8)
         if with_motif:
-            ref[116:124] = alt[116:124] = MOTIF
-            alt[120] = (alt[120] + 1) % 4
+            genome[116:124] = MOTIF
         mine = variant_random(0, "chr1", place, "A", "G")
-        refs, alts = shuffled_contexts(ref, alt, *spans, random=mine, num=draws, flank=60)
-        score, null = predict(alt) - predict(ref), predict(alts) - predict(refs)
+        flanks = shuffled_flanks(genome, 120, 121, random=mine, num=draws, flank=60)
+        mutant = genome.copy()
+        mutant[120] = (mutant[120] + 1) % 4
+        refs, alts = (with_flanks(codes, np.arange(300), flanks) for codes in (genome, mutant))
+        score, null = predict(mutant) - predict(genome), predict(alts) - predict(refs)
         if not signed:
             score, null = abs(score), np.abs(null)
         p.append(empirical_p(score, null, signed=signed)[0])
@@ -174,7 +105,7 @@ def test_p_is_uniform_for_random_alleles_in_random_dna_and_small_for_a_motif(sig
     assert inside.all(), table
     broken = scores_of_random_alleles(signed=signed, with_motif=True, num=40)
     # A shuffle makes the motif again about once in a thousand draws.
-    assert (broken <= 2.001 * step).all()
+    assert (broken <= 3.001 * step).all()
     assert np.median(broken) == step
 
 
@@ -224,7 +155,3 @@ def test_the_band_of_sorted_p_values_holds_95_percent_of_them():
     np.testing.assert_allclose(draws.mean(0), expected, atol=0.005)
     inside = ((draws >= low) & (draws <= high)).mean(0)
     np.testing.assert_allclose(inside, 0.95, atol=0.02)
-
-
-def test_the_last_shared_base_of_an_indel_is_its_anchor():
-    assert (Indel(5, 1, 4).last, Indel(5, 4, 1).last, Indel(5, 3, 3).last) == (5, 5, 7)

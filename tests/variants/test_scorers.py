@@ -43,7 +43,7 @@ PROFILE = [scorer for scorer in SCORERS.values() if scorer.needs == "profile"]
 DISTANCES = [name for name in SCORERS if "active" not in name]
 TOTALS = np.array([[1.0], [7.5], [8.5], [9.0]])
 TPM = LabelUnit("TPM", "log10p1")
-EVERYTHING = ("expression", "fixed", "mask", "embedding", "profile", "totals")
+EVERYTHING = ("expression", "fixed", "mask", "embedding", "profile", "exons", "totals")
 
 
 def profile_score(name, ref, alt, inside=None):
