@@ -14,6 +14,7 @@ __all__ = [
     "counted",
     "load",
     "named_file",
+    "require_distinct",
     "seeded",
     "shipped_configs",
     "whole_numbers",
@@ -59,6 +60,22 @@ def named_file(text: str) -> tuple[str, Path]:
         message = f"{text!r} is not NAME=FILE"
         raise argparse.ArgumentTypeError(message)
     return name, Path(path)
+
+
+def require_distinct(flag: str, names: list[str]) -> None:
+    """Raise ConfigError where a flag that may be repeated gives one name twice."""
+    from seq2exp.core.errors import ConfigError, facts
+
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise ConfigError(
+            facts(
+                flag,
+                found=f"{double[0]} twice",
+                expected="each name once",
+                fix="rename one of them",
+            )
+        )
 
 
 def add_run(parser: argparse.ArgumentParser, *, data: bool = True) -> None:

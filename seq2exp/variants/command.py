@@ -269,17 +269,16 @@ def header_of(
         name: ",".join(map(str, value)) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
     }
-    header = {
+    if config.method == "gradient":
+        settings["gradient_through_mask"] = mask_gradient(run.models[0])
+    return {
         "version": seq2exp.__version__,
         "model": run.folder.name,
         "model_sha256": weights,
+        "score_hash": score_hash(weights, config),
         "assembly": dataset.manifest.assembly,
         "dataset_checksum": dataset.manifest.checksum,
         "label_unit": run.card.expression_unit,
         "label_transform": run.card.expression_transform,
         **{name: value for name, value in settings.items() if value not in ("", None)},
-        "score_hash": score_hash(weights, config),
     }
-    if config.method == "gradient":
-        header["gradient_through_mask"] = mask_gradient(run.models[0])
-    return header

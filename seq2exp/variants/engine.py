@@ -119,6 +119,7 @@ class Engine:
             self.dataset,
             self.index.windows,
             is_score_V=self.scoring.is_score_V,
+            is_expression_V=self.scoring.is_expression_V,
             num_members=self.num_members,
         )
         for name, values in self._more(alleles, table, frame).items():

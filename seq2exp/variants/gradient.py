@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from seq2exp.core.sequence import N_CODE
 from seq2exp.interpret.target import MaskUse, columns_of
 from seq2exp.models.output import ModelCall
-from seq2exp.nn.sequence import reverse_complement
 
 __all__ = ["MaskGradient", "Taylor", "mask_gradient", "taylor"]
 
@@ -132,7 +131,8 @@ def taylor(
     delta_KLC, value_K, mask_N = _one_strand(model, call, outputs, mask)
     if strands == "both":
         other_KLC, other_K, other_N = _one_strand(model, call.mirrored(), outputs, mask)
-        delta_KLC = (delta_KLC + reverse_complement(other_KLC)) / 2
+        # Turned around, and A for T, C for G.
+        delta_KLC = (delta_KLC + other_KLC.flip(1, 2)) / 2
         value_K = (value_K + other_K) / 2
         mask_N = (mask_N + other_N.flip(0)) / 2
     through = mask_gradient(model, mask=mask)

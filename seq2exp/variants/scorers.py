@@ -101,10 +101,9 @@ class Scorer:
         def scored(ref_BK: ArrayLike, alt_BK: ArrayLike) -> Floats:
             with np.errstate(invalid="ignore"):
                 found = self.function(label.linear(ref_BK), label.linear(alt_BK))
-            # Both below what the unit knows: how they differ is not seen, which is not 0.
+            # Both below what the unit knows: whether they differ is not seen, which is not 0.
             ref, alt = np.asarray(ref_BK, np.float64), np.asarray(alt_BK, np.float64)
-            unseen = (ref < 0) & (alt < 0) & (ref != alt)
-            return np.where(unseen, np.nan, found)
+            return np.where((ref < 0) & (alt < 0), np.nan, found)
 
         return scored
 

@@ -170,6 +170,20 @@ def test_a_wrong_command_or_flag_ends_with_2_and_the_usage(line, capsys):
     assert "usage: seq2exp" in capsys.readouterr().err
 
 
+def test_half_a_command_lists_what_it_may_become(capsys):
+    assert main(["cohort", "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("  ")[1] for line in out.splitlines()] == [
+        name for name in COMMANDS if name.startswith("cohort ")
+    ]
+    assert not err
+    for line in (["cohort"], ["cohort", "trian", "--config", "x"]):
+        assert main(line) == 2
+        out, err = capsys.readouterr()
+        assert f"found {' '.join(line[:2])!r}" in err
+        assert "cohort train " in err
+
+
 @pytest.mark.parametrize(
     "line",
     [["evaluate", "x", "--resamples", "0"], ["spatial", "evaluate", "x", "--resamples", "-1"],
