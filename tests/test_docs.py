@@ -24,6 +24,7 @@ PAGE_OF_COMMAND = {
     "simulate": "simulator",
     "elements compare": "elements_compare",
     "elements check": "elements_check",
+    "variants saturate": "variants_saturate",
     "variants background": "variant_scores",
     "variants calibrate": "variant_scores",
     "cohort train": "cohort",

@@ -1,5 +1,4 @@
 """Saturation mutagenesis: every substitution of a region, for every gene whose window holds it.
-A run folder that is called saturate is scored with `seq2exp variants ./saturate`.
 
 docs/variants_saturate.md describes the arrays, tracks and pictures.
 """
@@ -16,6 +15,9 @@ _SHOWN = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
+    parser.epilog = (
+        "A run folder that is called saturate is scored with `seq2exp variants ./saturate`."
+    )
     options.add_run(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -49,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pictures of the N strongest regions, genes and labels (%(default)s)",
     )  # fmt: skip
     group = parser.add_argument_group("scores")
+    group.add_argument(
+        "--method", default="exact", choices=("exact", "gradient"),
+        help="exact: a pass per mutation; gradient: first order, a whole window at once",
+    )  # fmt: skip
     group.add_argument(
         "--strands", default="auto", choices=("auto", "forward", "both"),
         help="strands that are averaged; auto: both where the model was made for both",
@@ -94,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
     score = ScoreConfig(
         samples=tuple(args.sample),
         genes=tuple(args.gene),
+        method=args.method,
         strands=args.strands,
         shifts=args.shifts,
         mask_bp=args.mask_bp,

@@ -255,7 +255,16 @@ def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFra
 def header_of(
     run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig
 ) -> dict[str, Any]:
-    """Return what the headers of all outputs say; nothing that depends on time or place."""
+    """Return what the headers of all outputs say; nothing that depends on time or place.
+
+    Parameters
+    ----------
+    run : TrainedRun
+    dataset : Dataset
+    weights : str
+        `model_sha256`.
+    config : ScoreConfig
+    """
     settings = {
         name: ",".join(map(str, value)) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()

@@ -99,8 +99,9 @@ def find_regions(
     """
     written = [(parse_region(word), f"--region {word}") for word in words]
     if bed is not None:
-        rows = read_bed(bed)[["chrom", "start", "end"]].itertuples(index=False)
-        regions = [Region(str(row.chrom), int(row.start), int(row.end)) for row in rows]
+        rows = read_bed(bed)
+        columns = (rows[name].tolist() for name in ("chrom", "start", "end"))
+        regions = [Region(*row) for row in zip(*columns, strict=True)]
         written += [(region, f"{bed}, {region}") for region in regions]
     if not written:
         raise InputError(

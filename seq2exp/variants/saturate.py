@@ -129,7 +129,7 @@ def saturate_regions(
     out : Path
         Folder to write; see `seq2exp.variants.saturation_files`.
     score : ScoreConfig
-        Its scores are replaced by those of `saturation_scores`.
+        How to score; its `scorers` are replaced by `saturation_scores`.
     config : SaturationConfig
     workers : int
         Processes.
@@ -148,10 +148,11 @@ def saturate_regions(
         No gene or no known base in any region, an existing `out`, too many passes, unfinished work
         with other settings, a full disk.
     ConfigError
-        The dataset does not fit the run.
+        The dataset does not fit the run; insertions or deletions by the gradient.
     """
     out = Path(out).absolute()
     refuse_existing(out, overwrite=overwrite)
+    _require_sense(score, config)
     score = ScoreConfig(**{**asdict(score), "scorers": saturation_scores(run, method=score.method)})
     with (
         open_engine(run, dataset, score) as engine,
@@ -170,6 +171,18 @@ def saturate_regions(
                 table = work.write(Parts(store, source.shards, infos), partial, progress=progress)
             remove_work(store.folder)
     return table
+
+
+def _require_sense(score: ScoreConfig, config: SaturationConfig) -> None:
+    if score.method == "gradient" and (config.deletions or config.insertion_bp):
+        raise ConfigError(
+            facts(
+                "--method gradient",
+                found="--deletions or --insertions",
+                expected="substitutions only: a gradient knows no moved bases",
+                fix="leave them out, or take --method exact",
+            )
+        )
 
 
 def _source(mutants: Mutants, dataset: Dataset, folder: Path) -> VariantSource:
@@ -226,17 +239,22 @@ class _Work:
 
     def _require_small(self, num_left: int) -> None:
         """Say how much work there is before it starts; refuse far too much."""
-        num_effects = self.num_effects
-        passes = num_effects * self.engine.num_members
-        share = num_left / max(self.source.num_shards, 1)
-        seconds = self._seconds_per_pass() * passes * share / self.workers if num_left else 0.0
         genes = {gene for _, found in self.regions for gene in found}
+        num_effects, members = self.num_effects, self.engine.num_members
+        share = num_left / max(self.source.num_shards, 1)
+        if self.engine.config.method == "gradient":
+            # A forward pass per gene, and a backward pass per label.
+            passes = len(genes) * members * (1 + len(self.engine.scoring.samples))
+            duration = ""
+        else:
+            passes = num_effects * members
+            seconds = self._seconds_per_pass() * passes * share / self.workers if num_left else 0.0
+            duration = f", about {clock(seconds)}"
         bases = sum(len(region) for region, _ in self.regions)
         size = (
             f"{len(self.regions)} region{'s' * (len(self.regions) > 1)}, {bases:,} bases, "
             f"{len(genes):,} gene{'s' * (len(genes) > 1)}: {num_effects:,} effects, {passes:,} "
-            f"passes (members, strands and shifts: {self.engine.num_members}), "
-            f"about {clock(seconds)}"
+            f"passes (members, strands and shifts: {members}){duration}"
         )
         if passes > self.config.max_passes:
             raise InputError(

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 DEBUG = ROOT / "configs" / "train" / "debug.yaml"
 HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
 WORK = ("doctor", "demo", "simulate", "fetch", "prepare", "inspect", "train", "evaluate", "compare",
-        "predict", "elements", "elements compare", "elements check", "variants", "variants saturate",
+        "predict", "elements", "elements compare", "elements check", "variants",
+        "variants saturate",
         "variants background", "variants calibrate", "priors", "attribute",
         "motifs", "report", "cohort train",
         "cohort evaluate", "cohort benchmark", "spatial simulate", "spatial prepare",

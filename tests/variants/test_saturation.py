@@ -568,3 +568,29 @@ def test_long_regions_have_a_line_and_the_strongest_stretch_as_letters(dataset, 
     pairs = one.delta_PCK[:, :, 0].reshape(450, 2, 4)
     np.testing.assert_array_equal(np.abs(values), np.abs(pairs).max(axis=1).T)
     assert BIN < LETTERS_BP
+
+
+# Gradient ---------------------------------------------------------------------------------------
+
+
+def test_the_gradient_of_a_linear_model_gives_the_exact_effects(dataset, tmp_path):
+    row, tss = site(dataset, "-")
+    region, gene = Region("chr1", tss - 20, tss + 20), str(dataset.genes["gene_id"].iloc[row])
+    exact, first = (
+        saturated(dataset, [Additive()], [region], tmp_path, method=method)[str(region), gene]
+        for method in ("exact", "gradient")
+    )
+    np.testing.assert_allclose(first.delta_PCK, exact.delta_PCK, atol=1e-4)
+
+
+def test_the_gradient_costs_a_few_passes_and_knows_no_deletions(finished, place, tmp_path, capsys):
+    out = tmp_path / "out"
+    line = command(finished, place, out, "--method", "gradient", "--plots", "0")
+    # A forward pass and a backward pass of two labels, for each of at most two genes.
+    assert main([*line, "--max-passes", "6"]) == 0
+    for one in arrays(out).values():
+        assert np.isfinite(one.delta_PCK).any()
+        assert np.isnan(one.mask_PC).all()
+    capsys.readouterr()
+    assert main([*line, "--deletions", "--overwrite"]) == 2
+    assert "gradient" in capsys.readouterr().err
