@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
 from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
+from seq2exp.variants.views import usual_shifts
 
 __all__ = [
     "EngineMaker",
@@ -175,6 +176,7 @@ def score_variants(
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
     check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
+    config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
     weights = model_sha256(run)
     ways = score_hash(weights, config)
     common = None if background is None else Background.load(background, model_hash=ways)
