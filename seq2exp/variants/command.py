@@ -14,6 +14,7 @@ import torch
 
 import seq2exp
 from seq2exp.core.files import sha256
+from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun, model_folders, open_run
 from seq2exp.variants.claim import names_pending
@@ -56,11 +57,14 @@ class EngineMaker:
     ----------
     run_folder, data : Path
     config : ScoreConfig
+    genotypes : Path, optional
+        Folder with the genotypes of the input.
     """
 
     run_folder: Path
     data: Path
     config: ScoreConfig
+    genotypes: Path | None = None
 
     def __call__(self, worker: int) -> Scorer:
         """Return what scores tables of alleles, on the device of a worker."""
@@ -69,7 +73,12 @@ class EngineMaker:
         # Open as long as the process lives.
         stack = ExitStack()
         engine = stack.enter_context(
-            open_engine(open_run(self.run_folder), Dataset(self.data), self.config)
+            open_engine(
+                open_run(self.run_folder),
+                Dataset(self.data),
+                self.config,
+                genotypes=None if self.genotypes is None else Genotypes(self.genotypes),
+            )
         )
         return _Kept(engine.score, stack)
 
@@ -104,6 +113,7 @@ def score_variants(
     restart: bool = False,
     keep_parts: bool = False,
     progress: bool = False,
+    genotypes: Path | None = None,
 ) -> Scored:
     """Score all variants of a source and write the outputs; continues a killed call.
 
@@ -125,6 +135,9 @@ def score_variants(
     overwrite, restart, keep_parts : bool
         Replace outputs; throw the parts of an earlier call away; keep those of this one.
     progress : bool
+    genotypes : Path, optional
+        Folder with the genotypes of the input, for its carriers as background; those of the dataset
+        when not given.
 
     Returns
     -------
@@ -136,7 +149,8 @@ def score_variants(
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
     check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
-    with open_engine(run, dataset, config) as engine:
+    calls = None if genotypes is None else Genotypes(genotypes)
+    with open_engine(run, dataset, config, genotypes=calls) as engine:
         columns = engine.columns
     weights = model_sha256(run)
     echo = {**asdict(config), "long": long}
@@ -159,7 +173,7 @@ def score_variants(
 
     outcome = score_in_parts(
         source,
-        EngineMaker(run.folder.absolute(), dataset.root.absolute(), config),
+        EngineMaker(run.folder.absolute(), dataset.root.absolute(), config, genotypes),
         write,
         Job(
             outputs=outs,

@@ -44,6 +44,16 @@ class ScoreConfig:
     """Sequences per pass; changes speed, not numbers beyond rounding."""
     seed: int = 0
     """Draws what is random."""
+    background: Literal["reference", "carriers", "dataset"] = "reference"
+    """What else the sequences hold. carriers: what the haplotypes of carriers hold, by the
+    genotypes of the input. dataset: the same by the genotypes of the dataset."""
+    carriers: tuple[str, ...] = ()
+    """Samples whose haplotypes count; all when empty."""
+    max_carriers: int = 20
+    """Most carriers of a variant whose haplotypes are looked at, drawn by the seed; 0 for all."""
+    phase: Literal["error", "random"] = "error"
+    """Heterozygous calls without phase. error: refused. random: the two alleles are dealt to the
+    two haplotypes by a hash of seed, sample and position."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -52,6 +62,11 @@ class ScoreConfig:
             "shifts": (len(set(self.shifts)) == len(self.shifts) > 0, "different numbers"),
             "mask_bp": (self.mask_bp >= 1, "1 or more"),
             "batch_size": (self.batch_size >= 1, "1 or more"),
+            "max_carriers": (self.max_carriers >= 0, "0 or more"),
+            "background": (
+                self.background == "reference" or self.method == "exact",
+                "reference, where --method is gradient",
+            ),
             "element_threshold": (
                 self.element_threshold is None or 0 < self.element_threshold <= 1,
                 "0 < value <= 1",

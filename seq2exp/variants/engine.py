@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,18 @@ import torch
 from numpy.typing import NDArray
 
 from seq2exp.core.intervals import Window
+from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.samples import GeneSamples
 from seq2exp.dataset.store import Dataset
 from seq2exp.interpret.target import quiet_models
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.arrays import compare
+from seq2exp.variants.carriers import Backgrounds, Carriers, Contexts, Reference
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.elements import ElementBins
 from seq2exp.variants.genes import GeneIndex, distance_to_tss
-from seq2exp.variants.judge import Judged, Put, judge
+from seq2exp.variants.judge import STATUSES, Judged, Put, judge
 from seq2exp.variants.passes import GenePasses, Predicted, concatenated
 from seq2exp.variants.scoring import Scoring, make_scoring
 from seq2exp.variants.views import View
@@ -47,6 +49,8 @@ class _Row:
     gene: int = -1
     edge: str = "ok"
     skipped: str = ""
+    background: str = ""
+    num_haplotypes: int = 0
 
 
 class Engine:
@@ -59,6 +63,8 @@ class Engine:
         Must fit the run.
     config : ScoreConfig
     device : str
+    genotypes : Genotypes, optional
+        Of whoever may be a carrier, where the configuration asks for their haplotypes.
 
     Attributes
     ----------
@@ -69,7 +75,13 @@ class Engine:
     """
 
     def __init__(
-        self, run: TrainedRun, dataset: Dataset, config: ScoreConfig, *, device: str = "cpu"
+        self,
+        run: TrainedRun,
+        dataset: Dataset,
+        config: ScoreConfig,
+        *,
+        device: str = "cpu",
+        genotypes: Genotypes | None = None,
     ) -> None:
         self.run, self.dataset, self.config, self.device = run, dataset, config, device
         self.views = _views(run, config)
@@ -81,6 +93,9 @@ class Engine:
         self.index = GeneIndex(dataset, sample_config, rows)
         self.skip_edges = "skip" in (config.edge, sample_config.edge)
         self._seen: OrderedDict[int, _Reference] = OrderedDict()
+        self.backgrounds: Backgrounds = Reference()
+        if config.background != "reference":
+            self.backgrounds = Carriers(dataset, genotypes, self.index.windows, config)
         genes = dataset.genes
         self._ids = genes["gene_id"].astype(str).to_numpy()
         self._symbols = genes["symbol"].astype(str).to_numpy()
@@ -88,7 +103,8 @@ class Engine:
     @property
     def columns(self) -> list[ScoreColumn]:
         """Scores of a row."""
-        return self.scoring.columns
+        found = self.scoring.columns
+        return [*found, *self.backgrounds.spreads(found)]
 
     def score(self, alleles: pd.DataFrame) -> pd.DataFrame:
         """Score a table of alleles.
@@ -119,13 +135,61 @@ class Engine:
             if row.gene >= 0 and not row.skipped:
                 by_gene.setdefault(row.gene, []).append(number)
         for gene, numbers in by_gene.items():
-            reference = self._reference(gene)
-            for part in _parts(numbers, max(1, self.config.batch_size)):
-                cases = [judged[rows[number].allele] for number in part]
-                values[part], deleted[part] = self._compare(reference, cases)
-                for number, case in zip(part, cases, strict=True):
-                    inside[number] = reference.elements.holds(case.span)
+            cases = [judged[rows[number].allele] for number in numbers]
+            contexts = self.backgrounds.contexts(gene, cases)
+            values[numbers], deleted[numbers] = self._score_gene(gene, contexts)
+            elements = self._reference(gene).elements
+            for number, case, word, num, lost in zip(
+                numbers, cases, contexts.word_A, contexts.num_A, contexts.lost_A, strict=True
+            ):
+                inside[number] = elements.holds(case.span)
+                rows[number] = replace(
+                    rows[number],
+                    background=word,
+                    num_haplotypes=int(num),
+                    skipped="overlap" if lost else "",
+                )
         return self._table(alleles, judged, rows, values, deleted, inside)
+
+    def _score_gene(
+        self, gene: int, contexts: Contexts
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the scores of the alleles of one gene, and whether any sequence lost its TSS."""
+        size = max(1, self.config.batch_size)
+        found = [
+            self.compare(gene, [contexts.case(number) for number in part])
+            for part in _parts(list(range(len(contexts))), size)
+        ]
+        num_columns = len(self.scoring.columns)
+        values_CV = np.concatenate([np.empty((0, num_columns), np.float32), *(v for v, _ in found)])
+        deleted_C = np.concatenate([np.empty(0, np.bool_), *(gone for _, gone in found)])
+        deleted_A = np.zeros(len(contexts.judged), dtype=np.bool_)
+        np.logical_or.at(deleted_A, contexts.row_C, deleted_C)
+        values_AV = contexts.averaged(values_CV, self.scoring.is_score_V)
+        return values_AV[:, : len(self.columns)], deleted_A
+
+    def compare(
+        self, gene: int, cases: Sequence[Judged], *, widths: Sequence[int] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Score comparisons of one gene, as many as fit into a batch.
+
+        Parameters
+        ----------
+        gene : int
+            Row of the gene table.
+        cases : sequence of Judged
+        widths : sequence of int, optional
+            Bases around each in which masks and tracks are compared; as configured by default.
+
+        Returns
+        -------
+        values_CV : float32 array
+            Columns of `scoring`.
+        deleted_C : bool array
+            One of the two sequences lacks the TSS.
+        """
+        widths = [self.config.mask_bp] * len(cases) if widths is None else widths
+        return self._compare(self._reference(gene), cases, widths)
 
     def _rows(self, alleles: pd.DataFrame, judged: Sequence[Judged]) -> list[_Row]:
         found: list[_Row] = []
@@ -169,22 +233,23 @@ class Engine:
         return self._seen[gene]
 
     def _compare(
-        self, reference: _Reference, cases: Sequence[Judged]
+        self, reference: _Reference, cases: Sequence[Judged], widths: Sequence[int]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Score comparisons of one gene; halves what is run at once where memory is short."""
         try:
-            return self._compare_at_once(reference, cases)
+            return self._compare_at_once(reference, cases, widths)
         except torch.OutOfMemoryError:
             if len(cases) == 1:
                 raise
             torch.cuda.empty_cache()
             middle = len(cases) // 2
-            halves = [self._compare(reference, part) for part in (cases[:middle], cases[middle:])]
+            parts = (slice(middle), slice(middle, None))
+            halves = [self._compare(reference, cases[part], widths[part]) for part in parts]
             values, deleted = zip(*halves, strict=True)
             return np.concatenate(values), np.concatenate(deleted)
 
     def _compare_at_once(
-        self, reference: _Reference, cases: Sequence[Judged]
+        self, reference: _Reference, cases: Sequence[Judged], widths: Sequence[int]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         distinct: dict[Put, int] = {(): 0}
         for case in cases:
@@ -201,7 +266,7 @@ class Engine:
             [case.span[0] for case in cases],
             [member.view.window for member in reference.passes.members],
             bin_size=reference.passes.bin_size,
-            width=self.config.mask_bp,
+            widths=widths,
         )
         sign_C = np.array([case.sign for case in cases])
         deleted_C = predicted.tss_deleted_S[np.array(pairs)].any(axis=1)
@@ -222,7 +287,8 @@ class Engine:
         windows = [self.index.windows.get(row) for row in gene.tolist()]
         sites = self.dataset.sites
         known = gene >= 0
-        spoiled = np.isnan(values[:, self.scoring.is_score_V]).all(axis=1)
+        scores = [n for n, column in enumerate(self.columns) if column.kind == "score"]
+        spoiled = np.isnan(values[:, scores]).all(axis=1)
         table: dict[str, Any] = {
             "record": alleles["record"].to_numpy()[number],
             "allele": alleles["allele"].to_numpy()[number],
@@ -250,6 +316,8 @@ class Engine:
             ],
             "num_members": np.where(known & ~spoiled, self.num_members, 0).astype(np.int32),
             "in_element": pd.array(list(inside), dtype="boolean"),
+            "background": [row.background for row in rows],
+            "num_haplotypes": np.array([row.num_haplotypes for row in rows], dtype=np.int32),
         }
         names = [column.name for column in self.columns]
         return pd.concat([pd.DataFrame(table), pd.DataFrame(values, columns=names)], axis=1)
@@ -265,7 +333,9 @@ class _Reference:
 
 
 @contextmanager
-def open_engine(run: TrainedRun, dataset: Dataset, config: ScoreConfig) -> Iterator[Engine]:
+def open_engine(
+    run: TrainedRun, dataset: Dataset, config: ScoreConfig, *, genotypes: Genotypes | None = None
+) -> Iterator[Engine]:
     """Put the members of a run on the device and score with them; they are put back afterwards.
 
     Parameters
@@ -273,6 +343,8 @@ def open_engine(run: TrainedRun, dataset: Dataset, config: ScoreConfig) -> Itera
     run : TrainedRun
     dataset : Dataset
     config : ScoreConfig
+    genotypes : Genotypes, optional
+        For a background of carriers.
 
     Raises
     ------
@@ -281,7 +353,7 @@ def open_engine(run: TrainedRun, dataset: Dataset, config: ScoreConfig) -> Itera
     """
     run.check_dataset(dataset)
     with quiet_models(run) as device, torch.no_grad():
-        yield Engine(run, dataset, config, device=device)
+        yield Engine(run, dataset, config, device=device, genotypes=genotypes)
 
 
 def _views(run: TrainedRun, config: ScoreConfig) -> list[View]:
@@ -311,7 +383,7 @@ def _edge(window: Window) -> str:
 
 
 def _status(case: Judged, row: _Row) -> str:
-    return row.skipped or case.status
+    return row.skipped if row.skipped in STATUSES else case.status
 
 
 def _score_status(case: Judged, row: _Row, spoiled: bool) -> str:  # noqa: FBT001

@@ -134,6 +134,7 @@ def meaning(column: ScoreColumn) -> str:
     kinds = {
         "score": "",
         "sd": "standard deviation over what was averaged; ",
+        "haplotype_sd": "standard deviation over haplotypes; ",
         "p": "probability under the null; ",
         "q": "after Benjamini and Hochberg; ",
         "quantile": "place among common variants; ",
