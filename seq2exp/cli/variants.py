@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--long", action="store_true", help="tables with one row per score")
     _add_reading(parser)
     _add_scoring(parser)
+    _add_significance(parser)
     _add_work(parser)
     options.add_overwrite(parser)
     options.add_json(parser)
@@ -81,6 +82,10 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "--scores", metavar="NAMES", help="names with commas (default: the usual ones of the model)"
     )
     group.add_argument(
+        "--method", default="exact", choices=("exact", "gradient"),
+        help="exact: a pass per allele; gradient: first order, all substitutions at once",
+    )  # fmt: skip
+    group.add_argument(
         "--sample", action="append", default=[], metavar="NAME",
         help="label that is scored; may be repeated (default: all)",
     )  # fmt: skip
@@ -112,6 +117,29 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "--element-threshold", type=float, metavar="MASK",
         help="smallest mask of an element (default: the highest 5 %% of a window)",
     )  # fmt: skip
+
+
+def _add_significance(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("significance")
+    group.add_argument(
+        "--null", choices=("shuffle",),
+        help="p-values: the same change in shuffled surroundings",
+    )  # fmt: skip
+    group.add_argument(
+        "--null-draws", type=options.counted, default=99, metavar="N",
+        help="shuffles per variant and gene (%(default)s); each costs two passes",
+    )  # fmt: skip
+    group.add_argument(
+        "--null-flank", type=options.counted, default=1024, metavar="BP",
+        help="bases on either side that are shuffled (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--background", type=Path, metavar="FILE",
+        help="quantiles among common variants: what `variants background` wrote",
+    )  # fmt: skip
+    group.add_argument(
+        "--seed", type=options.seeded, default=0, help="draws shuffles (%(default)s)"
+    )
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +187,7 @@ def run(args: argparse.Namespace) -> None:
         source,
         args.out,
         config,
+        background=args.background,
         long=args.long,
         workers=args.workers,
         share=share,
@@ -192,6 +221,7 @@ def _config(args: argparse.Namespace) -> ScoreConfig:
         scorers=tuple(scorer_names(args.scores)) if args.scores else (),
         samples=tuple(args.sample),
         genes=tuple(args.gene),
+        method=args.method,
         ref_policy=args.ref_policy,
         max_indel=args.max_indel,
         edge=args.edge,
@@ -201,4 +231,7 @@ def _config(args: argparse.Namespace) -> ScoreConfig:
         mask_bp=args.mask_bp,
         element_threshold=args.element_threshold,
         batch_size=args.batch_size,
+        null_draws=args.null_draws if args.null else 0,
+        null_flank=args.null_flank,
+        seed=args.seed,
     )

@@ -23,7 +23,6 @@ from seq2exp.core.intervals import Window
 from seq2exp.core.sequence import decode
 from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
-from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.judge import Judged, Put
 from seq2exp.variation.alleles import Allele
@@ -32,7 +31,7 @@ from seq2exp.variation.overlaps import applied
 from seq2exp.variation.policies import PUT_ALT, GenotypePolicy, resolve
 from seq2exp.variation.table import Variants
 
-__all__ = ["Backgrounds", "Carriers", "Contexts", "GeneCarriers", "Reference", "spread_columns"]
+__all__ = ["Carriers", "ContextMaker", "Contexts", "GeneCarriers", "Reference"]
 
 REFERENCE = "reference"
 _GENES = 8
@@ -89,19 +88,16 @@ class Contexts:
         return found
 
     def averaged(
-        self, values_CV: NDArray[np.float32], is_score_V: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """Return the mean of every column, then the spread over haplotypes of every score.
-
-        Parameters
-        ----------
-        values_CV : float32 array
-        is_score_V : bool array
+        self, values_CV: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the mean of every column over contexts, and its spread.
 
         Returns
         -------
-        float32 array, shape (A, V and one per score)
-            NaN for an allele without a comparison, and for the spread on the reference.
+        mean_AV : float32 array
+            NaN for an allele without a comparison.
+        spread_AV : float32 array
+            Standard deviation over the copies; NaN on the reference.
         """
         size = len(self.judged)
         weight_C1 = self.copies_C[:, None].astype(np.float64)
@@ -116,8 +112,7 @@ class Contexts:
             spread_AV = np.sqrt(self._sums(squares_CV) / total_A1)
             mean_AV = np.where(total_A1 > 0, first_AV + middle_AV, np.nan)
         spread_AV[self.num_A == 0] = np.nan
-        found = np.concatenate([mean_AV, spread_AV[:, is_score_V]], axis=1)
-        return found.astype(np.float32)
+        return mean_AV.astype(np.float32), spread_AV.astype(np.float32)
 
     def _sums(self, values_CV: NDArray[np.float64]) -> NDArray[np.float64]:
         found = np.zeros((len(self.judged), values_CV.shape[1]))
@@ -125,14 +120,11 @@ class Contexts:
         return found
 
 
-class Backgrounds(Protocol):
+class ContextMaker(Protocol):
     """Says in which sequences alleles are compared."""
 
     def contexts(self, gene: int, judged: Sequence[Judged]) -> Contexts:
         """Return the comparisons of alleles that are scored for a gene."""
-
-    def spreads(self, columns: Sequence[ScoreColumn]) -> list[ScoreColumn]:
-        """Return the columns that `Contexts.averaged` adds to these."""
 
 
 class Reference:
@@ -150,28 +142,6 @@ class Reference:
             np.zeros(size, dtype=np.int64),
             np.full(size, -1, dtype=np.int64),
         )
-
-    def spreads(self, columns: Sequence[ScoreColumn]) -> list[ScoreColumn]:
-        """Return none: there is one sequence only."""
-        del columns
-        return []
-
-
-def spread_columns(columns: Sequence[ScoreColumn]) -> list[ScoreColumn]:
-    """Return the columns of the spread over haplotypes, one per score."""
-    return [
-        ScoreColumn(
-            f"{column.name}:haplotype_sd",
-            column.scorer,
-            column.sample,
-            "haplotype_sd",
-            "sqrt(mean of (score - mean)^2) over the copies of carriers",
-            column.unit,
-            signed=False,
-        )
-        for column in columns
-        if column.kind == "score"
-    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,10 +222,6 @@ class Carriers:
         self.people = np.random.default_rng(config.seed).permutation(people)
         self.shift = max(map(abs, config.shifts))
         self._seen: OrderedDict[int, GeneCarriers] = OrderedDict()
-
-    def spreads(self, columns: Sequence[ScoreColumn]) -> list[ScoreColumn]:
-        """Return a column of the spread over haplotypes for every score."""
-        return spread_columns(columns)
 
     def gene(self, gene: int) -> GeneCarriers:
         """Return who carries what in the window of a gene."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from seq2exp.core.files import sha256
 from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun, model_folders, open_run
+from seq2exp.variants.background import Background
 from seq2exp.variants.claim import names_pending
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
@@ -25,10 +26,11 @@ from seq2exp.variants.execute import Scorer, Share
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
+from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
 
-__all__ = ["EngineMaker", "Scored", "model_sha256", "score_variants"]
+__all__ = ["EngineMaker", "Scored", "model_sha256", "score_hash", "score_variants"]
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,18 @@ class EngineMaker:
     ----------
     run_folder, data : Path
     config : ScoreConfig
-    genotypes : Path, optional
+    background : Path or None
+    score_hash : str
+        That the background must have.
+    genotypes : Path or None
         Folder with the genotypes of the input.
     """
 
     run_folder: Path
     data: Path
     config: ScoreConfig
+    background: Path | None = None
+    score_hash: str = ""
     genotypes: Path | None = None
 
     def __call__(self, worker: int) -> Scorer:
@@ -72,11 +79,15 @@ class EngineMaker:
             torch.cuda.set_device(worker % torch.cuda.device_count())
         # Open as long as the process lives.
         stack = ExitStack()
+        common = None
+        if self.background is not None:
+            common = Background.load(self.background, model_hash=self.score_hash)
         engine = stack.enter_context(
             open_engine(
                 open_run(self.run_folder),
                 Dataset(self.data),
                 self.config,
+                background=common,
                 genotypes=None if self.genotypes is None else Genotypes(self.genotypes),
             )
         )
@@ -99,6 +110,21 @@ def model_sha256(run: TrainedRun) -> str:
     return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
+def score_hash(weights: str, config: ScoreConfig) -> str:
+    """Return what backgrounds are told apart by: the model, and how it makes a score.
+
+    Parameters
+    ----------
+    weights : str
+        `model_sha256`.
+    config : ScoreConfig
+        Which scores and variants it names does not count.
+    """
+    ways = ("method", "ensemble", "strands", "shifts", "mask_bp", "context")
+    text = "\t".join([weights, *(f"{name}={getattr(config, name)}" for name in ways)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def score_variants(
     run: TrainedRun,
     dataset: Dataset,
@@ -106,6 +132,8 @@ def score_variants(
     outs: Sequence[Path],
     config: ScoreConfig,
     *,
+    background: Path | None = None,
+    genotypes: Path | None = None,
     long: bool = False,
     workers: int = 1,
     share: Share | None = None,
@@ -113,7 +141,6 @@ def score_variants(
     restart: bool = False,
     keep_parts: bool = False,
     progress: bool = False,
-    genotypes: Path | None = None,
 ) -> Scored:
     """Score all variants of a source and write the outputs; continues a killed call.
 
@@ -126,6 +153,10 @@ def score_variants(
     outs : sequence of Path
         The ending names the format.
     config : ScoreConfig
+    background : Path, optional
+        Scores of common variants, which `seq2exp variants background` wrote; adds quantiles.
+    genotypes : Path, optional
+        Folder with the genotypes of the input, for the haplotypes of its carriers.
     long : bool
         Tables with one row per score.
     workers : int
@@ -135,9 +166,6 @@ def score_variants(
     overwrite, restart, keep_parts : bool
         Replace outputs; throw the parts of an earlier call away; keep those of this one.
     progress : bool
-    genotypes : Path, optional
-        Folder with the genotypes of the input, for its carriers as background; those of the dataset
-        when not given.
 
     Returns
     -------
@@ -149,21 +177,24 @@ def score_variants(
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
     check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
-    calls = None if genotypes is None else Genotypes(genotypes)
-    with open_engine(run, dataset, config, genotypes=calls) as engine:
-        columns = engine.columns
     weights = model_sha256(run)
-    echo = {**asdict(config), "long": long}
-    # What decides how many run at once decides the last bits too.
+    ways = score_hash(weights, config)
+    common = None if background is None else Background.load(background, model_hash=ways)
+    calls = None if genotypes is None else Genotypes(genotypes)
+    with open_engine(run, dataset, config, background=common, genotypes=calls) as engine:
+        columns = engine.columns
+    # The names of outputs, and what decides how many run at once, decide bytes too.
+    echo = {**asdict(config), "long": long, "outputs": [path.name for path in outs]}
     echo |= {"shard_size": source.shard_size}
+    echo |= {"background": "" if background is None else sha256(background)}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
-    header = _header(run, dataset, weights, config)
+    header = {**_header(run, dataset, weights, config), "score_hash": ways}
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
         write_outputs(
             list(targets.values()),
             source,
-            parts,
+            _with_q(parts, columns),
             columns,
             header,
             long=long,
@@ -173,7 +204,14 @@ def score_variants(
 
     outcome = score_in_parts(
         source,
-        EngineMaker(run.folder.absolute(), dataset.root.absolute(), config, genotypes),
+        EngineMaker(
+            run.folder.absolute(),
+            dataset.root.absolute(),
+            config,
+            None if background is None else background.absolute(),
+            ways,
+            None if genotypes is None else genotypes.absolute(),
+        ),
         write,
         Job(
             outputs=outs,
@@ -188,6 +226,18 @@ def score_variants(
     )
     found = Summary.of(outcome.num_records, outcome.num_alleles, outcome.counts)
     return Scored(outcome, found, columns)
+
+
+def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFrame]:
+    """Fill in the q-values, for which all p-values are read once before."""
+    if not any(column.kind == "q" for column in columns):
+        yield from parts
+        return
+    counts = QCounts(columns)
+    for table in Parts(parts.store, parts.shards, parts.infos):
+        counts.add(table)
+    for table in parts:
+        yield table.assign(**counts.columns(table))
 
 
 def _header(run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.variants.contexts import FLANK
 from seq2exp.variants.judge import REF_POLICIES, RefPolicy
 
 __all__ = ["ScoreConfig"]
@@ -42,9 +43,13 @@ class ScoreConfig:
     """Smallest mask of an element; the highest 5 % of the free bins of a window when not given."""
     batch_size: int = 16
     """Sequences per pass; changes speed, not numbers beyond rounding."""
+    null_draws: int = 0
+    """Shuffles of the surroundings in which every change is scored again, for p-values."""
+    null_flank: int = FLANK
+    """Bases on either side of a variant that are shuffled."""
     seed: int = 0
     """Draws what is random."""
-    background: Literal["reference", "carriers", "dataset"] = "reference"
+    context: Literal["reference", "carriers", "dataset"] = "reference"
     """What else the sequences hold. carriers: what the haplotypes of carriers hold, by the
     genotypes of the input. dataset: the same by the genotypes of the dataset."""
     carriers: tuple[str, ...] = ()
@@ -61,11 +66,17 @@ class ScoreConfig:
             "max_indel": (self.max_indel >= 0, "0 or more"),
             "shifts": (len(set(self.shifts)) == len(self.shifts) > 0, "different numbers"),
             "mask_bp": (self.mask_bp >= 1, "1 or more"),
+            "null_draws": (self.null_draws >= 0, "0 or more"),
+            "null_flank": (self.null_flank >= 1, "1 or more"),
+            "null": (
+                not self.null_draws or self.method == "exact",
+                "none with --method gradient, which knows small changes only",
+            ),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "max_carriers": (self.max_carriers >= 0, "0 or more"),
-            "background": (
-                self.background == "reference" or self.method == "exact",
-                "reference, where --method is gradient",
+            "context": (
+                self.context == "reference" or (self.method == "exact" and not self.null_draws),
+                "reference with --method gradient and with --null, which know no other",
             ),
             "element_threshold": (
                 self.element_threshold is None or 0 < self.element_threshold <= 1,
@@ -77,7 +88,7 @@ class ScoreConfig:
                 raise ConfigError(
                     facts(
                         f"--{name.replace('_', '-')}",
-                        found=getattr(self, name),
+                        found=getattr(self, name, "shuffle"),
                         expected=expected,
                         fix="change it",
                     )

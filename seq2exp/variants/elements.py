@@ -5,9 +5,13 @@ Shapes: E members, N bins of the window.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2exp.variants.gradient_passes import GradientPasses
 from seq2exp.variants.passes import GenePasses, Predicted
 
 __all__ = ["ElementBins"]
@@ -23,7 +27,7 @@ class ElementBins:
 
     Parameters
     ----------
-    passes : GenePasses
+    passes : GenePasses or GradientPasses
     predicted : Predicted
         Of the reference.
     threshold : float or None
@@ -32,14 +36,19 @@ class ElementBins:
     """
 
     def __init__(
-        self, passes: GenePasses, predicted: Predicted, *, threshold: float | None
+        self,
+        passes: GenePasses | GradientPasses,
+        predicted: Predicted,
+        *,
+        threshold: float | None,
     ) -> None:
         view = passes.views[0]
         self.start, self.bin_size = view.window.start, passes.bin_size
         self.called_N: NDArray[np.bool_] | None = None
         if predicted.mask_ESN is None:
             return
-        mine = [number for number, member in enumerate(passes.members) if member.view is view]
+        members: Sequence[Any] = passes.members
+        mine = [number for number, member in enumerate(members) if member.view is view]
         mean_N = predicted.mask_ESN[mine, 0].mean(axis=0, dtype=np.float64)
         free_N = view.sample.valid & ~view.sample.blacklist
         promoter_N = np.zeros(len(mean_N), dtype=np.bool_)

@@ -47,6 +47,8 @@ class Taylor:
         Predictions of the window as it is.
     codes_L : uint8 tensor, shape (length,)
         Its bases.
+    mask_N : float tensor, shape (bins,)
+        Mean of the posterior of the window as it is; ones without a mask.
     through_mask : str
         See `MaskGradient`.
     """
@@ -54,6 +56,7 @@ class Taylor:
     delta_KLC: Tensor
     value_K: Tensor
     codes_L: Tensor
+    mask_N: Tensor
     through_mask: MaskGradient
 
     def change(self, codes_SL: Tensor) -> Tensor:
@@ -118,12 +121,14 @@ def taylor(
         given: the window as it is. both: the mean with the other strand, each strand under its own
         mask.
     """
-    delta_KLC, value_K = _one_strand(model, call, outputs, mask)
+    delta_KLC, value_K, mask_N = _one_strand(model, call, outputs, mask)
     if strands == "both":
-        other_KLC, other_K = _one_strand(model, call.mirrored(), outputs, mask)
+        other_KLC, other_K, other_N = _one_strand(model, call.mirrored(), outputs, mask)
         delta_KLC = (delta_KLC + reverse_complement(other_KLC)) / 2
         value_K = (value_K + other_K) / 2
-    return Taylor(delta_KLC, value_K, call.codes_BL[0], mask_gradient(model, mask=mask))
+        mask_N = (mask_N + other_N.flip(0)) / 2
+    through = mask_gradient(model, mask=mask)
+    return Taylor(delta_KLC, value_K, call.codes_BL[0], mask_N, through)
 
 
 def _one_strand(
@@ -131,7 +136,7 @@ def _one_strand(
     call: ModelCall,
     outputs: Sequence[int] | None,
     mask: MaskUse,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     codes_L = call.codes_BL[0].long()
     dtype = next(model.parameters()).dtype
     if mask == "fixed" and call.mask_BN is None:
@@ -139,7 +144,8 @@ def _one_strand(
             call = call._replace(mask_BN=model.one_strand(call).mask_BN)
     leaf_1LC = columns_of(call.codes_BL, dtype=dtype).requires_grad_()
     with torch.enable_grad():
-        value_K = model.one_strand(call._replace(codes_BL=leaf_1LC)).expression_BK[0]
+        output = model.one_strand(call._replace(codes_BL=leaf_1LC))
+    value_K = output.expression_BK[0]
     chosen = range(len(value_K)) if outputs is None else outputs
     gradients = [_gradient(value_K[k], leaf_1LC, again=k != chosen[-1]) for k in chosen]
     grad_KLC = torch.stack(gradients)
@@ -147,7 +153,7 @@ def _one_strand(
     there_L1 = codes_L.clamp(max=N_CODE - 1)[:, None]
     delta_KLC = grad_KLC - grad_KLC.take_along_dim(there_L1[None], dim=2)
     delta_KLC = delta_KLC.masked_fill(~known_L[:, None], torch.nan)
-    return delta_KLC, value_K.detach()[list(chosen)]
+    return delta_KLC, value_K.detach()[list(chosen)], output.mean_BN[0].detach()
 
 
 def _gradient(value: Tensor, leaf_1LC: Tensor, *, again: bool) -> Tensor:

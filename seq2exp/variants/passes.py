@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from seq2exp.dataset.samples import Batch, GeneSamples
 from seq2exp.models.output import ModelCall, Seq2ExpOutput
 from seq2exp.models.rerun import Shared
+from seq2exp.variants.contexts import Flanks
 from seq2exp.variants.judge import Put
 from seq2exp.variants.views import GeneView, Sequences, View, open_view
 from seq2exp.variation.coordinates import move_bins
 
-__all__ = ["GenePasses", "Predicted", "concatenated", "has_mask"]
+__all__ = ["GenePasses", "Predicted", "call_of", "concatenated", "has_mask"]
 
 
 _PARTS = ("expression", "fixed", "mask", "tracks", "embedding")
@@ -118,7 +119,7 @@ class GenePasses:
         self.has_tracks = all(member.output.tracks_BNU is not None for member in self.members)
 
     def _look_at(self, model: Any, view: GeneView, *, share: bool) -> _Member:  # noqa: ANN401
-        call = _call(view.batch.to(self.device), None)
+        call = call_of(view.batch.to(self.device), None)
         shared = model.share(call) if share and hasattr(model, "share") else None
         return _Member(model, view, call, model.one_strand(call), shared)
 
@@ -148,15 +149,20 @@ class GenePasses:
                 found[number] = found[number][:, ::-1]
         return found
 
-    def predict(self, sequences: Sequence[Put]) -> Predicted:
+    def predict(self, sequences: Sequence[Put], *, flanks: Flanks | None = None) -> Predicted:
         """Run sequences that hold some alleles.
 
         Parameters
         ----------
         sequences : sequence of tuples of Allele
             As many as fit into a batch.
+        flanks : Flanks, optional
+            Run each sequence once per draw of other bases around its alleles, draws of a sequence
+            together.
         """
-        found = [self._in_view(view, sequences) for view in self.views]
+        if flanks is not None:
+            sequences = [put for put in sequences for _ in flanks.before_KF]
+        found = [self._in_view(view, sequences, flanks) for view in self.views]
         return Predicted(
             np.concatenate([part.expression_ESK for part in found]),
             _joined([part.fixed_ESK for part in found]),
@@ -166,8 +172,10 @@ class GenePasses:
             found[0].tss_deleted_S,
         )
 
-    def _in_view(self, view: GeneView, sequences: Sequence[Put]) -> Predicted:
-        put = view.put(sequences)
+    def _in_view(
+        self, view: GeneView, sequences: Sequence[Put], flanks: Flanks | None
+    ) -> Predicted:
+        put = view.put(sequences, flanks=flanks)
         batch = put.batch.to(self.device)
         members = [member for member in self.members if member.view is view]
         changed_SN = _changed(batch, members[0].call, self.bin_size)
@@ -175,7 +183,7 @@ class GenePasses:
         some = _some(batch, rows)
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in _PARTS}
         for member in members:
-            output = _run(member, _call(some, None), changed_SN[rows]) if len(rows) else None
+            output = _run(member, call_of(some, None), changed_SN[rows]) if len(rows) else None
             found["expression"].append(_filled(member, output, rows, num, "expression_BK"))
             found["embedding"].append(_filled(member, output, rows, num, "embedding_BD"))
             if self.has_tracks:
@@ -192,7 +200,7 @@ class GenePasses:
                 other = None
                 if output is not None:
                     mask_BN = self._held(member, output, put, rows.cpu().numpy())
-                    other = _run(member, _call(some, mask_BN), changed_SN[rows])
+                    other = _run(member, call_of(some, mask_BN), changed_SN[rows])
                 found["fixed"].append(_filled(member, other, rows, num, "expression_BK"))
         stacked = {name: np.stack(parts) if parts else None for name, parts in found.items()}
         return Predicted(
@@ -270,7 +278,8 @@ def has_mask(model: nn.Module) -> bool:
     return bool(getattr(model.config, "mask", "none") != "none")
 
 
-def _call(batch: Batch, mask_BN: Tensor | None) -> ModelCall:
+def call_of(batch: Batch, mask_BN: Tensor | None) -> ModelCall:
+    """Return the tensors of a forward pass of windows, under a given mask or their own."""
     return ModelCall(
         batch.codes_BL,
         batch.signal_BNT,

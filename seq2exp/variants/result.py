@@ -54,7 +54,7 @@ _PAIR_FIELDS = {
     "indel_status": _TEXT,
     "num_members": _WHOLE,
     "in_element": _FLAG,
-    "background": _TEXT,
+    "context": _TEXT,
     "num_haplotypes": _WHOLE,
 }
 _NEEDED = ("record", "allele", "gene_row", *_PAIR_FIELDS)

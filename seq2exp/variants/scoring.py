@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2exp.dataset.store import Dataset
 from seq2exp.interpret.target import output_of
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.arrays import Compared, Pair
@@ -28,7 +27,7 @@ __all__ = ["Scoring", "make_scoring"]
 
 @dataclass(frozen=True)
 class Scoring:
-    """Which scores are computed, in the order of their columns.
+    """Which scores are computed, in the order of their columns; V counts those computed here.
 
     Attributes
     ----------
@@ -37,8 +36,8 @@ class Scoring:
     samples : list of int
         Outputs of the model that are scored.
     label : LabelUnit
-    how : str
-        Key of ``seq2exp.variants.ensemble.ENSEMBLES``.
+    how : dict of str to str
+        Key of ``seq2exp.variants.ensemble.ENSEMBLES`` for every kind of arrays.
     with_sd : bool
         A column of the spread follows every score.
     """
@@ -47,13 +46,18 @@ class Scoring:
     scorers: list[Scorer]
     samples: list[int]
     label: LabelUnit
-    how: str
+    how: dict[str, str]
     with_sd: bool
 
     @property
+    def computed(self) -> list[ScoreColumn]:
+        """Columns that `score` gives: scores and their spread."""
+        return [column for column in self.columns if column.kind in ("score", "sd")]
+
+    @property
     def is_score_V(self) -> NDArray[np.bool_]:
-        """Which columns are scores, and no spread of one."""
-        return np.array([column.kind == "score" for column in self.columns], dtype=np.bool_)
+        """Which of them are scores."""
+        return np.array([column.kind == "score" for column in self.computed], dtype=np.bool_)
 
     @property
     def fixed(self) -> bool:
@@ -78,8 +82,7 @@ class Scoring:
                 function = scorer.of_predictions(self.label)
             elif scorer.needs in ("mask", "profile"):
                 inside = np.ones(before.shape[:3], dtype=np.bool_)
-            # States of different members have no axes in common that could be averaged.
-            how = "score" if scorer.needs == "embedding" else self.how
+            how = self.how[scorer.needs]
             found = ensemble(function, before, after, inside_M=inside, how=how)
             score = _as_columns(found.score)
             if scorer.signed:
@@ -119,17 +122,18 @@ def _as_columns(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def make_scoring(
-    run: TrainedRun, dataset: Dataset, config: ScoreConfig, *, num_members: int
+    run: TrainedRun, config: ScoreConfig, *, num_members: int, with_quantile: bool = False
 ) -> Scoring:
     """Choose the scores that were asked for and that the models can give.
 
     Parameters
     ----------
     run : TrainedRun
-    dataset : Dataset
     config : ScoreConfig
     num_members : int
         Members of the run times views; of several the spread is given.
+    with_quantile : bool
+        Columns of quantiles.
 
     Raises
     ------
@@ -140,6 +144,7 @@ def make_scoring(
     names = list(config.scorers) or None
     scorers = choose_scorers(names, offers=_offers(run, config), label=label)
     chosen = _samples(run, config)
+    how = _how(config)
     columns: list[ScoreColumn] = []
     with_sd = num_members > 1
     for scorer in scorers:
@@ -148,10 +153,28 @@ def make_scoring(
             [scorer],
             _track_names(run) if profile else [run.card.samples[k] for k in chosen],
             label=LabelUnit("signal") if profile else label,
-            ensemble="score" if scorer.needs == "embedding" else config.ensemble,
+            ensemble=how[scorer.needs],
             with_sd=with_sd,
+            with_p=config.null_draws > 0,
+            with_quantile=with_quantile,
+            with_haplotypes=config.context != "reference",
         )
-    return Scoring(columns, scorers, chosen, label, config.ensemble, with_sd)
+    return Scoring(columns, scorers, chosen, label, how, with_sd)
+
+
+def _how(config: ScoreConfig) -> dict[str, str]:
+    """Return how members are averaged, by what is compared.
+
+    States of different members have no axes in common, and bins of shifted windows are other bases:
+    there each member is scored first.
+    """
+    of_bins = config.ensemble if len(config.shifts) == 1 else "score"
+    return {
+        "expression": config.ensemble,
+        "mask": of_bins,
+        "profile": of_bins,
+        "embedding": "score",
+    }
 
 
 def _label_unit(run: TrainedRun) -> LabelUnit:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from seq2exp.core.intervals import Window, tss_window
 from seq2exp.dataset.haplotype_tracks import moved_signal
 from seq2exp.dataset.samples import Batch, GeneSamples, Sample, collate, gene_window
+from seq2exp.variants.contexts import Flanks, with_flanks
 from seq2exp.variants.judge import Put
 from seq2exp.variation.alleles import Allele
 from seq2exp.variation.haplotypes import Haplotypes, build
@@ -75,13 +76,15 @@ class GeneView:
     sample: Sample
     batch: Batch
 
-    def put(self, sequences: Sequence[Put]) -> Sequences:
+    def put(self, sequences: Sequence[Put], *, flanks: Flanks | None = None) -> Sequences:
         """Build the window with the alleles of each sequence in it.
 
         Parameters
         ----------
         sequences : sequence of tuples of Allele
             Normalised, in any order.
+        flanks : Flanks, optional
+            Other bases around the alleles: the draws in turn, sequence by sequence.
 
         Raises
         ------
@@ -108,7 +111,20 @@ class GeneView:
         moved_S = (actions_SM[:, longer_M] != 0).any(axis=1)
         signal_SNT = moved_signal(self.samples, built, self.sample, moved_S)
         self._keep_near_tss(signal_SNT, built, variants, actions_SM * longer_M, tss)
-        return Sequences(self._batch(built.codes_HL, signal_SNT), built, moved_S)
+        codes_SL = built.codes_HL
+        if flanks is not None:
+            codes_SL = self._among(flanks, built)
+        return Sequences(self._batch(codes_SL, signal_SNT), built, moved_S)
+
+    def _among(self, flanks: Flanks, built: Haplotypes) -> NDArray[np.uint8]:
+        """Put each draw of shuffled surroundings around its sequence."""
+        num = len(flanks.before_KF)
+        maps_SL = built.reference_map()
+        parts = [
+            with_flanks(built.codes_HL[first], maps_SL[first], flanks, reverse=self.window.reverse)
+            for first in range(0, len(built), num)
+        ]
+        return np.concatenate(parts)
 
     def _keep_near_tss(
         self,
