@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--long", action="store_true", help="tables with one row per score")
     _add_reading(parser)
     _add_scoring(parser)
+    _add_haplotypes(parser)
     _add_significance(parser)
     _add_work(parser)
     options.add_overwrite(parser)
@@ -119,6 +120,41 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_haplotypes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("haplotypes")
+    group.add_argument(
+        "--context", default="reference", choices=("reference", "carriers", "dataset"),
+        help="what else the sequences hold: nothing, or what the haplotypes of carriers hold, by "
+        "the genotypes of the input or of the dataset (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--carrier", action="append", default=[], metavar="SAMPLE",
+        help="sample that counts as carrier; may be repeated (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-carriers", type=int, default=20, metavar="N",
+        help="carriers of a variant that are looked at, drawn by the seed; 0 for all (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--phase", default="error", choices=("error", "random"),
+        help="heterozygous calls without phase: refused, or dealt by a hash (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--haplotype", action="append", default=[], metavar="WHICH",
+        help="score variants together: input (groups it names), all (of a window), or a sample "
+        "(what each of its haplotypes carries); may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--haplotype-out", type=Path, metavar="FILE",
+        help=".tsv, .tsv.gz or .parquet with joint scores and epistasis",
+    )  # fmt: skip
+    group.add_argument(
+        "--haplotype-overlap", default="skip", choices=("skip", "first"),
+        help="variants of a group that cannot stand together: the group is not scored, or the "
+        "first ones apply (%(default)s)",
+    )  # fmt: skip
+
+
 def _add_significance(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("significance")
     group.add_argument(
@@ -138,7 +174,7 @@ def _add_significance(parser: argparse.ArgumentParser) -> None:
         help="quantiles among common variants: what `variants background` wrote",
     )  # fmt: skip
     group.add_argument(
-        "--seed", type=options.seeded, default=0, help="draws shuffles (%(default)s)"
+        "--seed", type=options.seeded, default=0, help="draws shuffles and carriers (%(default)s)"
     )
 
 
@@ -234,4 +270,8 @@ def _config(args: argparse.Namespace) -> ScoreConfig:
         null_draws=args.null_draws if args.null else 0,
         null_flank=args.null_flank,
         seed=args.seed,
+        context=args.context,
+        carriers=tuple(args.carrier),
+        max_carriers=args.max_carriers,
+        phase=args.phase,
     )
