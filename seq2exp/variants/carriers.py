@@ -150,6 +150,8 @@ class GeneCarriers:
 
     Attributes
     ----------
+    first : int
+        Number of the first variant on its contig.
     variants : Variants
     alleles : list of Allele
         The same variants.
@@ -161,6 +163,7 @@ class GeneCarriers:
         Which of them each haplotype is.
     """
 
+    first: int
     variants: Variants
     alleles: list[Allele]
     carried_HM: NDArray[np.bool_]
@@ -269,6 +272,7 @@ class Carriers:
             haplotype_H = np.zeros(len(actions_HM), dtype=np.int64)
         spans = zip(variants.position_M.tolist(), variants.end_M.tolist(), strict=True)
         return GeneCarriers(
+            first,
             variants,
             [
                 Allele(start, decode(codes[start:end]), variants.alt(number))

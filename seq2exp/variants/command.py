@@ -21,7 +21,7 @@ from seq2exp.variants.background import Background
 from seq2exp.variants.claim import names_pending
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
-from seq2exp.variants.engine import open_engine
+from seq2exp.variants.engine import Engine, open_engine
 from seq2exp.variants.execute import Scorer, Share
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
@@ -30,7 +30,14 @@ from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
 
-__all__ = ["EngineMaker", "Scored", "model_sha256", "score_hash", "score_variants"]
+__all__ = [
+    "EngineMaker",
+    "Scored",
+    "model_sha256",
+    "output_header",
+    "score_hash",
+    "score_variants",
+]
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,11 @@ class EngineMaker:
 
     def __call__(self, worker: int) -> Scorer:
         """Return what scores tables of alleles, on the device of a worker."""
+        engine, stack = self.open(worker)
+        return _Kept(engine.score, stack)
+
+    def open(self, worker: int) -> tuple[Engine, ExitStack]:
+        """Return an engine on the device of a worker, and what keeps it open."""
         if torch.cuda.is_available():
             torch.cuda.set_device(worker % torch.cuda.device_count())
         # Open as long as the process lives.
@@ -91,7 +103,7 @@ class EngineMaker:
                 genotypes=None if self.genotypes is None else Genotypes(self.genotypes),
             )
         )
-        return _Kept(engine.score, stack)
+        return engine, stack
 
 
 @dataclass(frozen=True)
@@ -188,7 +200,7 @@ def score_variants(
     echo |= {"shard_size": source.shard_size}
     echo |= {"background": "" if background is None else sha256(background)}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
-    header = {**_header(run, dataset, weights, config), "score_hash": ways}
+    header = {**output_header(run, dataset, weights, config), "score_hash": ways}
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
         write_outputs(
@@ -240,8 +252,19 @@ def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFra
         yield table.assign(**counts.columns(table))
 
 
-def _header(run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig) -> dict[str, Any]:
-    """Return what the headers of all outputs say; nothing that depends on time or place."""
+def output_header(
+    run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig
+) -> dict[str, Any]:
+    """Return what the headers of all outputs say; nothing that depends on time or place.
+
+    Parameters
+    ----------
+    run : TrainedRun
+    dataset : Dataset
+    weights : str
+        `model_sha256`.
+    config : ScoreConfig
+    """
     settings = {
         name: ",".join(map(str, value)) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()

@@ -183,11 +183,25 @@ class Engine:
                 found += self._genes_of(number, case, contigs[number], wanted[number])
         return found
 
-    def _genes_of(self, number: int, case: Judged, contig: str, wanted: str) -> list[Pair]:
-        genes = self.index.holding(contig, case.span)
+    def genes_holding(self, contig: str, span: tuple[int, int], *, wanted: str = "") -> list[int]:
+        """Return the rows of the genes whose window holds a change.
+
+        Parameters
+        ----------
+        contig : str
+        span : (int, int)
+            Changed bases; see `Judged`.
+        wanted : str
+            Id or symbol of the only gene that counts; all do when empty.
+        """
+        genes = self.index.holding(contig, span)
         if wanted:
             names = self.dataset.genes[["gene_id", "symbol"]]
             genes = [gene for gene in genes if wanted in names.iloc[gene].tolist()]
+        return genes
+
+    def _genes_of(self, number: int, case: Judged, contig: str, wanted: str) -> list[Pair]:
+        genes = self.genes_holding(contig, case.span, wanted=wanted)
         if not genes:
             return [Pair(number, skipped="no_gene")]
         sites = self.dataset.sites
