@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from seq2exp.variants.source import VariantSource
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    """Read whole numbers with commas (a ``type`` of argparse)."""
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        message = f"found {text!r}, expected whole numbers with commas, such as 1,0,-1"
-        raise argparse.ArgumentTypeError(message) from error
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     options.add_run(parser)
@@ -108,7 +99,7 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         help="strands that are averaged; auto: both where the model was made for both",
     )  # fmt: skip
     group.add_argument(
-        "--shifts", type=_numbers, default=(0,), metavar="BP,...",
+        "--shifts", type=options.whole_numbers, default=(0,), metavar="BP,...",
         help="shifts of the window that are averaged, such as 1,0,-1 (0)",
     )  # fmt: skip
     group.add_argument(
@@ -252,7 +243,8 @@ def run(args: argparse.Namespace) -> None:
     _say(outcome, args.out)
     if together is not None:
         counts = together.counts.get("score_status", {})
-        print(f"{together.num_rows:,} groups by gene, {counts.get('scored', 0):,} scored")
+        num = sum(number for name, number in counts.items() if name.startswith("scored"))
+        print(f"{together.num_rows:,} pairs of group and gene, {num:,} scored")
         _say(together, [args.haplotype_out])
     done = outcome.merged and (together is None or together.merged)
     if genotypes is not None and done and not args.keep_parts:

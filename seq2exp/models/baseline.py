@@ -290,9 +290,7 @@ class Baseline(nn.Module):
             signal_BNT = call.signal_BNT if self.tracks else None
             return self._output(call, rerun(call.codes_BL, signal_BNT, changed_BN))
 
-        num_bins, device = self.config.num_bins, call.codes_BL.device
-        none_1N = torch.zeros(1, num_bins, dtype=torch.bool, device=device)
-        return keep_reference(edited, call, edited(call, none_1N))
+        return keep_reference(edited, call, self.one_strand(call))
 
     def _output(self, call: ModelCall, hidden_BSD: Tensor) -> Seq2ExpOutput:
         """Pool the hidden states and predict."""

@@ -178,8 +178,7 @@ class Seq2Exp(Seq2ExpNetworks):
                 )
             return Seq2ExpOutput.joined(outputs)
 
-        none_1N = torch.zeros(1, config.num_bins, dtype=torch.bool, device=call.codes_BL.device)
-        reference = edited(call, none_1N)
+        reference = self.one_strand(call)
         if config.gate != "multiply":
             bases.hold(reference.mask_BN)
         return keep_reference(edited, call, reference, hides=self._hides)

@@ -22,7 +22,8 @@ from seq2exp.variants.claim import names_pending
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import Engine, open_engine
-from seq2exp.variants.execute import Scorer, Share
+from seq2exp.variants.execute import Scorer, Share, estimated_bytes
+from seq2exp.variants.gradient import mask_gradient
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
@@ -33,8 +34,9 @@ from seq2exp.variants.summary import Summary
 __all__ = [
     "EngineMaker",
     "Scored",
+    "genes_per_allele",
+    "header_of",
     "model_sha256",
-    "output_header",
     "score_hash",
     "score_variants",
 ]
@@ -195,12 +197,13 @@ def score_variants(
     calls = None if genotypes is None else Genotypes(genotypes)
     with open_engine(run, dataset, config, background=common, genotypes=calls) as engine:
         columns = engine.columns
-    # The names of outputs, and what decides how many run at once, decide bytes too.
-    echo = {**asdict(config), "long": long, "outputs": [path.name for path in outs]}
+        per_allele = genes_per_allele(engine, dataset)
+    # What decides how many run at once decides the last bits too.
+    echo = {**asdict(config), "long": long}
     echo |= {"shard_size": source.shard_size}
     echo |= {"background": "" if background is None else sha256(background)}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
-    header = {**output_header(run, dataset, weights, config), "score_hash": ways}
+    header = header_of(run, dataset, weights, config)
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
         write_outputs(
@@ -233,11 +236,26 @@ def score_variants(
             overwrite=overwrite,
             restart=restart,
             keep_parts=keep_parts,
+            num_bytes=estimated_bytes(
+                round(source.num_alleles * per_allele), len(columns), num_outputs=len(outs)
+            ),
         ),
         progress=progress,
     )
     found = Summary.of(outcome.num_records, outcome.num_alleles, outcome.counts)
     return Scored(outcome, found, columns)
+
+
+def genes_per_allele(engine: Engine, dataset: Dataset) -> float:
+    """Return how many windows hold a base of the genome on average, 1 or more.
+
+    Parameters
+    ----------
+    engine : Engine
+    dataset : Dataset
+    """
+    bases = sum(dataset.manifest.contigs.values())
+    return max(1.0, len(engine.index.windows) * engine.index.length / max(bases, 1))
 
 
 def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFrame]:
@@ -252,7 +270,7 @@ def _with_q(parts: Parts, columns: Sequence[ScoreColumn]) -> Iterator[pd.DataFra
         yield table.assign(**counts.columns(table))
 
 
-def output_header(
+def header_of(
     run: TrainedRun, dataset: Dataset, weights: str, config: ScoreConfig
 ) -> dict[str, Any]:
     """Return what the headers of all outputs say; nothing that depends on time or place.
@@ -269,10 +287,13 @@ def output_header(
         name: ",".join(map(str, value)) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
     }
+    if config.method == "gradient":
+        settings["gradient_through_mask"] = mask_gradient(run.models[0])
     return {
         "version": seq2exp.__version__,
         "model": run.folder.name,
         "model_sha256": weights,
+        "score_hash": score_hash(weights, config),
         "assembly": dataset.manifest.assembly,
         "dataset_checksum": dataset.manifest.checksum,
         "label_unit": run.card.expression_unit,

@@ -138,6 +138,7 @@ class Engine:
             self.dataset,
             self.index.windows,
             is_score_V=self.scoring.is_score_V,
+            is_expression_V=self.scoring.is_expression_V,
             num_members=self.num_members,
         )
         for name, values in self._more(alleles, table, frame).items():
@@ -149,7 +150,7 @@ class Engine:
         return frame[[*(n for n in frame if n not in names), *names]]
 
     def _more(self, alleles: pd.DataFrame, table: PairTable, frame: pd.DataFrame) -> dict[str, Any]:
-        """Return p-values and quantiles of the rows that have scores."""
+        """Return spreads over haplotypes, p-values and quantiles of the rows that have scores."""
         found: dict[str, Any] = {}
         for place, column in enumerate(self.scoring.computed):
             name = f"{column.name}:haplotype_sd"

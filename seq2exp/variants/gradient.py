@@ -10,7 +10,7 @@ A mask of 0 and 1 does not change with a small change of the bases. Where the mo
 through it all the same (``mask: hard``, straight-through), the result says so; masks that are
 ranked (``test_mask: topk``, ``mask: retrain``) pass none.
 
-Shapes: L base pairs, C the four bases A C G T, K outputs, S edited windows.
+Shapes: L base pairs, C the four bases A C G T, K outputs, S edited windows, M substitutions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from seq2exp.core.sequence import N_CODE
 from seq2exp.interpret.target import MaskUse, columns_of
 from seq2exp.models.output import ModelCall
-from seq2exp.nn.sequence import reverse_complement
 
 __all__ = ["MaskGradient", "Taylor", "mask_gradient", "taylor"]
 
@@ -59,8 +58,19 @@ class Taylor:
     mask_N: Tensor
     through_mask: MaskGradient
 
+    def of(self, at_M: Tensor, base_M: Tensor) -> Tensor:
+        """Return the changes when bases come in the places of others, singly, shape (M, outputs).
+
+        Parameters
+        ----------
+        at_M, base_M : int tensor, shape (M,)
+            Positions in the window, and codes of the new bases; N gives NaN.
+        """
+        single_MK = self.delta_KLC[:, at_M, base_M.long().clamp(max=N_CODE - 1)].T
+        return single_MK.masked_fill((base_M >= N_CODE)[:, None], torch.nan)
+
     def change(self, codes_SL: Tensor) -> Tensor:
-        """Change of the predictions of windows with some bases replaced, shape (S, outputs).
+        """Return the changes of windows with some bases replaced, shape (S, outputs).
 
         Parameters
         ----------
@@ -70,10 +80,7 @@ class Taylor:
         """
         changes_SK = self.value_K.new_zeros((len(codes_SL), len(self.value_K)))
         row, at = (codes_SL != self.codes_L).nonzero(as_tuple=True)
-        to = codes_SL[row, at].long()
-        single_MK = self.delta_KLC[:, at, to.clamp(max=N_CODE - 1)].T
-        single_MK = single_MK.masked_fill((to >= N_CODE)[:, None], torch.nan)
-        return changes_SK.index_add(0, row, single_MK)
+        return changes_SK.index_add(0, row, self.of(at, codes_SL[row, at]))
 
 
 def mask_gradient(model: nn.Module, *, mask: MaskUse = "recomputed") -> MaskGradient:
@@ -124,7 +131,8 @@ def taylor(
     delta_KLC, value_K, mask_N = _one_strand(model, call, outputs, mask)
     if strands == "both":
         other_KLC, other_K, other_N = _one_strand(model, call.mirrored(), outputs, mask)
-        delta_KLC = (delta_KLC + reverse_complement(other_KLC)) / 2
+        # Turned around, and A for T, C for G.
+        delta_KLC = (delta_KLC + other_KLC.flip(1, 2)) / 2
         value_K = (value_K + other_K) / 2
         mask_N = (mask_N + other_N.flip(0)) / 2
     through = mask_gradient(model, mask=mask)
@@ -145,9 +153,9 @@ def _one_strand(
     leaf_1LC = columns_of(call.codes_BL, dtype=dtype).requires_grad_()
     with torch.enable_grad():
         output = model.one_strand(call._replace(codes_BL=leaf_1LC))
-    value_K = output.expression_BK[0]
-    chosen = range(len(value_K)) if outputs is None else outputs
-    gradients = [_gradient(value_K[k], leaf_1LC, again=k != chosen[-1]) for k in chosen]
+        value_K = output.expression_BK[0]
+        chosen = range(len(value_K)) if outputs is None else outputs
+        gradients = [_gradient(value_K[k], leaf_1LC, again=k != chosen[-1]) for k in chosen]
     grad_KLC = torch.stack(gradients)
     known_L = codes_L < N_CODE
     there_L1 = codes_L.clamp(max=N_CODE - 1)[:, None]

@@ -25,7 +25,7 @@ from seq2exp.variants.engine import Engine
 from seq2exp.variants.genes import window_holds
 from seq2exp.variants.joint_groups import ALL, MOST_TOGETHER, JointConfig, JointItems
 from seq2exp.variants.judge import Judged, changed_span, judge
-from seq2exp.variants.pairs import edge_status
+from seq2exp.variants.pairs import BELOW, edge_status
 from seq2exp.variation.alleles import Allele
 from seq2exp.variation.overlaps import applied
 from seq2exp.variation.table import Variants
@@ -105,6 +105,7 @@ class JointScorer:
             for number, column in enumerate(engine.scoring.computed)
             if column.kind == "score" and column.signed
         ]
+        self.is_expression_S = engine.scoring.is_expression_V[self.signed]
 
     def __call__(self, items: pd.DataFrame) -> pd.DataFrame:
         """Return one row per item.
@@ -251,6 +252,8 @@ class JointScorer:
         rows = items["gene_row"].to_numpy()
         known = rows >= 0
         spoiled = np.asarray(np.isnan(values_ISP[:, :, 0]).all(axis=1))
+        expression = values_ISP[:, self.is_expression_S, 0]
+        unseen = [expression.shape[1] > 0 and not np.nan_to_num(row).any() for row in expression]
         size = [
             item or len(group.names) + group.left_out
             for item, group in zip(items["group_size"].tolist(), groups, strict=True)
@@ -269,8 +272,8 @@ class JointScorer:
             "group_size": np.array(size, dtype=np.int32),
             "status": [group.status for group in groups],
             "score_status": [
-                _score_status(group, spoiled=bad)
-                for group, bad in zip(groups, spoiled.tolist(), strict=True)
+                _score_status(group, spoiled=bad, unseen=zero)
+                for group, bad, zero in zip(groups, spoiled.tolist(), unseen, strict=True)
             ],
             "edge_status": [
                 edge_status(self.engine.index.windows[row]) if row >= 0 else ""
@@ -301,10 +304,12 @@ def _reason(case: Judged) -> tuple[str, str]:
     return "ok", ""
 
 
-def _score_status(group: _Group, *, spoiled: bool) -> str:
+def _score_status(group: _Group, *, spoiled: bool, unseen: bool) -> str:
     if group.reason:
         return f"skipped:{group.reason}"
-    return "failed:not_finite" if spoiled else "scored"
+    if spoiled:
+        return "failed:not_finite"
+    return BELOW if unseen and group.cases[0].after else "scored"
 
 
 def _names(alleles: pd.DataFrame) -> list[str]:

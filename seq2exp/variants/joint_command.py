@@ -14,7 +14,7 @@ from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.claim import names_pending
-from seq2exp.variants.command import EngineMaker, model_sha256, output_header
+from seq2exp.variants.command import EngineMaker, model_sha256, header_of
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import open_engine
 from seq2exp.variants.execute import Scorer, Share
@@ -157,7 +157,7 @@ def score_haplotypes(
     echo = {**asdict(plain), **{f"joint_{name}": value for name, value in asdict(joint).items()}}
     echo |= {"outputs": [out.name], "shard_size": items.shard_size}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
-    header = output_header(run, dataset, weights, plain)
+    header = header_of(run, dataset, weights, plain)
     header |= {"haplotype": ",".join(joint.which), "haplotype_overlap": joint.overlap}
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:

@@ -19,7 +19,11 @@ from seq2exp.variants.carriers import Contexts
 from seq2exp.variants.genes import distance_to_tss
 from seq2exp.variants.judge import Judged
 
-__all__ = ["Pair", "PairTable", "edge_status"]
+__all__ = ["BELOW", "Pair", "PairTable", "edge_status"]
+
+BELOW = "scored:below_resolution"
+"""Of a row whose predictions do not differ in the arithmetic of the model, though its sequences do:
+the scores of expression are 0 because they are smaller than it resolves."""
 
 _WORDS = {"gradient_indel": "unsupported", "overlap": ""}
 
@@ -49,12 +53,14 @@ class Pair:
         """Return the one word that says what became of it."""
         return _WORDS.get(self.skipped, self.skipped) or case.status
 
-    def score_status(self, case: Judged, *, spoiled: bool) -> str:
-        """Return whether it has a score, and why not."""
+    def score_status(self, case: Judged, *, spoiled: bool, unseen: bool) -> str:
+        """Return whether it has a score, and why not, or why its score is 0."""
         reason = case.reason or self.skipped
         if reason:
             return f"skipped:{reason}"
-        return "failed:not_finite" if spoiled else "scored"
+        if spoiled:
+            return "failed:not_finite"
+        return BELOW if unseen and case.before != case.after else "scored"
 
 
 class PairTable:
@@ -139,6 +145,7 @@ class PairTable:
         windows: dict[int, Window],
         *,
         is_score_V: NDArray[np.bool_],
+        is_expression_V: NDArray[np.bool_],
         num_members: int,
     ) -> pd.DataFrame:
         """Return the table of scores.
@@ -151,6 +158,8 @@ class PairTable:
             Of every gene.
         is_score_V : bool array
             Columns that are scores: a row without any has failed.
+        is_expression_V : bool array
+            Columns that are scores of predicted expression.
         num_members : int
             Of rows with a score.
         """
@@ -160,6 +169,10 @@ class PairTable:
         rows = gene.tolist()
         known = gene >= 0
         spoiled = np.asarray(np.isnan(self.values_RV[:, is_score_V]).all(axis=1))
+        expression_RV = self.values_RV[:, is_expression_V]
+        unseen = np.asarray((np.nan_to_num(expression_RV) == 0).all(axis=1))
+        if not expression_RV.shape[1]:
+            unseen[:] = False
         both = list(zip(self.pairs, self.cases, strict=True))
         ids, symbols = (genes[name].astype(str).to_numpy() for name in ("gene_id", "symbol"))
         near = [
@@ -179,8 +192,10 @@ class PairTable:
             "window_end": pd.array([w.end if w else None for w in here], dtype="Int64"),
             "status": [pair.status(case) for pair, case in both],
             "score_status": [
-                pair.score_status(case, spoiled=bool(bad))
-                for (pair, case), bad in zip(both, spoiled.tolist(), strict=True)
+                pair.score_status(case, spoiled=bool(bad), unseen=bool(zero))
+                for (pair, case), bad, zero in zip(
+                    both, spoiled.tolist(), unseen.tolist(), strict=True
+                )
             ],
             "edge_status": [pair.edge for pair in self.pairs],
             "indel_status": [

@@ -74,7 +74,7 @@ def test_an_interaction_gives_the_mean_over_copies_and_their_spread(dataset, tmp
     assert found.num_haplotypes.tolist() == [2, 0, 2]
     np.testing.assert_allclose(found[SCORE], [0.5, 0, 0.25])
     np.testing.assert_allclose(found[SPREAD], [0.5, np.nan, np.sqrt(3) / 4], rtol=1e-6)
-    assert (found.score_status == "scored").all()
+    assert found.score_status.str.startswith("scored").all()
     plain = scored(dataset, Both((40, first[2]), (-90, second[2])), alleles, None,
                    context="reference")  # fmt: skip
     assert (plain[SCORE] == 0).all()
@@ -258,7 +258,7 @@ def test_genotypes_of_the_dataset(dataset, tmp_path):
 
     source = open_source(words, dataset=ours)
     found = scored(ours, Additive(), source.read(source.shard(0)), None, context="dataset")
-    assert (found.score_status == "scored").all()
+    assert found.score_status.str.startswith("scored").all()
     assert (found.context.str.startswith("carriers:")).sum() >= len(words) - 2
     with pytest.raises(InputError, match="no genotypes"):
         scored(dataset, Additive(), source.read(source.shard(0)), None, context="dataset")
