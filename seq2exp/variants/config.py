@@ -50,6 +50,16 @@ class ScoreConfig:
     """Bases on either side of a variant that are shuffled."""
     seed: int = 0
     """Draws what is random."""
+    context: Literal["reference", "carriers", "dataset"] = "reference"
+    """What else the sequences hold. carriers: what the haplotypes of carriers hold, by the
+    genotypes of the input. dataset: the same by the genotypes of the dataset."""
+    carriers: tuple[str, ...] = ()
+    """Samples whose haplotypes count; all when empty."""
+    max_carriers: int = 20
+    """Most carriers of a variant whose haplotypes are looked at, drawn by the seed; 0 for all."""
+    phase: Literal["error", "random"] = "error"
+    """Heterozygous calls without phase. error: refused. random: the two alleles are dealt to the
+    two haplotypes by a hash of seed, sample and position."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -64,6 +74,11 @@ class ScoreConfig:
                 "none with --method gradient, which knows small changes only",
             ),
             "batch_size": (self.batch_size >= 1, "1 or more"),
+            "max_carriers": (self.max_carriers >= 0, "0 or more"),
+            "context": (
+                self.context == "reference" or (self.method == "exact" and not self.null_draws),
+                "reference with --method gradient and with --null, which know no other",
+            ),
             "element_threshold": (
                 self.element_threshold is None or 0 < self.element_threshold <= 1,
                 "0 < value <= 1",

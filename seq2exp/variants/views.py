@@ -28,6 +28,7 @@ from seq2exp.dataset.samples import (
 )
 from seq2exp.variants.contexts import Flanks, with_flanks
 from seq2exp.variants.judge import Put
+from seq2exp.variation.alleles import Allele
 from seq2exp.variation.haplotypes import Haplotypes, build
 from seq2exp.variation.table import Variants
 
@@ -97,7 +98,7 @@ class GeneView:
         InputError
             Alleles leave the contig.
         """
-        distinct = sorted({allele for put in sequences for allele in put})
+        distinct = sorted({allele for put in sequences for allele in put}, key=_place)
         number = {allele: index for index, allele in enumerate(distinct)}
         variants = Variants.from_alleles(distinct)
         actions_SM = np.zeros((len(sequences), len(distinct)), dtype=np.uint8)
@@ -177,6 +178,14 @@ class GeneView:
         if self.window.reverse:
             return self.window.end - 1 - position
         return position - self.window.start
+
+
+def _place(allele: Allele) -> tuple[int, bool, str, str]:
+    """Return what alleles are sorted by: at one position a substitution stands before an indel.
+
+    The overlap rule then leaves out none of what can stand together.
+    """
+    return allele.position, allele.ref[0] == allele.alt[0], allele.ref, allele.alt
 
 
 def open_view(samples: GeneSamples, row: int, view: View) -> GeneView:
