@@ -26,6 +26,7 @@ from seq2exp.variants.execute import Scorer, Share, estimated_bytes
 from seq2exp.variants.gradient import mask_gradient
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
+from seq2exp.variants.room import tell_memory
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
 from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
@@ -200,6 +201,7 @@ def score_variants(
     with open_engine(run, dataset, config, background=common, genotypes=calls) as engine:
         columns = engine.columns
         per_allele = genes_per_allele(engine, dataset)
+        tell_memory(engine, processes=workers)
     # What decides how many run at once decides the last bits too.
     echo = {**asdict(config), "long": long}
     echo |= {"shard_size": source.shard_size}

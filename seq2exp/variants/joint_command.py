@@ -14,7 +14,7 @@ from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.claim import names_pending
-from seq2exp.variants.command import EngineMaker, model_sha256, header_of
+from seq2exp.variants.command import EngineMaker, header_of, model_sha256
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import open_engine
 from seq2exp.variants.execute import Scorer, Share
