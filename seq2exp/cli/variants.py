@@ -178,7 +178,7 @@ def _add_significance(parser: argparse.ArgumentParser) -> None:
 def _add_work(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("work")
     group.add_argument(
-        "--batch-size", type=options.counted, default=16, help="sequences per pass (%(default)s)"
+        "--batch-size", type=options.counted, default=32, help="sequences per pass (%(default)s)"
     )
     group.add_argument("--workers", type=options.counted, default=1, help="processes (%(default)s)")
     group.add_argument(
