@@ -14,7 +14,7 @@ from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.claim import names_pending
-from seq2exp.variants.command import EngineMaker, model_sha256, header_of
+from seq2exp.variants.command import EngineMaker, header_of, model_sha256
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import open_engine
 from seq2exp.variants.execute import Scorer, Share
@@ -155,7 +155,7 @@ def score_haplotypes(
         items = find_items(joint, source, engine, calls)
     weights = model_sha256(run)
     echo = {**asdict(plain), **{f"joint_{name}": value for name, value in asdict(joint).items()}}
-    echo |= {"outputs": [out.name], "shard_size": items.shard_size}
+    echo |= {"shard_size": items.shard_size}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
     header = header_of(run, dataset, weights, plain)
     header |= {"haplotype": ",".join(joint.which), "haplotype_overlap": joint.overlap}
