@@ -64,6 +64,16 @@ class SimulationSummary:
     num_causal_pairs: int
     variance: dict[str, float]
 
+    def __str__(self) -> str:
+        """Return one line to read."""
+        elements = ", ".join(f"{number:,} {kind}s" for kind, number in self.num_elements.items())
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in self.variance.items())
+        return (
+            f"{self.out}: {self.num_contigs} contigs, {self.num_bases:,} bases, "
+            f"{self.num_genes:,} genes, {elements}; {self.num_causal_pairs:,} causal pairs of gene "
+            f"and element; variance of log expression: {shares}; files: {self.out / 'README.md'}"
+        )
+
 
 def simulate(
     config: SimulationConfig, out: Path, *, progress: bool = False, overwrite: bool = False

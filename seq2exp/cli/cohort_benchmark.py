@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--predictions", action="append", type=options.named_file, metavar="NAME=FILE", default=[],
-        help="predictions of another tool, TSV or Parquet with gene, donor, value; may be repeated",
+        help="predictions of another tool, a table with gene, donor, value; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--resume",
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from seq2exp.report.cohort import write_cohort_page
 
     config = options.load(BenchmarkConfig, args)
+    options.require_distinct("--predictions", [name for name, _ in args.predictions])
     found = run_benchmark(
         config,
         args.data,

@@ -112,7 +112,7 @@ def _genotypes(dataset: Any) -> list[str]:  # noqa: ANN401
         f"{'haploid' if info.ploidy == 1 else 'diploid'}: "
         + _some(f"{name} {number:,}" for name, number in info.contigs.items())
     ]
-    lines += [f"          {name}: {count:,}" for name, count in info.counts.items()]
+    lines += [f"          {name}: {count:,}" for name, count in info.counts.items() if count]
     for column in ("population", "sex"):
         known = dataset.donors[column].replace("", "unknown").value_counts()
         lines.append(f"          {column}: {_some(f'{k} {n:,}' for k, n in known.items())}")

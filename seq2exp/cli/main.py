@@ -37,6 +37,9 @@ COMMANDS = {
     "elements compare": "an element map against peaks, links, CRISPRi tables or a truth",
     "elements check": "delete, keep alone and swap called elements: what the model itself uses",
     "variants": "scores of variants: VCF in, VCF out; continues a killed run",
+    "variants saturate": "every substitution of a region: arrays, bigWig, logos; continues",
+    "variants background": "scores of common variants, among which others get quantiles",
+    "variants calibrate": "p-values of scored variants against uniform ones: table, picture",
     "priors": "what a run knows of every gene, for models without sequence",
     "attribute": "what each base and track bin contributes to a prediction",
     "motifs": "enrichment of a motif file in elements, with matched background and FDR",
@@ -90,6 +93,22 @@ def _join_words(argv: list[str]) -> list[str]:
     return argv
 
 
+def _part_of_command(argv: list[str]) -> int | None:
+    """Answer half a command of two words, such as `cohort` or `cohort --help`; else None."""
+    first = argv[0] if argv else ""
+    whole = {name: text for name, text in COMMANDS.items() if name.startswith(f"{first} ")}
+    if first in COMMANDS or not whole or " ".join(argv[:2]) in COMMANDS:
+        return None
+    help_wanted = argv[1:2] in (["-h"], ["--help"])
+    if not help_wanted:
+        words = " ".join(argv[:2])
+        print(f"error: found {words!r}, expected one of these commands:", file=sys.stderr)
+    width = max(map(len, whole))
+    for name, text in whole.items():
+        print(f"  {name.ljust(width)}  {text}", file=sys.stdout if help_wanted else sys.stderr)
+    return 0 if help_wanted else 2
+
+
 def _common(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("messages")
     group.add_argument("--log-file", type=Path, metavar="FILE", help="also write the log here")
@@ -99,7 +118,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    argv = _join_words(list(sys.argv[1:] if arguments is None else arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    answered = _part_of_command(given)
+    if answered is not None:
+        return answered
+    argv = _join_words(given)
     only = next((word for word in argv if word in COMMANDS), None)
     args, rest = build_parser(only).parse_known_args(argv)
     module = _module(args.command)

@@ -14,8 +14,10 @@ __all__ = [
     "counted",
     "load",
     "named_file",
+    "require_distinct",
     "seeded",
     "shipped_configs",
+    "whole_numbers",
     "write_rows",
 ]
 
@@ -42,6 +44,15 @@ def _at_least(text: str, lowest: int) -> int:
     return number
 
 
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers with commas (a ``type`` of argparse)."""
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        message = f"found {text!r}, expected whole numbers with commas, such as 1,0,-1"
+        raise argparse.ArgumentTypeError(message) from error
+
+
 def named_file(text: str) -> tuple[str, Path]:
     """Read NAME=FILE."""
     name, separator, path = text.partition("=")
@@ -49,6 +60,22 @@ def named_file(text: str) -> tuple[str, Path]:
         message = f"{text!r} is not NAME=FILE"
         raise argparse.ArgumentTypeError(message)
     return name, Path(path)
+
+
+def require_distinct(flag: str, names: list[str]) -> None:
+    """Raise ConfigError where a flag that may be repeated gives one name twice."""
+    from seq2exp.core.errors import ConfigError, facts
+
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise ConfigError(
+            facts(
+                flag,
+                found=f"{double[0]} twice",
+                expected="each name once",
+                fix="rename one of them",
+            )
+        )
 
 
 def add_run(parser: argparse.ArgumentParser, *, data: bool = True) -> None:

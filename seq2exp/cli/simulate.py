@@ -40,4 +40,4 @@ def run(args: argparse.Namespace) -> None:
     if args.seed is not None:
         overrides["seed"] = args.seed
     config = load_config(SimulationConfig, args.config, overrides=overrides)
-    print(simulate(config, args.out, overwrite=args.overwrite, progress=True))
+    print(simulate(config, args.out, overwrite=args.overwrite, progress=not args.quiet))

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from seq2exp.variants.background import make_background
+    from seq2exp.variants.scored import make_background
 
     background = make_background(args.tables, args.out, overwrite=args.overwrite)
     rows = [

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seq2exp.cli import options
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +32,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    from seq2exp.core.files import refuse_existing
     from seq2exp.report.variant_calibration import write_calibration
+    from seq2exp.variants.scored import open_scored, p_values
 
-    rows = write_calibration(args.table, args.out, names=args.column, overwrite=args.overwrite)
-    for row in rows:
-        interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
-        print(f"{row['name']:<32} {row['metric']:<16} {row['value']:.3f} {interval} n={row['n']:,}")
-    options.write_rows(args, {"table": str(args.table)}, rows)
+    refuse_existing(args.out, overwrite=args.overwrite)
+    frame, step = p_values(open_scored(args.table), args.column)
+    values = {name: frame[name].to_numpy() for name in step}
+    table = write_calibration(values, args.out, step=step, groups=frame["gene_id"].to_numpy())
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    options.write_rows(args, {"table": str(args.table)}, _rows(table))
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row["name"],
+            "metric": f"share_below_{row['level']:g}",
+            "split": "",
+            **{key: float(row[key]) for key in ("low", "high")},
+            "value": float(row["observed"]),
+            "n": int(row["n"]),
+        }
+        for row in table.to_dict("records")
+    ]

@@ -38,6 +38,7 @@ from seq2exp.cohort.other_tools import fit_predictions
 from seq2exp.cohort.predict import PeoplePrediction, open_cohort_run, predict_people
 from seq2exp.cohort.report_table import BenchmarkPlan
 from seq2exp.cohort.train import Cohort, open_cohort, train_cohort, untrained_run
+from seq2exp.core.config import require_known
 from seq2exp.core.files import atomic_file, file_lock, write_json
 from seq2exp.core.progress import track
 from seq2exp.dataset.format import read_table, write_table
@@ -45,7 +46,7 @@ from seq2exp.dataset.store import Dataset
 from seq2exp.training.fitting import settle
 from seq2exp.training.metrics import Row
 from seq2exp.training.run import TrainedRun
-from seq2exp.training.run_folder import claim_folder, finish_folder, refuse_occupied
+from seq2exp.training.run_folder import claim_folder, clean_start, finish_folder, refuse_occupied
 
 __all__ = [
     "Benchmark",
@@ -214,7 +215,7 @@ class Benchmark:
         def one_more(gene: str) -> None:
             next(steps, None)
 
-        return fit_genes(
+        found = fit_genes(
             list(row_of),
             lambda gene: personal.dosage(row_of[gene], everyone)[0],
             targets.corrected_GD[self.rows],
@@ -225,6 +226,9 @@ class Benchmark:
             ploidy=personal.genotypes.ploidy,
             on_gene=one_more,
         )
+        # A gene is counted when the next one is asked for: the last one now.
+        one_more("")
+        return found
 
     def _long(self, values_GD: Floats) -> pd.DataFrame:
         gene, donor = np.nonzero(np.isfinite(values_GD))
@@ -327,10 +331,16 @@ def run_benchmark(
         The folder holds another benchmark; a table of predictions does not fit.
     """
     dataset, out = Dataset(data), Path(out).absolute()
+    names = [*config.linear.models, *config.models, "untrained"]
     others = {name: read_predictions(path) for name, path in (tables or {}).items()}
+    if config.plan.reference != BenchmarkPlan().reference:
+        names += tables or {}
+        require_known(
+            "plan.reference", config.plan.reference, names, expected="a name of this table"
+        )
     refuse_occupied(out, resume)
     out.mkdir(parents=True, exist_ok=True)
-    with file_lock(out / ".lock", what=f"benchmark {out}"):
+    with file_lock(out / ".lock", what=f"benchmark {out}"), clean_start(out):
         claim_folder(config, config.cohort.seed, dataset, out)
         benchmark = Benchmark(config, dataset, out, progress=progress)
         own = {*config.linear.models, *config.models, "untrained"}
@@ -376,7 +386,7 @@ def evaluate_run(
     config = BenchmarkConfig(cohort=settings, plan=BenchmarkPlan(reference="model"))
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
-    with file_lock(out / ".lock", what=f"evaluation {out}"):
+    with file_lock(out / ".lock", what=f"evaluation {out}"), clean_start(out):
         claim_folder(config, settings.seed, dataset, out)
         benchmark = Benchmark(config, dataset, out, progress=progress)
         table = benchmark.predict(run, settings, "model")

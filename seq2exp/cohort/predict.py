@@ -17,6 +17,7 @@ from torch import nn
 from seq2exp.cohort.config import CohortConfig
 from seq2exp.cohort.module import DIFFERENCE, LEVEL, OUTPUTS
 from seq2exp.cohort.personal import HaplotypePlan, PersonalGenes, stack_haplotypes
+from seq2exp.cohort.targets import REFERENCE
 from seq2exp.core.config import bind, load_yaml
 from seq2exp.core.errors import InputError, facts
 from seq2exp.core.progress import track
@@ -64,7 +65,7 @@ class PeoplePrediction:
         reference = pd.DataFrame(
             {
                 "gene_id": ids,
-                "donor": "reference",
+                "donor": REFERENCE,
                 "level": self.level_G,
                 "difference": self.difference_G,
             }

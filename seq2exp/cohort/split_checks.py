@@ -100,9 +100,16 @@ def check_split(
 def _check_sets(split: CohortSplit) -> None:
     codes = split.codes()
     if not (split.mask("train").any() or split.mask("C").any()) or not len(split.donors):
-        raise _leak("split", str(split.counts()), "donors that train, and genes", [])
+        raise _leak("split", _listed(split), "donors that train, and genes", [])
     if "train" not in split.donor_sets:
-        raise _leak("donors of the split", str(split.counts()), "some that train", [])
+        raise InputError(
+            facts(
+                "splits",
+                found=f"nobody who trains: {_listed(split)}",
+                expected="some donors that train",
+                fix="lower splits.test_share, or hold out fewer populations",
+            )
+        )
     held = np.array([name == "population" for name in split.donor_sets])
     allowed = [DONOR_SETS.index(name) for name in ("population", "unused")]
     if held.any() and not np.isin(codes[:, held], allowed).all():
@@ -111,6 +118,10 @@ def _check_sets(split: CohortSplit) -> None:
             "held-out populations", "donors that train or choose on some gene", "none",
             [split.donors[k] for k in wrong],
         )  # fmt: skip
+
+
+def _listed(split: CohortSplit) -> str:
+    return ", ".join(f"{number} {name}" for name, number in split.counts().items())
 
 
 def _check_across(split: CohortSplit, label_of: Mapping[str, str], what: str) -> None:

@@ -168,7 +168,7 @@ def make_split(donors: pd.DataFrame, genes: pd.DataFrame, config: CohortSplitCon
 def _held_populations(donors: pd.DataFrame, config: CohortSplitConfig) -> Bools:
     if not config.test_populations:
         return np.zeros(len(donors), bool)
-    known = set(donors["population"].astype(str)) if "population" in donors else set()
+    known = set(donors["population"].astype(str)) - {""} if "population" in donors else set()
     unknown = [name for name in config.test_populations if name not in known]
     if unknown:
         raise InputError(

@@ -20,7 +20,10 @@ from seq2exp.core.config import require_known
 from seq2exp.core.errors import InputError, facts
 from seq2exp.dataset.store import Dataset
 
-__all__ = ["CohortTargets", "cohort_targets"]
+__all__ = ["REFERENCE", "CohortTargets", "cohort_targets"]
+
+REFERENCE = "reference"
+"""Who has the sequence of the reference, in tables of predictions."""
 
 Floats = NDArray[np.float32]
 
@@ -96,6 +99,16 @@ def cohort_targets(
             )
         )
     donors = dataset.donors
+    if REFERENCE in set(donors["donor"].astype(str)):
+        raise InputError(
+            facts(
+                f"dataset {dataset.root}",
+                found=f"a donor called {REFERENCE}",
+                expected="another name: in tables of predictions it is the reference sequence",
+                fix="rename the donor (`bcftools reheader -s`, and in the tables), or leave it out "
+                "with genotypes.exclude, and prepare the dataset again",
+            )
+        )
     split = make_split(donors, dataset.genes, splits)
     free = [
         name

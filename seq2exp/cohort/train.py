@@ -47,7 +47,13 @@ from seq2exp.training.checkpoint import ModelCard, save_model
 from seq2exp.training.devices import is_leader, memory_errors, require_devices
 from seq2exp.training.fitting import best_weights, fit_module, settle
 from seq2exp.training.run import TrainedRun
-from seq2exp.training.run_folder import claim_folder, finish_folder, refuse_occupied, sweep_folder
+from seq2exp.training.run_folder import (
+    claim_folder,
+    clean_start,
+    finish_folder,
+    refuse_occupied,
+    sweep_folder,
+)
 from seq2exp.training.setup import filled_params, make_card, scale_inputs
 
 __all__ = ["Cohort", "CohortData", "open_cohort", "train_cohort", "untrained_run"]
@@ -234,7 +240,7 @@ def train_cohort(config: CohortConfig, data: Path, out: Path, *, resume: str = "
         return
     refuse_occupied(out, resume)
     out.mkdir(parents=True, exist_ok=True)
-    with file_lock(out / ".lock", what=f"run {out}"):
+    with file_lock(out / ".lock", what=f"run {out}"), clean_start(out):
         claim_folder(config, config.seed, dataset, out)
         if not (out / "split.json").is_file():
             open_cohort(config, dataset).targets.split.write(out / "split.json")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Hashable, Mapping, Sequence
@@ -33,6 +34,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+# What jsonargparse says of a word that is none of a Literal.
+_CHOICE = re.compile(r'key "([^"]+)":\s+Expected a typing\.Literal\[(.+?)\]\. Got value: (.*)')
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 50
 
@@ -173,7 +176,8 @@ def load_config(
     if overrides:
         _refuse_unknown(cls, overrides, where="command line")
         merged = merge(merged, overrides)
-    return bind(cls, merged, where=" + ".join(map(str, paths)) or "command line")
+    layers = [*map(str, paths), *(["command line"] if overrides else [])]
+    return bind(cls, merged, where=" + ".join(layers) or "command line")
 
 
 def bind(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
@@ -197,6 +201,17 @@ def bind(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     except Exception as error:  # noqa: BLE001 - jsonargparse raises several kinds
         cause = error.__cause__ if isinstance(error.__cause__, ConfigError) else None
         text = str(cause or error).replace("config.", "", 1)
+        if not cause and (choice := _CHOICE.search(text)):
+            key, known, word = choice.groups()
+            options = [option.strip("'") for option in known.split(", ")]
+            raise ConfigError(
+                facts(
+                    f"{where}: {key}",
+                    found=repr(word),
+                    expected=f"one of {', '.join(options)}",
+                    fix=nearest(word, options),
+                )
+            ) from None
         raise ConfigError(
             facts(
                 where,

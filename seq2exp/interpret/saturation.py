@@ -5,6 +5,9 @@ mean over the four bases in its place. Such shares ignore that bases act togethe
 sum to ``f(x) - f(x')``, with x' a quarter of each base in the whole stretch; by how much they miss
 it is their completeness error.
 
+Whole windows of one gene are explained here. Stretches of the genome for all their genes, labels
+and members, which continue when killed, are the work of :mod:`seq2exp.variants.saturate`.
+
 Shapes: L base pairs of the window, P of the stretch, C the four bases A C G T, M substitutions.
 """
 
@@ -20,7 +23,7 @@ from torch import Tensor
 from seq2exp.core.sequence import N_CODE, NUM_BASES
 from seq2exp.interpret.target import Target, columns_of
 
-__all__ = ["Mutagenesis", "saturate"]
+__all__ = ["Mutagenesis", "saturate", "substitutions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +87,7 @@ def saturate(target: Target, *, start: int, end: int, batch_size: int = 32) -> M
     """
     codes_1L, signal_1NT = target.batch.codes_BL, target.batch.signal_BNT
     codes_P = codes_1L[0, start:end].cpu().numpy()
-    place_M, base_M = _substitutions(codes_P)
+    place_M, base_M = substitutions(codes_P)
     value = float(target(codes_1L, signal_1NT)[0])
     delta_PC = np.zeros((end - start, NUM_BASES), dtype=np.float32)
     pieces = np.array_split(np.arange(place_M.size), max(1, -(-place_M.size // batch_size)))
@@ -100,10 +103,16 @@ def saturate(target: Target, *, start: int, end: int, batch_size: int = 32) -> M
     return Mutagenesis(start, codes_P, delta_PC, value, baseline)
 
 
-def _substitutions(
+def substitutions(
     codes_P: NDArray[np.uint8],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places and new bases: three per known base."""
+    """Return places and new bases of all substitutions: three per known base, by place, then base.
+
+    Parameters
+    ----------
+    codes_P : uint8 array, shape (length,)
+        Bases that are there.
+    """
     place, base = np.divmod(np.arange(codes_P.size * NUM_BASES), NUM_BASES)
     there = codes_P[place]
     new = (there != base) & (there < N_CODE)

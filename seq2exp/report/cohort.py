@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from seq2exp.cohort.metrics import UNSCORABLE
 from seq2exp.cohort.splits import read_split
 from seq2exp.cohort.text import SPLIT_TEXTS, model_names, value_of
 from seq2exp.core.files import atomic_file, read_json
@@ -42,45 +43,54 @@ def plot_accuracy(rows: Sequence[Row], *, split: str) -> Figure:
     with styled():
         figure, axis = _new(4.2, 0.5 + 0.24 * len(found))
         for place, (name, row) in enumerate(found.items()):
-            colour = GREY if name in _LINEAR else COLOURS["blue"]
+            if _undefined(rows, name, split):
+                axis.text(0, place, " undefined", color=GREY, fontsize=7, va="center")
+                continue
+            colour = GREY if _is_baseline(name) else COLOURS["blue"]
             axis.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.6)
-            axis.plot([row["value"]], [place], "o", color=colour, markersize=4)
+            inside = "white" if name == _UNTRAINED else colour
+            axis.plot([row["value"]], [place], "o", color=colour, mfc=inside, markersize=4)
         axis.axvline(0, color=LIGHT, linewidth=1, zorder=0)
         axis.set_yticks(range(len(found)), list(found))
-        axis.invert_yaxis()
+        axis.set_ylim(len(found) - 0.5, -0.5)
         axis.set_xlabel("mean r across people (95 % interval over genes)")
         axis.set_title(f"{split}: {SPLIT_TEXTS.get(split, split)}")
     return figure
 
 
 def plot_genes(genes: pd.DataFrame, names: Sequence[str], *, split: str) -> Figure:
-    """Draw how the correlation across people is spread over genes, one line per model.
+    """Draw the share of genes whose correlation across people is above each value, by model.
 
     Parameters
     ----------
     genes : DataFrame
-        genes.parquet of the benchmark.
+        genes.parquet of the benchmark; undefined correlations count as 0. A model without any
+        other is not drawn.
     names : sequence of str
         Which models.
     split : str
     """
-    part = genes[genes["split"] == split]
-    edges = np.linspace(-1, 1, 41)
+    part = genes[(genes["split"] == split) & ~genes["status"].isin(UNSCORABLE)]
+    trained = [name for name in names if name != _UNTRAINED and not _is_baseline(name)]
+    colours = dict(zip(trained, COLOURS.values(), strict=False))
     with styled():
         figure, axis = _new(4.2, 2.4)
-        colours = [*COLOURS.values()]
-        for number, name in enumerate(names):
-            r = part.loc[part["name"] == name, "pearson"].fillna(0.0)
-            if len(r):
-                axis.stairs(
-                    np.histogram(r, edges)[0], edges, label=name,
-                    color=colours[number % len(colours)], linewidth=1.3,
-                )  # fmt: skip
         axis.axvline(0, color=LIGHT, linewidth=1, zorder=0)
-        axis.set_xlabel("r across people, per gene")
-        axis.set_ylabel("genes")
+        for name in names:
+            known = part.loc[part["name"] == name, "pearson"]
+            r = np.sort(known.fillna(0.0))
+            if known.notna().any():
+                axis.step(
+                    np.concatenate([[-1.0], r, [1.0]]),
+                    np.concatenate([[1.0], 1 - np.arange(1, len(r) + 1) / len(r), [0.0]]),
+                    where="post", label=name, color=colours.get(name, GREY), linewidth=1.3,
+                    linestyle="--" if name == _UNTRAINED else "-",
+                )  # fmt: skip
+        axis.set_xlim(-1, 1)
+        axis.set_xlabel("r across people")
+        axis.set_ylabel("share of genes above r")
         axis.set_title(f"{split}: {SPLIT_TEXTS.get(split, split)}")
-        axis.legend()
+        axis.legend(loc="lower left")
     return figure
 
 
@@ -123,6 +133,8 @@ def plot_people(
             axis.set_title(f"{gene}\nr = {r:.2f}, rank {places[rank] + 1}", fontsize=6)
             axis.set_xlabel("predicted")
             axis.tick_params(labelsize=5)
+            axis.locator_params(axis="x", nbins=2)
+            axis.locator_params(axis="y", nbins=5)
         axes[0].set_ylabel("observed, corrected")
     return figure
 
@@ -141,7 +153,7 @@ def write_cohort_page(folder: Path) -> Path:
     expression = read_table(folder / "expression.parquet")
     sets = read_split(folder / "split.json")
     names = model_names(rows)
-    models = [name for name in names if name not in _LINEAR]
+    models = [name for name in names if not _is_baseline(name)]
     shown = [*models[:4], *(name for name in (_BEST,) if name in names)]
     sections = []
     for split in dict.fromkeys(str(row["split"]) for row in rows):
@@ -153,7 +165,10 @@ def write_cohort_page(folder: Path) -> Path:
             page.table(*_table(rows, names, split)),
             page.pair(
                 page.figure(accuracy, "Mean correlation across people."),
-                page.figure(spread, "Correlation across people of every gene."),
+                page.figure(
+                    spread,
+                    "Genes with a larger r: the further right, the better.",
+                ),
             ),
         ]
         best = _best_model(rows, [name for name in models if name != _UNTRAINED], split)
@@ -183,6 +198,17 @@ def write_cohort_page(folder: Path) -> Path:
     with atomic_file(target, overwrite=True) as partial:
         partial.write_text(text, encoding="utf-8")
     return target
+
+
+def _is_baseline(name: str) -> bool:
+    """Say whether a name is that of a linear model, also one fitted on a share of the people."""
+    return name.partition("@")[0] in _LINEAR
+
+
+def _undefined(rows: Sequence[Row], name: str, split: str) -> bool:
+    """Say whether there is no correlation at all: predictions that are constant, or missing."""
+    lost = value_of(rows, name, "pearson_num_undefined", split)
+    return lost is not None and lost["n"] > 0 and lost["value"] == lost["n"]
 
 
 def _best_model(rows: Sequence[Row], models: Sequence[str], split: str) -> str:
@@ -227,8 +253,7 @@ def _headline(rows: Sequence[Row], models: Sequence[str]) -> list[str]:
         ours, theirs = (value_of(rows, n, "pearson_mean", split) for n in (best, linear))
         parts = [] if ours is None else [f"best model {best} {_cell(ours)}"]
         if theirs is not None:
-            lost = value_of(rows, linear, "pearson_num_undefined", split)
-            undefined = lost is not None and lost["value"] == theirs["n"]
+            undefined = _undefined(rows, linear, split)
             none = "linear models say nothing of genes they were not fitted on"
             parts.append(none if undefined else f"best linear model {linear} {_cell(theirs)}")
         sentences.append(f"{split}, {SPLIT_TEXTS.get(split, split)}: {'; '.join(parts)}.")

@@ -73,6 +73,7 @@ def write_calibration(
     folder: Path,
     *,
     step: Mapping[str, float] | float = 0.0,
+    groups: NDArray[np.object_] | None = None,
 ) -> pd.DataFrame:
     """Write calibration.png, .svg and .tsv; return the table, one row for each name and level.
 
@@ -81,13 +82,15 @@ def write_calibration(
     p, step
         As for :func:`plot_calibration`.
     folder : Path
+    groups : array, optional
+        As for :func:`seq2exp.variants.calibration.calibration_table`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_figure(plot_calibration(p, step=step), folder / "calibration")
     tables = [
-        calibration_table(values, step=step[name] if isinstance(step, Mapping) else step).assign(
-            name=name
-        )
+        calibration_table(
+            values, step=step[name] if isinstance(step, Mapping) else step, groups=groups
+        ).assign(name=name)
         for name, values in p.items()
     ]
     table = pd.concat(tables, ignore_index=True)

@@ -174,8 +174,8 @@ def open_run(folder: Path) -> TrainedRun:
             facts(
                 str(folder),
                 found="no trained model",
-                expected="the folder of a finished `seq2exp train`",
-                fix="check the path, or run `seq2exp train` again to finish it",
+                expected="the folder of a finished `seq2exp train` or `seq2exp cohort train`",
+                fix="check the path, or give the same command again to finish it",
             )
         )
     loaded = [load_model(place) for place in places]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from seq2exp.core.config import bind, differences, dump_yaml, load_yaml, to_dict
-from seq2exp.core.errors import ConfigError, InputError, facts
+from seq2exp.core.errors import ConfigError, InputError, Seq2ExpError, facts
 from seq2exp.core.files import read_json, write_json
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import describe_machine
 
-__all__ = ["claim_folder", "finish_folder", "refuse_occupied", "sweep_folder"]
+__all__ = ["claim_folder", "clean_start", "finish_folder", "refuse_occupied", "sweep_folder"]
 
 T = TypeVar("T")
 # Settings that change how fast an interrupted run goes on, and nothing else.
@@ -31,6 +33,31 @@ def refuse_occupied(out: Path, resume: str) -> None:
                 fix="choose another --out, delete the folder, or use --resume auto",
             )
         )
+
+
+@contextmanager
+def clean_start(out: Path) -> Iterator[None]:
+    """Leave nothing in a new folder when the user's mistake comes out before the first checkpoint.
+
+    Otherwise the mended command would be refused there, as one of another configuration. The caller
+    holds the lock of the folder. What lay in it before stays, and so does a run that is continued.
+
+    Parameters
+    ----------
+    out : Path
+        Run folder, which exists.
+    """
+    before = {path for path in out.iterdir() if path.name != ".lock"}
+    try:
+        yield
+    except Seq2ExpError:
+        continued = out / "manifest.json" in before
+        if not continued and next(out.rglob("last*.ckpt"), None) is None:
+            for path in set(out.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not before:
+                out.rmdir()
+        raise
 
 
 def claim_folder(config: object, seed: int, dataset: Dataset, out: Path) -> None:

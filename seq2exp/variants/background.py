@@ -128,16 +128,6 @@ class BackgroundBuilder:
                 here = (groups == group) & (bands == band)
                 self._keep((str(group), band), keys[here], values[here])
 
-    def add_parquet(self, path: Path, *, rows: int = 65_536) -> None:
-        """Add a long table in a Parquet file, so many rows at a time; see `add`."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(path) as file:
-            there = set(file.schema_arrow.names)
-            wanted = [*KEY_COLUMNS, "variant_type", "distance_to_tss", *self.names]
-            for batch in file.iter_batches(rows, columns=[w for w in wanted if w in there]):
-                self.add(batch.to_pandas())
-
     def build(self) -> Background:
         """Return the background of what was added.
 
@@ -195,6 +185,14 @@ class Background:
     def num_pairs(self) -> int:
         """Pairs of variant and gene that are kept."""
         return sum(len(values) for values in self.cells.values())
+
+    def sizes(self) -> list[tuple[str, str, int]]:
+        """Return class, band in bases and number of pairs that are kept."""
+        edges = [*BANDS, None]
+        return [
+            (group, f"{edges[band]}-{edges[band + 1] or ''} bp", len(values))
+            for (group, band), values in self.cells.items()
+        ]
 
     def quantiles(
         self, name: str, score_B: ArrayLike, *, variant_type: Iterable[str], distance: ArrayLike,

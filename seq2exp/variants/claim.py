@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,15 @@ from seq2exp.variants.execute import Share
 from seq2exp.variants.merge import INDEX_SUFFIXES, discard_partial, publishable
 from seq2exp.variants.parts import PartStore
 
-__all__ = ["Identity", "Job", "claimed", "names_pending", "remove_work", "store_of"]
+__all__ = [
+    "Identity",
+    "Job",
+    "claimed",
+    "names_pending",
+    "remove_work",
+    "require_same",
+    "store_of",
+]
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class Identity:
 
     def values(self) -> dict[str, Any]:
         """Return plain values, as the manifest holds them."""
-        return {**vars(self), "config": dict(self.config)}
+        return {**vars(self), "config": json.loads(json.dumps(dict(self.config)))}
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ def claimed(
                 remove_work(folder)
         if publishable(store, outputs) is None:
             _require_free(outputs, overwrite=job.overwrite)
-        _require_same(job, outputs[0], store)
+        require_same(job, outputs[0], store)
         (store.folder / "parts").mkdir(parents=True, exist_ok=True)
         manifest = {**job.identity.values(), "num_shards": num_shards}
         write_json(manifest, store.folder / "manifest.json")
@@ -169,8 +178,22 @@ def _require_free(outputs: Sequence[Path], *, overwrite: bool) -> None:
             refuse_existing(path.with_name(path.name + suffix), overwrite=overwrite)
 
 
-def _require_same(job: Job, out: Path, store: PartStore) -> None:
-    """Raise InputError where parts of other inputs or settings lie beside the output."""
+def require_same(job: Job, out: Path, store: PartStore) -> None:
+    """Refuse to start where parts of other inputs or settings lie beside the output.
+
+    Parameters
+    ----------
+    job : Job
+    out : Path
+        Absolute.
+    store : PartStore
+        Of the job.
+
+    Raises
+    ------
+    InputError
+        There are such parts; what differs is named.
+    """
     for folder in work_folders(out):
         if folder == store.folder:
             continue

@@ -22,7 +22,6 @@ __all__ = ["MakeScorer", "Scorer", "Share", "estimated_bytes", "execute", "parse
 
 logger = logging.getLogger(__name__)
 
-_BYTES_PER_ROW = 120
 _SPACE = "free disk space, or choose another --out"
 
 Scorer = Callable[[pd.DataFrame], pd.DataFrame]
@@ -78,7 +77,9 @@ def estimated_bytes(num_rows: int, num_columns: int, *, num_outputs: int = 1) ->
     num_outputs : int
         Files that are made of the parts.
     """
-    return num_rows * (_BYTES_PER_ROW + 4 * num_columns) * (1 + num_outputs)
+    # In text a number takes twice as much as in a part, and words are written out.
+    as_part, as_text = 120 + 4 * num_columns, 200 + 10 * num_columns
+    return num_rows * (as_part + num_outputs * as_text)
 
 
 def execute(

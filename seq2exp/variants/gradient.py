@@ -153,9 +153,9 @@ def _one_strand(
     leaf_1LC = columns_of(call.codes_BL, dtype=dtype).requires_grad_()
     with torch.enable_grad():
         output = model.one_strand(call._replace(codes_BL=leaf_1LC))
-    value_K = output.expression_BK[0]
-    chosen = range(len(value_K)) if outputs is None else outputs
-    gradients = [_gradient(value_K[k], leaf_1LC, again=k != chosen[-1]) for k in chosen]
+        value_K = output.expression_BK[0]
+        chosen = range(len(value_K)) if outputs is None else outputs
+        gradients = [_gradient(value_K[k], leaf_1LC, again=k != chosen[-1]) for k in chosen]
     grad_KLC = torch.stack(gradients)
     known_L = codes_L < N_CODE
     there_L1 = codes_L.clamp(max=N_CODE - 1)[:, None]

@@ -6,7 +6,7 @@ Shapes: R rows, V columns of scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,17 @@ from numpy.typing import NDArray
 
 from seq2exp.core.intervals import Window
 from seq2exp.dataset.store import Dataset
+from seq2exp.variants.carriers import Contexts
 from seq2exp.variants.genes import distance_to_tss
 from seq2exp.variants.judge import Judged
 
-__all__ = ["Pair", "PairTable", "edge_status"]
+__all__ = ["BELOW", "Pair", "PairTable", "edge_status"]
 
-_WORDS = {"gradient_indel": "unsupported"}
+BELOW = "scored:below_resolution"
+"""Of a row whose predictions do not differ in the arithmetic of the model, though its sequences do:
+the scores of expression are 0 because they are smaller than it resolves."""
+
+_WORDS = {"gradient_indel": "unsupported", "overlap": ""}
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,14 @@ class Pair:
         """Return the one word that says what became of it."""
         return _WORDS.get(self.skipped, self.skipped) or case.status
 
-    def score_status(self, case: Judged, *, spoiled: bool) -> str:
-        """Return whether it has a score, and why not."""
+    def score_status(self, case: Judged, *, spoiled: bool, unseen: bool) -> str:
+        """Return whether it has a score, and why not, or why its score is 0."""
         reason = case.reason or self.skipped
         if reason:
             return f"skipped:{reason}"
-        return "failed:not_finite" if spoiled else "scored"
+        if spoiled:
+            return "failed:not_finite"
+        return BELOW if unseen and case.before != case.after else "scored"
 
 
 class PairTable:
@@ -75,6 +82,12 @@ class PairTable:
         The TSS is deleted.
     inside : list of (bool or None)
         Whether the variant lies in an element.
+    context : list of str
+        In which sequences the pair was compared (`seq2exp.variants.carriers.Contexts`).
+    spread_RV : float32 array
+        Over haplotypes of carriers.
+    num_haplotypes_R : int32 array
+        How many there were.
     """
 
     def __init__(
@@ -85,6 +98,9 @@ class PairTable:
         self.values_RV = np.full((len(pairs), len(names)), np.nan, dtype=np.float32)
         self.deleted_R = np.zeros(len(pairs), dtype=np.bool_)
         self.inside: list[bool | None] = [None] * len(pairs)
+        self.context = [""] * len(pairs)
+        self.spread_RV = np.full_like(self.values_RV, np.nan)
+        self.num_haplotypes_R = np.zeros(len(pairs), dtype=np.int32)
 
     def by_gene(self) -> dict[int, list[int]]:
         """Return the rows that are to be scored, gene by gene, in the order of their first row."""
@@ -94,6 +110,34 @@ class PairTable:
                 found.setdefault(pair.gene, []).append(number)
         return found
 
+    def fill(
+        self,
+        numbers: list[int],
+        contexts: Contexts,
+        values_CV: NDArray[np.float32],
+        deleted_C: NDArray[np.bool_],
+    ) -> None:
+        """Fill in the scores of the pairs of a gene.
+
+        Parameters
+        ----------
+        numbers : list of int
+            Rows, in the order in which the contexts know them.
+        contexts : Contexts
+        values_CV : float32 array
+            Of every comparison.
+        deleted_C : bool array
+            One of the two sequences lacks the TSS.
+        """
+        self.values_RV[numbers], self.spread_RV[numbers] = contexts.averaged(values_CV)
+        rows_C = np.array(numbers, dtype=np.int64)[contexts.row_C]
+        np.logical_or.at(self.deleted_R, rows_C, deleted_C)
+        self.num_haplotypes_R[numbers] = contexts.num_A
+        for number, word, lost in zip(numbers, contexts.word_A, contexts.lost_A, strict=True):
+            self.context[number] = word
+            if lost:
+                self.pairs[number] = replace(self.pairs[number], skipped="overlap")
+
     def frame(
         self,
         alleles: pd.DataFrame,
@@ -101,6 +145,7 @@ class PairTable:
         windows: dict[int, Window],
         *,
         is_score_V: NDArray[np.bool_],
+        is_expression_V: NDArray[np.bool_],
         num_members: int,
     ) -> pd.DataFrame:
         """Return the table of scores.
@@ -113,6 +158,8 @@ class PairTable:
             Of every gene.
         is_score_V : bool array
             Columns that are scores: a row without any has failed.
+        is_expression_V : bool array
+            Columns that are scores of predicted expression.
         num_members : int
             Of rows with a score.
         """
@@ -122,6 +169,10 @@ class PairTable:
         rows = gene.tolist()
         known = gene >= 0
         spoiled = np.asarray(np.isnan(self.values_RV[:, is_score_V]).all(axis=1))
+        expression_RV = self.values_RV[:, is_expression_V]
+        unseen = np.asarray((np.nan_to_num(expression_RV) == 0).all(axis=1))
+        if not expression_RV.shape[1]:
+            unseen[:] = False
         both = list(zip(self.pairs, self.cases, strict=True))
         ids, symbols = (genes[name].astype(str).to_numpy() for name in ("gene_id", "symbol"))
         near = [
@@ -141,8 +192,10 @@ class PairTable:
             "window_end": pd.array([w.end if w else None for w in here], dtype="Int64"),
             "status": [pair.status(case) for pair, case in both],
             "score_status": [
-                pair.score_status(case, spoiled=bool(bad))
-                for (pair, case), bad in zip(both, spoiled.tolist(), strict=True)
+                pair.score_status(case, spoiled=bool(bad), unseen=bool(zero))
+                for (pair, case), bad, zero in zip(
+                    both, spoiled.tolist(), unseen.tolist(), strict=True
+                )
             ],
             "edge_status": [pair.edge for pair in self.pairs],
             "indel_status": [
@@ -151,6 +204,8 @@ class PairTable:
             ],
             "num_members": np.where(known & ~spoiled, num_members, 0).astype(np.int32),
             "in_element": pd.array(list(self.inside), dtype="boolean"),
+            "context": self.context,
+            "num_haplotypes": self.num_haplotypes_R,
         }
         scores = pd.DataFrame(self.values_RV, columns=self.names)
         return pd.concat([pd.DataFrame(table), scores], axis=1)

@@ -44,6 +44,7 @@ _TYPES = {
     "window_start": "Int64",
     "window_end": "Int64",
     "num_members": "int32",
+    "num_haplotypes": "int32",
     "in_element": "boolean",
 }
 
@@ -286,7 +287,7 @@ def count_statuses(alleles: pd.DataFrame, scores: pd.DataFrame) -> Counts:
         ``alleles`` (``all``, and ``scored``: with a row that is); of alleles ``ref_status`` and
         ``variant_type``; of rows ``status`` and ``score_status``. Only columns that are there.
     """
-    done = scores.loc[scores["score_status"] == "scored", ["record", "allele"]]
+    done = scores.loc[scores["score_status"].str.startswith("scored"), ["record", "allele"]]
     counts: Counts = {"alleles": {"all": len(alleles), "scored": len(done.drop_duplicates())}}
     for table, names in ((alleles, _PER_ALLELE), (scores, _PER_ROW)):
         for name in names:

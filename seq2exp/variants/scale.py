@@ -109,12 +109,33 @@ def score_in_parts(
         terminate_as_interrupt(),
     ):
         _require_sense(job, ranks)
+        if ranks.rank == 0:
+            _announce(source, job)
         work = _Work(source, make_scorer, write, job, ranks, progress and ranks.rank == 0)
         if ranks.size > 1:
             return work.as_leader() if ranks.rank == 0 else work.as_follower()
         if job.share is not None:
             return work.one_share(job.share)
         return work.alone()
+
+
+def _announce(source: Source, job: Job) -> None:
+    """Say what there is to do, and what it takes, before it is begun."""
+    sizes = [shard.num_records for shard in source.shards]
+    share = max(sizes, default=0) / max(sum(sizes), 1)
+    logger.info(
+        "variants: %s in %s shards; parts and outputs take about %s of disk, the scores of a "
+        "shard about %s of memory in each process",
+        f"{sum(sizes):,}",
+        f"{len(sizes):,}",
+        _size(job.num_bytes),
+        # A table with words as objects, and its copy for the file.
+        _size(4 * job.num_bytes / (1 + len(job.outputs)) * share),
+    )
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2g} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2g} MB"
 
 
 def _require_sense(job: Job, ranks: Ranks) -> None:

@@ -101,7 +101,9 @@ class Scorer:
         def scored(ref_BK: ArrayLike, alt_BK: ArrayLike) -> Floats:
             with np.errstate(invalid="ignore"):
                 found = self.function(label.linear(ref_BK), label.linear(alt_BK))
-            return np.asarray(found, np.float64)
+            # Both below what the unit knows: whether they differ is not seen, which is not 0.
+            ref, alt = np.asarray(ref_BK, np.float64), np.asarray(alt_BK, np.float64)
+            return np.where((ref < 0) & (alt < 0), np.nan, found)
 
         return scored
 
@@ -143,15 +145,16 @@ def _sqrt(values: Floats) -> Floats:
 _LOG2 = "log2 of (1 + {plain})"
 _ROOT = "square root of {plain}"
 _MASK = "mask, 0 to 1"
+_LINEAR = "in the linear unit, not below 0; missing where both are"
 
 _ALL = (
     _gene("expr_delta", "y_a - y_r; the mask follows each allele", "{predicted}", gene.difference,
           signed=True, default=True),
     _gene("expr_delta_fixed", "y_a - y_r; the mask stays that of the reference", "{predicted}",
           gene.difference, signed=True, also="fixed", default=True),
-    _gene("sed", "y_a - y_r in the linear unit, not below 0", "{plain}", gene.difference,
-          signed=True, linear=True, default=True),
-    _gene("log_sed", "log2(1 + y_a) - log2(1 + y_r) in the linear unit, not below 0", _LOG2,
+    _gene("sed", f"y_a - y_r {_LINEAR}", "{plain}", gene.difference, signed=True, linear=True,
+          default=True),
+    _gene("log_sed", f"log2(1 + y_a) - log2(1 + y_r) {_LINEAR}", _LOG2,
           gene.log2_difference, signed=True, linear=True, default=True),
     _gene("mask_delta", "sum_W (m_a - m_r)", f"{_MASK}, summed over bins", gene.mask_delta,
           signed=True, needs="mask", default=True),

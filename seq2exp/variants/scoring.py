@@ -60,6 +60,13 @@ class Scoring:
         return np.array([column.kind == "score" for column in self.computed], dtype=np.bool_)
 
     @property
+    def is_expression_V(self) -> NDArray[np.bool_]:
+        """Which of them are scores of predicted expression."""
+        names = {scorer.name for scorer in self.scorers if scorer.needs == "expression"}
+        found = [c.kind == "score" and c.scorer in names for c in self.computed]
+        return np.array(found, dtype=np.bool_)
+
+    @property
     def fixed(self) -> bool:
         """Whether predictions under the mask of the reference are needed."""
         return any(scorer.also == "fixed" for scorer in self.scorers)
@@ -157,6 +164,7 @@ def make_scoring(
             with_sd=with_sd,
             with_p=config.null_draws > 0,
             with_quantile=with_quantile,
+            with_haplotypes=config.context != "reference",
         )
     return Scoring(columns, scorers, chosen, label, how, with_sd)
 

@@ -56,7 +56,7 @@ class Summary:
         return cls(
             num_records,
             num_alleles,
-            of.get("score_status", none)["scored"],
+            sum(n for name, n in of.get("score_status", none).items() if name.startswith("scored")),
             of.get("ref_status", none),
             of.get("variant_type", none),
             of.get("status", none),
@@ -66,7 +66,7 @@ class Summary:
         """Add some records: their table of alleles and their table of scores."""
         self.num_records += int(alleles["record"].nunique())
         self.num_alleles += len(alleles)
-        self.num_pairs += int((scores["score_status"] == "scored").sum())
+        self.num_pairs += int(scores["score_status"].str.startswith("scored").sum())
         self.ref_status.update(alleles["ref_status"].tolist())
         self.variant_type.update(alleles["variant_type"].tolist())
         self.status.update(scores["status"].tolist())

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 DEBUG = ROOT / "configs" / "train" / "debug.yaml"
 HEAVY = ("torch", "pytorch_lightning", "anndata", "matplotlib", "pandas")
 WORK = ("doctor", "demo", "simulate", "fetch", "prepare", "inspect", "train", "evaluate", "compare",
-        "predict", "elements", "elements compare", "elements check", "priors", "attribute",
+        "predict", "elements", "elements compare", "elements check", "variants",
+        "variants saturate",
+        "variants background", "variants calibrate", "priors", "attribute",
         "motifs", "report", "cohort train",
         "cohort evaluate", "cohort benchmark", "spatial simulate", "spatial prepare",
         "spatial inspect",
@@ -166,6 +168,20 @@ def test_a_wrong_command_or_flag_ends_with_2_and_the_usage(line, capsys):
         main(line)
     assert stop.value.code == 2
     assert "usage: seq2exp" in capsys.readouterr().err
+
+
+def test_half_a_command_lists_what_it_may_become(capsys):
+    assert main(["cohort", "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("  ")[1] for line in out.splitlines()] == [
+        name for name in COMMANDS if name.startswith("cohort ")
+    ]
+    assert not err
+    for line in (["cohort"], ["cohort", "trian", "--config", "x"]):
+        assert main(line) == 2
+        out, err = capsys.readouterr()
+        assert f"found {' '.join(line[:2])!r}" in err
+        assert "cohort train " in err
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,8 @@ def test_neighbouring_genes_are_resampled_together(made):
 
 def test_a_learning_curve_uses_nested_people(people, tmp_path):
     config = bind(BenchmarkConfig, {**SETTINGS, "models": {}, "learning_curve": [0.3, 0.6],
-        "linear": {"models": ["mean", "blup"]}, "plan": PLAN}, where="test")  # fmt: skip
+        "linear": {"models": ["mean", "blup"]},
+        "plan": {**PLAN, "reference": "blup"}}, where="test")  # fmt: skip
     found = run_benchmark(config, people, tmp_path / "out")
     assert {row["name"] for row in found.rows} == {"mean", "blup", "blup@0.3", "blup@0.6"}
     r = [

@@ -14,7 +14,7 @@ LATER: dict[str, str] = {}
 # Parts of faults in scope that wait for the same later work.
 PARTS_LATER = {
     "f17": "donors and relatives across splits: with the splits of cohorts",
-    "f38": "millions of variants and spots; that file handles are bounded is tested as F11",
+    "f38": "a million spots; that file handles are bounded is tested as F11",
     "f44": "a damaged h5ad can end the process inside libhdf5",
     # In a deleted working folder oneMKL, inside torch, ends the process before we can speak.
     "f39": "old and new numpy and pandas need environments of their own",

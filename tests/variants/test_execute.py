@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +20,7 @@ from seq2exp.variants.scale import score_in_parts
 from tests.variants import scale_fakes as fakes
 from tests.variants.scale_fakes import Setting, scored
 
+ROOT = Path(__file__).parents[2]
 FIRSTS = list(range(0, fakes.NUM_RECORDS, fakes.PER_SHARD))
 
 
@@ -341,14 +347,46 @@ def test_pain_16_shards_are_counted_and_the_disk_is_asked_before_the_start(setti
     assert setting.visible() == {}
 
 
-def test_the_estimate_covers_what_is_written(setting, whole):
-    outcome = run(setting, keep_parts=True)
-    folder = setting.folder / "out"
-    parts = sum(p.stat().st_size for p in folder.rglob(".*/parts/*.parquet"))
-    assert parts > 0
-    estimate = estimated_bytes(1_000_000, 4, num_outputs=2)
-    assert estimate == 1_000_000 * (120 + 16) * 3
-    assert estimated_bytes(outcome.num_rows, 1) < estimated_bytes(outcome.num_rows, 2)
+def test_what_there_is_to_do_is_said_first(setting, monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("seq2exp"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="seq2exp")
+    run(setting, num_bytes=3_000_000)
+    # Two outputs and the parts: 1 MB each, of which a shard of 7 in 50 records holds 14 %.
+    assert caplog.messages[0] == (
+        "variants: 50 in 8 shards; parts and outputs take about 3 MB of disk, the scores of a "
+        "shard about 0.56 MB of memory in each process"
+    )
+
+
+def test_the_estimate_covers_what_is_written(tmp_path):
+    """With a shard of the usual size; Parquet of a few rows is all header."""
+    from tests.variants import scale_many
+
+    source = scale_many.Numbers(4096)
+    job = claim.Job([tmp_path / "out.parquet"], claim.Identity("i", "m", "d", {}), keep_parts=True)
+    seen = scale_many.Seen(1)
+    outcome = score_in_parts(
+        source, lambda worker: scale_many.scorer(seen), scale_many.writer(seen), job, progress=False
+    )
+    written = sum(p.stat().st_size for p in tmp_path.rglob("*.parquet"))
+    estimate = estimated_bytes(outcome.num_rows, 2, num_outputs=1)
+    assert written < estimate < 30 * written
+    assert estimated_bytes(1_000_000, 4, num_outputs=2) == 1_000_000 * (136 + 2 * 240)
+
+
+@pytest.mark.slow
+def test_f38_a_million_alleles_in_bounded_memory(tmp_path):
+    """Two million rows: memory does not grow with the parts, and few files are open at a time."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.variants.scale_many", str(tmp_path), "1000000"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=600, check=True,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["rows"] == 2_000_000
+    assert found["files"] < 20
+    # Between a tenth of the parts and the end of the merge; all rows would be 500 MB as a table.
+    assert found["peak"] - found["early"] < 60_000_000
 
 
 def test_what_the_first_part_takes_is_compared_with_the_disk(setting, monkeypatch):

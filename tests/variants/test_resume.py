@@ -30,10 +30,11 @@ source.open_source.__kwdefaults__["shard_size"] = {size}
 {arm}
 sys.exit(main(sys.argv[1:]))
 """
+QUICK = "with one output named"
 MOMENTS = {
     "in the third part": 'killing(parts, "finish_shard", 3, half=True)',
     "before the outputs have their names": 'killing(scale, "publish", 1)',
-    "with one output named": """
+    QUICK: """
 original = scale.publish
 def publish(*args, **kwargs):
     from pathlib import Path
@@ -93,7 +94,13 @@ def whole(finished, vcf, tmp_path_factory):
     return visible(folder)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        moment if moment == QUICK else pytest.param(moment, marks=pytest.mark.slow)
+        for moment in MOMENTS
+    ],
+)
 def test_f23_a_killed_command_ends_with_the_same_bytes(finished, vcf, whole, tmp_path, moment):
     code = CHILD.format(size=SHARD_SIZE, arm=MOMENTS[moment])
     line = words(finished, vcf, tmp_path)
@@ -110,6 +117,7 @@ def test_f23_a_killed_command_ends_with_the_same_bytes(finished, vcf, whole, tmp
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_bytes_of_one(finished, vcf, whole, tmp_path):
     assert main(words(finished, vcf, tmp_path, "--workers", "2")) == 0
     assert visible(tmp_path) == whole
