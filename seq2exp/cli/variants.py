@@ -100,8 +100,9 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         help="strands that are averaged; auto: both where the model was made for both",
     )  # fmt: skip
     group.add_argument(
-        "--shifts", type=options.whole_numbers, default=(0,), metavar="BP,...",
-        help="shifts of the window that are averaged, such as 1,0,-1 (0)",
+        "--shifts", type=options.whole_numbers, default=(), metavar="BP,...",
+        help="shifts of the window that are averaged, such as 1,0,-1; 0 for none (default: a third "
+        "of a bin both ways, if training moved windows)",
     )  # fmt: skip
     group.add_argument(
         "--ensemble", default="pred", choices=("pred", "score"),
@@ -178,7 +179,7 @@ def _add_significance(parser: argparse.ArgumentParser) -> None:
 def _add_work(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("work")
     group.add_argument(
-        "--batch-size", type=options.counted, default=16, help="sequences per pass (%(default)s)"
+        "--batch-size", type=options.counted, default=32, help="sequences per pass (%(default)s)"
     )
     group.add_argument("--workers", type=options.counted, default=1, help="processes (%(default)s)")
     group.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ from seq2exp.variants.execute import Scorer, Share, estimated_bytes
 from seq2exp.variants.gradient import mask_gradient
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
+from seq2exp.variants.room import tell_memory
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
 from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
+from seq2exp.variants.views import usual_shifts
 
 __all__ = [
     "EngineMaker",
@@ -191,6 +193,7 @@ def score_variants(
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
     check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
+    config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
     weights = model_sha256(run)
     ways = score_hash(weights, config)
     common = None if background is None else Background.load(background, model_hash=ways)
@@ -198,6 +201,7 @@ def score_variants(
     with open_engine(run, dataset, config, background=common, genotypes=calls) as engine:
         columns = engine.columns
         per_allele = genes_per_allele(engine, dataset)
+        tell_memory(engine, processes=workers)
     # What decides how many run at once decides the last bits too.
     echo = {**asdict(config), "long": long}
     echo |= {"shard_size": source.shard_size}

@@ -33,15 +33,16 @@ class ScoreConfig:
     """Windows that reach beyond a contig. pad: with N, said in edge_status; skip: not scored."""
     strands: Literal["auto", "forward", "both"] = "auto"
     """From which strand windows are read. auto: both for models that were made for both."""
-    shifts: tuple[int, ...] = (0,)
-    """Bases by which windows are moved; scores are averaged over them."""
+    shifts: tuple[int, ...] = ()
+    """Bases by which windows are moved; scores are averaged over them. When empty: none and a third
+    of a bin in either direction, where the models were trained on windows moved as far."""
     ensemble: Literal["pred", "score"] = "pred"
     """What is averaged over members, strands and shifts."""
     mask_bp: int = 501
     """Width around the variant in which masks and tracks are compared."""
     element_threshold: float | None = None
     """Smallest mask of an element; the highest 5 % of the free bins of a window when not given."""
-    batch_size: int = 16
+    batch_size: int = 32
     """Sequences per pass; changes speed, not numbers beyond rounding."""
     null_draws: int = 0
     """Shuffles of the surroundings in which every change is scored again, for p-values."""
@@ -64,7 +65,7 @@ class ScoreConfig:
         checks = {
             "ref_policy": (self.ref_policy in REF_POLICIES, "one of " + ", ".join(REF_POLICIES)),
             "max_indel": (self.max_indel >= 0, "0 or more"),
-            "shifts": (len(set(self.shifts)) == len(self.shifts) > 0, "different numbers"),
+            "shifts": (len(set(self.shifts)) == len(self.shifts), "different numbers"),
             "mask_bp": (self.mask_bp >= 1, "1 or more"),
             "null_draws": (self.null_draws >= 0, "0 or more"),
             "null_flank": (self.null_flank >= 1, "1 or more"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from seq2exp.variants.pairs import Pair, PairTable, edge_status
 from seq2exp.variants.passes import GenePasses
 from seq2exp.variants.scoring import Scoring, make_scoring
 from seq2exp.variants.significance import p_columns, quantile_columns
-from seq2exp.variants.views import View
+from seq2exp.variants.views import View, usual_shifts
 
 __all__ = ["Engine", "open_engine"]
 
@@ -59,6 +60,8 @@ class Engine:
 
     Attributes
     ----------
+    config : ScoreConfig
+        With the shifts that are used.
     num_members : int
         Members of the run times strands and shifts.
     """
@@ -73,6 +76,7 @@ class Engine:
         genotypes: Genotypes | None = None,
         device: str = "cpu",
     ) -> None:
+        config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
         self.run, self.dataset, self.config, self.device = run, dataset, config, device
         self.background = background
         self.views = _views(run, config)
