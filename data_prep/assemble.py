@@ -143,8 +143,13 @@ def _write_donors(
     """Write genotypes, donors and their expression, where there are any."""
     if plan.genotypes is None or genotyped is None:
         return None
+    stored = None if config.donors is None else config.donors.expression
     info = write_genotypes(
-        plan.genotypes, genotyped, config, root, expression_counts=plan.donor_counts
+        plan.genotypes,
+        genotyped,
+        root,
+        expression_unit="" if stored is None else stored.stored_unit,
+        expression_counts=plan.donor_counts,
     )
     if plan.donor_expression is not None:
         layout.write_table(

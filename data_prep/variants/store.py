@@ -12,7 +12,6 @@ from typing import TextIO
 
 import pyarrow as pa
 
-from data_prep.config import DataConfig
 from data_prep.donor_config import GenotypeConfig
 from data_prep.shards import run_tasks
 from data_prep.variants.judge import Found, judge, judge_copies, sum_up
@@ -107,10 +106,10 @@ def _shards_of(contig: str, parts: Sequence[Sequence[VcfTask]]) -> tuple[ShardSo
 def write_genotypes(
     plan: GenotypePlan,
     genotyped: Genotyped,
-    config: DataConfig,
     root: Path,
     *,
-    expression_counts: Mapping[str, int],
+    expression_unit: str = "",
+    expression_counts: Mapping[str, int] | None = None,
 ) -> GenotypeInfo:
     """Put the arrays of the contigs and the tables of the donors into the dataset.
 
@@ -118,10 +117,11 @@ def write_genotypes(
     ----------
     plan : GenotypePlan
     genotyped : Genotyped
-    config : DataConfig
     root : Path
         Folder of the dataset.
-    expression_counts : mapping of str to int
+    expression_unit : str
+        Unit of the donors' expression, where there is any.
+    expression_counts : mapping of str to int, optional
         What was counted when the expression was joined to the genes.
     """
     (root / "genotypes").mkdir()
@@ -154,15 +154,9 @@ def write_genotypes(
         "records_on_contigs_not_stored": sum(genotyped.found.elsewhere.values()),
         "records_out_of_order": genotyped.found.unsorted,
         **plan.counts,
-        **expression_counts,
+        **(expression_counts or {}),
     }
-    donors = config.donors
-    unit = (
-        donors.expression.stored_unit
-        if donors is not None and donors.expression is not None
-        else ""
-    )
-    return GenotypeInfo(genotyped.found.ploidy, plan.donors, sizes, counts, unit)
+    return GenotypeInfo(genotyped.found.ploidy, plan.donors, sizes, counts, expression_unit)
 
 
 def _plain(counts: Counter[str]) -> dict[str, int]:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from seq2exp import __version__
 from seq2exp.cli import options
 
 if TYPE_CHECKING:
+    from seq2exp.dataset.store import Dataset
     from seq2exp.variants.config import ScoreConfig
+    from seq2exp.variants.joint_groups import JointConfig
+    from seq2exp.variants.scale import Outcome
+    from seq2exp.variants.source import VariantSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--long", action="store_true", help="tables with one row per score")
     _add_reading(parser)
     _add_scoring(parser)
+    _add_haplotypes(parser)
     _add_significance(parser)
     _add_work(parser)
     options.add_overwrite(parser)
@@ -93,8 +99,9 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         help="strands that are averaged; auto: both where the model was made for both",
     )  # fmt: skip
     group.add_argument(
-        "--shifts", type=options.whole_numbers, default=(0,), metavar="BP,...",
-        help="shifts of the window that are averaged, such as 1,0,-1 (0)",
+        "--shifts", type=options.whole_numbers, default=(), metavar="BP,...",
+        help="shifts of the window that are averaged, such as 1,0,-1; 0 for none (default: a third "
+        "of a bin both ways, if training moved windows)",
     )  # fmt: skip
     group.add_argument(
         "--ensemble", default="pred", choices=("pred", "score"),
@@ -107,6 +114,41 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--element-threshold", type=float, metavar="MASK",
         help="smallest mask of an element (default: the highest 5 %% of a window)",
+    )  # fmt: skip
+
+
+def _add_haplotypes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("haplotypes")
+    group.add_argument(
+        "--context", default="reference", choices=("reference", "carriers", "dataset"),
+        help="what else the sequences hold: nothing, or what the haplotypes of carriers hold, by "
+        "the genotypes of the input or of the dataset (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--carrier", action="append", default=[], metavar="SAMPLE",
+        help="sample that counts as carrier; may be repeated (default: all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-carriers", type=int, default=20, metavar="N",
+        help="carriers of a variant that are looked at, drawn by the seed; 0 for all (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--phase", default="error", choices=("error", "random"),
+        help="heterozygous calls without phase: refused, or dealt by a hash (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--haplotype", action="append", default=[], metavar="WHICH",
+        help="score variants together: input (groups it names), all (of a window), or a sample "
+        "(what each of its haplotypes carries); may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--haplotype-out", type=Path, metavar="FILE",
+        help=".tsv, .tsv.gz or .parquet with joint scores and epistasis",
+    )  # fmt: skip
+    group.add_argument(
+        "--haplotype-overlap", default="skip", choices=("skip", "first"),
+        help="variants of a group that cannot stand together: the group is not scored, or the "
+        "first ones apply (%(default)s)",
     )  # fmt: skip
 
 
@@ -129,7 +171,7 @@ def _add_significance(parser: argparse.ArgumentParser) -> None:
         help="quantiles among common variants: what `variants background` wrote",
     )  # fmt: skip
     group.add_argument(
-        "--seed", type=options.seeded, default=0, help="draws shuffles (%(default)s)"
+        "--seed", type=options.seeded, default=0, help="draws shuffles and carriers (%(default)s)"
     )
 
 
@@ -154,6 +196,7 @@ def run(args: argparse.Namespace) -> None:
     from seq2exp.variants.claim import names_pending
     from seq2exp.variants.command import score_variants
     from seq2exp.variants.execute import parse_share
+    from seq2exp.variants.joint_command import check_joint, score_haplotypes
     from seq2exp.variants.outputs import check_outputs
     from seq2exp.variants.source import open_source
 
@@ -161,7 +204,11 @@ def run(args: argparse.Namespace) -> None:
     share = parse_share(args.shard) if args.shard else None
     given = args.variant or args.vcf or args.table
     overwrite = args.overwrite or names_pending(args.out)
-    check_outputs(args.out, inputs=[] if args.variant else [given], overwrite=overwrite)
+    inputs = [] if args.variant else [given]
+    check_outputs(args.out, inputs=inputs, overwrite=overwrite)
+    joint = _joint_config(args)
+    if joint is not None:
+        check_joint(args.haplotype_out, config, inputs=inputs, overwrite=args.overwrite)
     trained = open_run(args.run_folder)
     dataset = trained.open_dataset(args.data)
     source = open_source(
@@ -172,29 +219,37 @@ def run(args: argparse.Namespace) -> None:
         gene_column=args.gene_column,
         max_mismatch=1.0 if args.ref_policy == "use-vcf-ref" else args.max_mismatch,
     )
+    genotypes = _genotypes(args, dataset, source, joint)
+    work: dict[str, Any] = {
+        "genotypes": genotypes,
+        "workers": args.workers,
+        "share": share,
+        "overwrite": args.overwrite,
+        "restart": args.restart,
+        "keep_parts": args.keep_parts,
+        "progress": not args.quiet,
+    }
     scored = score_variants(
-        trained,
-        dataset,
-        source,
-        args.out,
-        config,
-        background=args.background,
-        long=args.long,
-        workers=args.workers,
-        share=share,
-        overwrite=args.overwrite,
-        restart=args.restart,
-        keep_parts=args.keep_parts,
-        progress=not args.quiet,
-    )
-    outcome = scored.outcome
+        trained, dataset, source, args.out, config,
+        background=args.background, long=args.long, **work,
+    )  # fmt: skip
+    outcome, together = scored.outcome, None
+    if joint is not None:
+        together = score_haplotypes(
+            trained, dataset, source, args.haplotype_out, config, joint, **work
+        )
     if outcome.rank:
         return
     print(scored.summary.line())
-    if outcome.left:
-        print(f"{len(outcome.left)} of {outcome.num_shards} shards are left for other jobs")
-    elif outcome.merged:
-        print("wrote " + ", ".join(str(path) for path in args.out))
+    _say(outcome, args.out)
+    if together is not None:
+        counts = together.counts.get("score_status", {})
+        num = sum(number for name, number in counts.items() if name.startswith("scored"))
+        print(f"{together.num_rows:,} pairs of group and gene, {num:,} scored")
+        _say(together, [args.haplotype_out])
+    done = outcome.merged and (together is None or together.merged)
+    if genotypes is not None and done and not args.keep_parts:
+        _remove(genotypes)
     options.write_rows(
         args,
         {"run": str(args.run_folder), "data": str(dataset.root), "input": str(source.path)},
@@ -202,6 +257,88 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.ref_policy != "use-vcf-ref":
         scored.summary.refuse_mismatch(args.max_mismatch, what=str(source.path))
+
+
+def _say(outcome: Outcome, outs: list[Path]) -> None:
+    """Print what was written, or what others have to do."""
+    if outcome.left:
+        print(f"{len(outcome.left)} of {outcome.num_shards} shards are left for other jobs")
+    elif outcome.merged:
+        print("wrote " + ", ".join(str(path) for path in outs))
+
+
+def _joint_config(args: argparse.Namespace) -> JointConfig | None:
+    from seq2exp.core.errors import ConfigError, facts
+    from seq2exp.variants.joint_groups import JointConfig
+
+    if bool(args.haplotype) != (args.haplotype_out is not None):
+        raise ConfigError(
+            facts(
+                "--haplotype and --haplotype-out",
+                found="one of them",
+                expected="both: which variants are scored together, and where to write it",
+                fix="give the other one too",
+            )
+        )
+    if not args.haplotype:
+        return None
+    return JointConfig(tuple(args.haplotype), args.haplotype_overlap)
+
+
+def _genotypes(
+    args: argparse.Namespace, dataset: Dataset, source: VariantSource, joint: JointConfig | None
+) -> Path | None:
+    """Bring the genotypes of the input, where they are needed, into a folder beside the output."""
+    from data_prep.variants.genotype_folder import genotype_folder
+    from seq2exp.core.errors import ConfigError, facts
+    from seq2exp.core.work import fingerprint
+
+    samples = joint.samples if joint is not None else ()
+    if args.context == "dataset" or not (args.context == "carriers" or samples):
+        return None
+    if args.vcf is None:
+        raise ConfigError(
+            facts(
+                "--context carriers" if args.context == "carriers" else "--haplotype SAMPLE",
+                found="an input that is no VCF",
+                expected="a VCF with genotypes",
+                fix="give --vcf, or --context dataset for a dataset with genotypes",
+            )
+        )
+    # Without names of carriers everybody may be one.
+    everybody = args.context == "carriers" and not args.carrier
+    kept = [] if everybody else list(dict.fromkeys([*args.carrier, *samples]))
+    mark = fingerprint(
+        {
+            "input": source.sha256,
+            "dataset": dataset.manifest.checksum,
+            "samples": kept,
+            "max_indel": args.max_indel,
+            "version": __version__,
+        }
+    )
+    out = args.out[0].absolute()
+    folder: Path = out.with_name(f".{out.name}.{mark}.genotypes")
+    genotype_folder(
+        args.vcf,
+        folder,
+        dataset=dataset.root,
+        samples=kept,
+        max_indel=args.max_indel,
+        workers=args.workers,
+        progress=not args.quiet,
+    )
+    return folder
+
+
+def _remove(folder: Path) -> None:
+    """Delete the genotypes, and those that an earlier run with other settings left."""
+    import glob
+    import shutil
+
+    name = folder.name.rpartition(".")[0].rpartition(".")[0]
+    for path in folder.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 16}.genotypes*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _config(args: argparse.Namespace) -> ScoreConfig:
@@ -225,4 +362,8 @@ def _config(args: argparse.Namespace) -> ScoreConfig:
         null_draws=args.null_draws if args.null else 0,
         null_flank=args.null_flank,
         seed=args.seed,
+        context=args.context,
+        carriers=tuple(args.carrier),
+        max_carriers=args.max_carriers,
+        phase=args.phase,
     )

@@ -60,8 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="strands that are averaged; auto: both where the model was made for both",
     )  # fmt: skip
     group.add_argument(
-        "--shifts", type=options.whole_numbers, default=(0,), metavar="BP,...",
-        help="shifts of the window that are averaged, such as 1,0,-1 (0)",
+        "--shifts", type=options.whole_numbers, default=(), metavar="BP,...",
+        help="shifts of the window that are averaged, such as 1,0,-1; 0 for none (default: a third "
+        "of a bin both ways, if training moved windows)",
     )  # fmt: skip
     group.add_argument(
         "--mask-bp", type=int, default=501, metavar="BP",

@@ -54,7 +54,7 @@ def compare(
     windows: Sequence[Window],
     *,
     bin_size: int,
-    width: int,
+    widths: Sequence[int],
 ) -> Compared:
     """Take the two sequences of each comparison, and of bins those around the variant.
 
@@ -68,8 +68,10 @@ def compare(
         First changed base of each comparison, 0-based.
     windows : sequence of Window
         Of every member.
-    bin_size, width : int
-        Bases of a bin, and around the variant.
+    bin_size : int
+        Bases.
+    widths : sequence of int
+        Bases around each variant.
     """
     index_C2 = np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
@@ -80,7 +82,7 @@ def compare(
         if values is None:
             return None
         before, after = both(values)
-        where = _places(positions, windows, values.shape[2], bin_size, width)
+        where = _places(positions, windows, values.shape[2], bin_size, widths)
         return _cut(before, where), _cut(after, where)
 
     return Compared(
@@ -93,19 +95,24 @@ def compare(
 
 
 def _places(
-    positions: Sequence[int], windows: Sequence[Window], num_bins: int, bin_size: int, width: int
+    positions: Sequence[int],
+    windows: Sequence[Window],
+    num_bins: int,
+    bin_size: int,
+    widths: Sequence[int],
 ) -> NDArray[np.int64]:
     """Bins around each variant in each member's window, -1 beyond it, shape (E, C, W)."""
-    size = -(-width // bin_size)
+    sizes = [-(-width // bin_size) for width in widths]
+    size = max(sizes)
     places = np.full((len(windows), len(positions), size), -1, dtype=np.int64)
     for member, window in enumerate(windows):
-        for row, position in enumerate(positions):
+        for row, (position, width) in enumerate(zip(positions, widths, strict=True)):
             offset = position - window.start
             if not 0 <= offset < window.length:
                 continue
             first, last = centre_bins(offset, num_bins=num_bins, bin_size=bin_size, width=width)
             # As far from the left as without an end of the window in the way.
-            at = first - (offset // bin_size - size // 2)
+            at = first - (offset // bin_size - sizes[row] // 2)
             places[member, row, at : at + last - first] = np.arange(first, last)
     return places
 

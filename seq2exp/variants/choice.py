@@ -15,6 +15,7 @@ __all__ = ["choose_scorers", "columns_of", "scorer_names"]
 
 
 _P = "(1 + shuffled contexts at least as extreme) / (1 + contexts)"
+_SPREAD = "sqrt(mean of (score - mean)^2 over copies of carriers' haplotypes)"
 _LACKS = {
     "expression": "a model that predicts no expression",
     "mask": "a model without a mask",
@@ -105,6 +106,7 @@ def columns_of(
     with_sd: bool = False,
     with_p: bool = False,
     with_quantile: bool = False,
+    with_haplotypes: bool = False,
 ) -> list[ScoreColumn]:
     """Return the columns of scores in the order of scores, then labels, then kinds.
 
@@ -117,9 +119,9 @@ def columns_of(
         Their unit.
     ensemble : str
         Key of ``ENSEMBLES``; stands in the formula of every score.
-    with_sd, with_p, with_quantile : bool
+    with_sd, with_p, with_quantile, with_haplotypes : bool
         Further columns of every score: spread over members; p and q; place among a background,
-        for signed scores also with the sign.
+        for signed scores also with the sign; spread over haplotypes.
 
     Raises
     ------
@@ -135,7 +137,7 @@ def columns_of(
     for scorer in scorers:
         for sample in samples if scorer.per_sample else [None]:
             found += _columns(scorer, sample, label, ENSEMBLES[ensemble],
-                              kinds=(with_sd, with_p, with_quantile))  # fmt: skip
+                              kinds=(with_sd, with_haplotypes, with_p, with_quantile))  # fmt: skip
     names = [column.name for column in found]
     if len(set(names)) < len(names):
         twice = sorted(name for name in set(names) if names.count(name) > 1)
@@ -151,12 +153,13 @@ def _columns(
     scorer: Scorer, sample: str | None, label: LabelUnit, how: str, *, kinds: tuple[bool, ...]
 ) -> list[ScoreColumn]:
     name = scorer.name if sample is None else f"{scorer.name}:{sample}"
-    unit, with_sd, with_p, with_quantile = scorer.unit_of(label), *kinds
+    unit, with_sd, with_haplotypes, with_p, with_quantile = scorer.unit_of(label), *kinds
     tail = "two-sided, min(1, 2 min(left, right))" if scorer.signed else "right tail"
     share = "share of background scores below, ties half"
     rows = [
         (True, name, "score", f"{scorer.formula}; {how}", unit, scorer.signed),
         (with_sd, f"{name}:sd", "sd", "standard deviation of the members' own scores", unit, False),
+        (with_haplotypes, f"{name}:haplotype_sd", "haplotype_sd", _SPREAD, unit, False),
         (with_p, f"{name}:p", "p", f"{_P}, {tail}", "probability", False),
         (with_p, f"{name}:q", "q", "Benjamini-Hochberg over all rows", "false-discovery rate",
          False),

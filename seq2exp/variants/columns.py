@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 __all__ = ["ALLELE_COLUMNS", "KINDS", "ScoreColumn", "info_keys"]
 
-KINDS = ("score", "sd", "p", "q", "quantile")
-"""score: the number itself. sd: its standard deviation over what was averaged. p: probability under
-a null. q: p after Benjamini and Hochberg. quantile: place among common variants."""
+KINDS = ("score", "sd", "haplotype_sd", "p", "q", "quantile")
+"""score: the number itself. sd: its standard deviation over what was averaged. haplotype_sd: that
+over the haplotypes of carriers. p: probability under a null. q: p after Benjamini and Hochberg.
+quantile: place among common variants."""
 
 ALLELE_COLUMNS = {
     "record": "int64",

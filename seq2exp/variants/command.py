@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 
 import seq2exp
 from seq2exp.core.files import sha256
+from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun, model_folders, open_run
 from seq2exp.variants.background import Background
@@ -25,10 +26,12 @@ from seq2exp.variants.execute import Scorer, Share, estimated_bytes
 from seq2exp.variants.gradient import mask_gradient
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
+from seq2exp.variants.room import tell_memory
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
 from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
+from seq2exp.variants.views import usual_shifts
 
 __all__ = [
     "EngineMaker",
@@ -70,6 +73,8 @@ class EngineMaker:
     background : Path or None
     score_hash : str
         That the background must have.
+    genotypes : Path or None
+        Folder with the genotypes of the input.
     """
 
     run_folder: Path
@@ -77,9 +82,15 @@ class EngineMaker:
     config: ScoreConfig
     background: Path | None = None
     score_hash: str = ""
+    genotypes: Path | None = None
 
     def __call__(self, worker: int) -> Scorer:
         """Return what scores tables of alleles, on the device of a worker."""
+        engine, stack = self.open(worker)
+        return _Kept(engine.score, stack)
+
+    def open(self, worker: int) -> tuple[Engine, ExitStack]:
+        """Return an engine on the device of a worker, and what keeps it open."""
         if torch.cuda.is_available():
             torch.cuda.set_device(worker % torch.cuda.device_count())
         # Open as long as the process lives.
@@ -89,10 +100,14 @@ class EngineMaker:
             common = Background.load(self.background, model_hash=self.score_hash)
         engine = stack.enter_context(
             open_engine(
-                open_run(self.run_folder), Dataset(self.data), self.config, background=common
+                open_run(self.run_folder),
+                Dataset(self.data),
+                self.config,
+                background=common,
+                genotypes=None if self.genotypes is None else Genotypes(self.genotypes),
             )
         )
-        return _Kept(engine.score, stack)
+        return engine, stack
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,7 @@ def score_hash(weights: str, config: ScoreConfig) -> str:
     config : ScoreConfig
         Which scores and variants it names does not count.
     """
-    ways = ("method", "ensemble", "strands", "shifts", "mask_bp")
+    ways = ("method", "ensemble", "strands", "shifts", "mask_bp", "context")
     text = "\t".join([weights, *(f"{name}={getattr(config, name)}" for name in ways)])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -134,6 +149,7 @@ def score_variants(
     config: ScoreConfig,
     *,
     background: Path | None = None,
+    genotypes: Path | None = None,
     long: bool = False,
     workers: int = 1,
     share: Share | None = None,
@@ -155,6 +171,8 @@ def score_variants(
     config : ScoreConfig
     background : Path, optional
         Scores of common variants, which `seq2exp variants background` wrote; adds quantiles.
+    genotypes : Path, optional
+        Folder with the genotypes of the input, for the haplotypes of its carriers.
     long : bool
         Tables with one row per score.
     workers : int
@@ -175,12 +193,15 @@ def score_variants(
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
     check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
+    config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
     weights = model_sha256(run)
     ways = score_hash(weights, config)
     common = None if background is None else Background.load(background, model_hash=ways)
-    with open_engine(run, dataset, config, background=common) as engine:
+    calls = None if genotypes is None else Genotypes(genotypes)
+    with open_engine(run, dataset, config, background=common, genotypes=calls) as engine:
         columns = engine.columns
         per_allele = genes_per_allele(engine, dataset)
+        tell_memory(engine, processes=workers)
     # What decides how many run at once decides the last bits too.
     echo = {**asdict(config), "long": long}
     echo |= {"shard_size": source.shard_size}
@@ -208,6 +229,7 @@ def score_variants(
             config,
             None if background is None else background.absolute(),
             ways,
+            None if genotypes is None else genotypes.absolute(),
         ),
         write,
         Job(

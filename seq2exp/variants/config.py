@@ -33,8 +33,9 @@ class ScoreConfig:
     """Windows that reach beyond a contig. pad: with N, said in edge_status; skip: not scored."""
     strands: Literal["auto", "forward", "both"] = "auto"
     """From which strand windows are read. auto: both for models that were made for both."""
-    shifts: tuple[int, ...] = (0,)
-    """Bases by which windows are moved; scores are averaged over them."""
+    shifts: tuple[int, ...] = ()
+    """Bases by which windows are moved; scores are averaged over them. When empty: none and a third
+    of a bin in either direction, where the models were trained on windows moved as far."""
     ensemble: Literal["pred", "score"] = "pred"
     """What is averaged over members, strands and shifts."""
     mask_bp: int = 501
@@ -49,12 +50,22 @@ class ScoreConfig:
     """Bases on either side of a variant that are shuffled."""
     seed: int = 0
     """Draws what is random."""
+    context: Literal["reference", "carriers", "dataset"] = "reference"
+    """What else the sequences hold. carriers: what the haplotypes of carriers hold, by the
+    genotypes of the input. dataset: the same by the genotypes of the dataset."""
+    carriers: tuple[str, ...] = ()
+    """Samples whose haplotypes count; all when empty."""
+    max_carriers: int = 20
+    """Most carriers of a variant whose haplotypes are looked at, drawn by the seed; 0 for all."""
+    phase: Literal["error", "random"] = "error"
+    """Heterozygous calls without phase. error: refused. random: the two alleles are dealt to the
+    two haplotypes by a hash of seed, sample and position."""
 
     def __post_init__(self) -> None:
         checks = {
             "ref_policy": (self.ref_policy in REF_POLICIES, "one of " + ", ".join(REF_POLICIES)),
             "max_indel": (self.max_indel >= 0, "0 or more"),
-            "shifts": (len(set(self.shifts)) == len(self.shifts) > 0, "different numbers"),
+            "shifts": (len(set(self.shifts)) == len(self.shifts), "different numbers"),
             "mask_bp": (self.mask_bp >= 1, "1 or more"),
             "null_draws": (self.null_draws >= 0, "0 or more"),
             "null_flank": (self.null_flank >= 1, "1 or more"),
@@ -63,6 +74,11 @@ class ScoreConfig:
                 "none with --method gradient, which knows small changes only",
             ),
             "batch_size": (self.batch_size >= 1, "1 or more"),
+            "max_carriers": (self.max_carriers >= 0, "0 or more"),
+            "context": (
+                self.context == "reference" or (self.method == "exact" and not self.null_draws),
+                "reference with --method gradient and with --null, which know no other",
+            ),
             "element_threshold": (
                 self.element_threshold is None or 0 < self.element_threshold <= 1,
                 "0 < value <= 1",

@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.samples import GeneSamples
 from seq2exp.dataset.store import Dataset
 from seq2exp.interpret.target import quiet_models
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.background import Background
+from seq2exp.variants.carriers import Carriers, ContextMaker, Reference
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.gene_scores import GeneScores
@@ -32,7 +35,7 @@ from seq2exp.variants.pairs import Pair, PairTable, edge_status
 from seq2exp.variants.passes import GenePasses
 from seq2exp.variants.scoring import Scoring, make_scoring
 from seq2exp.variants.significance import p_columns, quantile_columns
-from seq2exp.variants.views import View
+from seq2exp.variants.views import View, usual_shifts
 
 __all__ = ["Engine", "open_engine"]
 
@@ -50,10 +53,15 @@ class Engine:
     config : ScoreConfig
     background : Background, optional
         Scores of common variants with this run; adds quantiles.
+    genotypes : Genotypes, optional
+        Of carriers, where the configuration asks for their haplotypes; by default those of the
+        dataset.
     device : str
 
     Attributes
     ----------
+    config : ScoreConfig
+        With the shifts that are used.
     num_members : int
         Members of the run times strands and shifts.
     """
@@ -65,8 +73,10 @@ class Engine:
         config: ScoreConfig,
         *,
         background: Background | None = None,
+        genotypes: Genotypes | None = None,
         device: str = "cpu",
     ) -> None:
+        config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
         self.run, self.dataset, self.config, self.device = run, dataset, config, device
         self.background = background
         self.views = _views(run, config)
@@ -80,6 +90,9 @@ class Engine:
         self.index = GeneIndex(dataset, sample_config, rows)
         self.skip_edges = "skip" in (config.edge, sample_config.edge)
         self._seen: OrderedDict[int, GeneScores] = OrderedDict()
+        self.contexts: ContextMaker = Reference()
+        if config.context != "reference":
+            self.contexts = Carriers(dataset, genotypes, self.index.windows, config)
 
     @property
     def columns(self) -> list[ScoreColumn]:
@@ -108,12 +121,22 @@ class Engine:
             self._pairs(alleles, judged), judged, [column.name for column in computed]
         )
         for gene, numbers in table.by_gene().items():
-            scores = self._gene(gene)
-            for part in _parts(numbers, config.batch_size):
-                cases = [table.cases[number] for number in part]
-                table.values_RV[part], table.deleted_R[part] = scores.score(cases)
+            elements = self.gene(gene).elements
             for number in numbers:
-                table.inside[number] = scores.elements.holds(table.cases[number].span)
+                table.inside[number] = elements.holds(table.cases[number].span)
+            contexts = self.contexts.contexts(gene, [table.cases[number] for number in numbers])
+            found = [
+                self.gene(gene).score([contexts.case(number) for number in part])
+                for part in _parts(list(range(len(contexts))), config.batch_size)
+            ]
+            values_CV = [np.empty((0, len(computed)), dtype=np.float32)]
+            deleted_C = [np.empty(0, dtype=np.bool_)]
+            table.fill(
+                numbers,
+                contexts,
+                np.concatenate([*values_CV, *(values for values, _ in found)]),
+                np.concatenate([*deleted_C, *(deleted for _, deleted in found)]),
+            )
         frame = table.frame(
             alleles,
             self.dataset,
@@ -131,8 +154,12 @@ class Engine:
         return frame[[*(n for n in frame if n not in names), *names]]
 
     def _more(self, alleles: pd.DataFrame, table: PairTable, frame: pd.DataFrame) -> dict[str, Any]:
-        """Return p-values and quantiles of the rows that have scores."""
+        """Return spreads over haplotypes, p-values and quantiles of the rows that have scores."""
         found: dict[str, Any] = {}
+        for place, column in enumerate(self.scoring.computed):
+            name = f"{column.name}:haplotype_sd"
+            if any(name == other.name for other in self.columns):
+                found[name] = table.spread_RV[:, place]
         if self.config.null_draws:
             scored = self.scoring.is_score_V
             draws = np.full(
@@ -140,7 +167,7 @@ class Engine:
             )
             for gene, numbers in table.by_gene().items():
                 for number in numbers:
-                    draws[number] = self._gene(gene).draw(table.cases[number])[:, scored]
+                    draws[number] = self.gene(gene).draw(table.cases[number])[:, scored]
             found |= p_columns(self.columns, table.values_RV[:, scored], draws)
         if self.background is not None:
             kinds = alleles["variant_type"].to_numpy()[[pair.allele for pair in table.pairs]]
@@ -161,11 +188,25 @@ class Engine:
                 found += self._genes_of(number, case, contigs[number], wanted[number])
         return found
 
-    def _genes_of(self, number: int, case: Judged, contig: str, wanted: str) -> list[Pair]:
-        genes = self.index.holding(contig, case.span)
+    def genes_holding(self, contig: str, span: tuple[int, int], *, wanted: str = "") -> list[int]:
+        """Return the rows of the genes whose window holds a change.
+
+        Parameters
+        ----------
+        contig : str
+        span : (int, int)
+            Changed bases; see `Judged`.
+        wanted : str
+            Id or symbol of the only gene that counts; all do when empty.
+        """
+        genes = self.index.holding(contig, span)
         if wanted:
             names = self.dataset.genes[["gene_id", "symbol"]]
             genes = [gene for gene in genes if wanted in names.iloc[gene].tolist()]
+        return genes
+
+    def _genes_of(self, number: int, case: Judged, contig: str, wanted: str) -> list[Pair]:
+        genes = self.genes_holding(contig, case.span, wanted=wanted)
         if not genes:
             return [Pair(number, skipped="no_gene")]
         sites = self.dataset.sites
@@ -177,8 +218,14 @@ class Engine:
             found.append(Pair(number, gene, edge, skipped))
         return found
 
-    def _gene(self, gene: int) -> GeneScores:
-        """Return the scores of a gene; those of the last few genes are kept."""
+    def gene(self, gene: int) -> GeneScores:
+        """Return what scores comparisons for a gene; that of the last few genes is kept.
+
+        Parameters
+        ----------
+        gene : int
+            Row of the gene table.
+        """
         if gene in self._seen:
             self._seen.move_to_end(gene)
             return self._seen[gene]
@@ -214,6 +261,7 @@ def open_engine(
     config: ScoreConfig,
     *,
     background: Background | None = None,
+    genotypes: Genotypes | None = None,
 ) -> Iterator[Engine]:
     """Put the members of a run on the device and score with them; they are put back afterwards.
 
@@ -223,6 +271,7 @@ def open_engine(
     dataset : Dataset
     config : ScoreConfig
     background : Background, optional
+    genotypes : Genotypes, optional
 
     Raises
     ------
@@ -231,7 +280,9 @@ def open_engine(
     """
     run.check_dataset(dataset)
     with quiet_models(run) as device, torch.no_grad():
-        yield Engine(run, dataset, config, background=background, device=device)
+        yield Engine(
+            run, dataset, config, background=background, genotypes=genotypes, device=device
+        )
 
 
 def _views(run: TrainedRun, config: ScoreConfig) -> list[View]:

@@ -47,12 +47,16 @@ class GeneScores:
         self.reference: Predicted = passes.reference()
         self.elements = ElementBins(passes, self.reference, threshold=config.element_threshold)
 
-    def score(self, cases: Sequence[Judged]) -> tuple[Floats, NDArray[np.bool_]]:
+    def score(
+        self, cases: Sequence[Judged], widths: Sequence[int] | None = None
+    ) -> tuple[Floats, NDArray[np.bool_]]:
         """Score comparisons; where memory is short, fewer at once.
 
         Parameters
         ----------
         cases : sequence of Judged
+        widths : sequence of int, optional
+            Bases around each in which masks and tracks are compared; as configured by default.
 
         Returns
         -------
@@ -61,18 +65,22 @@ class GeneScores:
         tss_deleted_C : bool array
             One of the two sequences lacks the TSS.
         """
+        widths = [self.config.mask_bp] * len(cases) if widths is None else widths
         try:
-            return self._score(cases)
+            return self._score(cases, widths)
         except torch.OutOfMemoryError:
             if len(cases) == 1:
                 raise
             torch.cuda.empty_cache()
             middle = len(cases) // 2
-            halves = [self.score(part) for part in (cases[:middle], cases[middle:])]
+            parts = (slice(middle), slice(middle, None))
+            halves = [self.score(cases[part], widths[part]) for part in parts]
             values, deleted = zip(*halves, strict=True)
             return np.concatenate(values), np.concatenate(deleted)
 
-    def _score(self, cases: Sequence[Judged]) -> tuple[Floats, NDArray[np.bool_]]:
+    def _score(
+        self, cases: Sequence[Judged], widths: Sequence[int]
+    ) -> tuple[Floats, NDArray[np.bool_]]:
         distinct: dict[Put, int] = {(): 0}
         for case in cases:
             for put in (case.before, case.after):
@@ -82,12 +90,15 @@ class GeneScores:
             more = self.passes.predict(list(distinct)[1:])
             predicted = concatenated(predicted, more)
         pairs = [(distinct[case.before], distinct[case.after]) for case in cases]
-        return self._values(predicted, pairs, cases), predicted.tss_deleted_S[np.array(pairs)].any(
-            axis=1
-        )
+        deleted_C = predicted.tss_deleted_S[np.array(pairs)].any(axis=1)
+        return self._values(predicted, pairs, cases, widths), deleted_C
 
     def _values(
-        self, predicted: Predicted, pairs: Sequence[tuple[int, int]], cases: Sequence[Judged]
+        self,
+        predicted: Predicted,
+        pairs: Sequence[tuple[int, int]],
+        cases: Sequence[Judged],
+        widths: Sequence[int],
     ) -> Floats:
         compared = compare(
             predicted,
@@ -95,7 +106,7 @@ class GeneScores:
             [case.span[0] for case in cases],
             [member.view.window for member in self.passes.members],
             bin_size=self.passes.bin_size,
-            width=self.config.mask_bp,
+            widths=widths,
         )
         return self.scoring.score(compared, np.array([case.sign for case in cases]))
 
@@ -124,7 +135,8 @@ class GeneScores:
             num = len(some.before_KF)
             predicted = self.passes.predict([case.before, case.after], flanks=some)
             pairs = [(draw, num + draw) for draw in range(num)]
-            found.append(self._values(predicted, pairs, [case] * num))
+            widths = [self.config.mask_bp] * num
+            found.append(self._values(predicted, pairs, [case] * num, widths))
         return np.concatenate(found)
 
     def _flanks(self, case: Judged) -> Flanks:

@@ -6,7 +6,7 @@ Shapes: R rows, V columns of scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from seq2exp.core.intervals import Window
 from seq2exp.dataset.store import Dataset
+from seq2exp.variants.carriers import Contexts
 from seq2exp.variants.genes import distance_to_tss
 from seq2exp.variants.judge import Judged
 
@@ -24,7 +25,7 @@ BELOW = "scored:below_resolution"
 """Of a row whose predictions do not differ in the arithmetic of the model, though its sequences do:
 the scores of expression are 0 because they are smaller than it resolves."""
 
-_WORDS = {"gradient_indel": "unsupported"}
+_WORDS = {"gradient_indel": "unsupported", "overlap": ""}
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ class PairTable:
         The TSS is deleted.
     inside : list of (bool or None)
         Whether the variant lies in an element.
+    context : list of str
+        In which sequences the pair was compared (`seq2exp.variants.carriers.Contexts`).
+    spread_RV : float32 array
+        Over haplotypes of carriers.
+    num_haplotypes_R : int32 array
+        How many there were.
     """
 
     def __init__(
@@ -91,6 +98,9 @@ class PairTable:
         self.values_RV = np.full((len(pairs), len(names)), np.nan, dtype=np.float32)
         self.deleted_R = np.zeros(len(pairs), dtype=np.bool_)
         self.inside: list[bool | None] = [None] * len(pairs)
+        self.context = [""] * len(pairs)
+        self.spread_RV = np.full_like(self.values_RV, np.nan)
+        self.num_haplotypes_R = np.zeros(len(pairs), dtype=np.int32)
 
     def by_gene(self) -> dict[int, list[int]]:
         """Return the rows that are to be scored, gene by gene, in the order of their first row."""
@@ -99,6 +109,34 @@ class PairTable:
             if pair.gene >= 0 and not pair.skipped:
                 found.setdefault(pair.gene, []).append(number)
         return found
+
+    def fill(
+        self,
+        numbers: list[int],
+        contexts: Contexts,
+        values_CV: NDArray[np.float32],
+        deleted_C: NDArray[np.bool_],
+    ) -> None:
+        """Fill in the scores of the pairs of a gene.
+
+        Parameters
+        ----------
+        numbers : list of int
+            Rows, in the order in which the contexts know them.
+        contexts : Contexts
+        values_CV : float32 array
+            Of every comparison.
+        deleted_C : bool array
+            One of the two sequences lacks the TSS.
+        """
+        self.values_RV[numbers], self.spread_RV[numbers] = contexts.averaged(values_CV)
+        rows_C = np.array(numbers, dtype=np.int64)[contexts.row_C]
+        np.logical_or.at(self.deleted_R, rows_C, deleted_C)
+        self.num_haplotypes_R[numbers] = contexts.num_A
+        for number, word, lost in zip(numbers, contexts.word_A, contexts.lost_A, strict=True):
+            self.context[number] = word
+            if lost:
+                self.pairs[number] = replace(self.pairs[number], skipped="overlap")
 
     def frame(
         self,
@@ -166,6 +204,8 @@ class PairTable:
             ],
             "num_members": np.where(known & ~spoiled, num_members, 0).astype(np.int32),
             "in_element": pd.array(list(self.inside), dtype="boolean"),
+            "context": self.context,
+            "num_haplotypes": self.num_haplotypes_R,
         }
         scores = pd.DataFrame(self.values_RV, columns=self.names)
         return pd.concat([pd.DataFrame(table), scores], axis=1)

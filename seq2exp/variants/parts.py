@@ -44,6 +44,7 @@ _TYPES = {
     "window_start": "Int64",
     "window_end": "Int64",
     "num_members": "int32",
+    "num_haplotypes": "int32",
     "in_element": "boolean",
 }
 

@@ -54,6 +54,8 @@ _PAIR_FIELDS = {
     "indel_status": _TEXT,
     "num_members": _WHOLE,
     "in_element": _FLAG,
+    "context": _TEXT,
+    "num_haplotypes": _WHOLE,
 }
 _NEEDED = ("record", "allele", "gene_row", *_PAIR_FIELDS)
 

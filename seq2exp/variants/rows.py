@@ -48,7 +48,7 @@ class Row(NamedTuple):
     alts : str
         Commas between several; a dot for none.
     gene, haplotype : str
-        Empty for none.
+        Empty for none. Haplotypes of several ALTs may be apart by commas.
     """
 
     chrom: str
@@ -84,7 +84,17 @@ def vcf_row(line: bytes) -> Row:
         label.decode("utf-8", "replace") or ".",
         ref.decode("ascii", "replace"),
         alts.decode("ascii", "replace"),
+        haplotype=_info_value(parts[_LAST - 1], b"HAP"),
     )
+
+
+def _info_value(info: bytes, key: bytes) -> str:
+    """Return the value of a key of INFO; empty where it is not there, or a dot."""
+    start = 0 if info.startswith(key + b"=") else info.find(b";" + key + b"=") + 1
+    if not start and not info.startswith(key + b"="):
+        return ""
+    value = info[start + len(key) + 1 :].partition(b";")[0].decode("utf-8", "replace")
+    return "" if value == "." else value
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,8 @@ class Collector:
         scores : DataFrame
             As `seq2exp.variants.engine.Engine.score` gives them.
         """
-        scored = scores[(scores["score_status"] == "scored") & (scores["gene_row"] >= 0)]
+        known = scores["score_status"].str.startswith("scored") & (scores["gene_row"] >= 0)
+        scored = scores[known]
         record = scored["record"].to_numpy()
         keys = [self.mutants.region_V[record], scored["gene_row"].to_numpy()]
         for key, rows in scored.groupby(keys, sort=False):

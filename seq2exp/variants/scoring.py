@@ -164,6 +164,7 @@ def make_scoring(
             with_sd=with_sd,
             with_p=config.null_draws > 0,
             with_quantile=with_quantile,
+            with_haplotypes=config.context != "reference",
         )
     return Scoring(columns, scorers, chosen, label, how, with_sd)
 

@@ -167,7 +167,10 @@ class VariantSource:
                 "position": np.array([row.position for row in picked], dtype=np.int64),
                 **{name: _texts(picked, name) for name in ("chrom", "id", "ref")},
                 "alt": pd.Series([alt for each in alts for alt in each], dtype=object),
-                **{name: _texts(picked, name) for name in ("gene", "haplotype")},
+                "gene": _texts(picked, "gene"),
+                "haplotype": pd.Series(
+                    [name for row in rows for name in _haplotypes(row)], dtype=object
+                ),
             }
         )
         for name, values in self._judged(frame).items():
@@ -220,6 +223,14 @@ def _numbers(alts: list[str]) -> NDArray[np.int32]:
     """Return the numbers of the ALTs of a record: from 1, but 0 for a record without one."""
     first = 0 if alts == ["."] else 1
     return np.arange(first, first + len(alts), dtype=np.int32)
+
+
+def _haplotypes(row: Row) -> list[str]:
+    """Return the haplotypes of every ALT: one for each, or the same for all."""
+    names, num_alts = row.haplotype.split(","), row.alts.count(",") + 1
+    if len(names) != num_alts:
+        return [row.haplotype] * num_alts
+    return ["" if name == "." else name for name in names]
 
 
 def _texts(rows: list[Row], name: str) -> pd.Series:

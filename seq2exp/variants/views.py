@@ -18,13 +18,21 @@ from numpy.typing import NDArray
 
 from seq2exp.core.intervals import Window, tss_window
 from seq2exp.dataset.haplotype_tracks import moved_signal
-from seq2exp.dataset.samples import Batch, GeneSamples, Sample, collate, gene_window
+from seq2exp.dataset.samples import (
+    Batch,
+    GeneSamples,
+    Sample,
+    SampleConfig,
+    collate,
+    gene_window,
+)
 from seq2exp.variants.contexts import Flanks, with_flanks
 from seq2exp.variants.judge import Put
+from seq2exp.variation.alleles import Allele
 from seq2exp.variation.haplotypes import Haplotypes, build
 from seq2exp.variation.table import Variants
 
-__all__ = ["GeneView", "Sequences", "View", "open_view"]
+__all__ = ["GeneView", "Sequences", "View", "open_view", "usual_shifts"]
 
 
 class View(NamedTuple):
@@ -90,7 +98,7 @@ class GeneView:
         InputError
             Alleles leave the contig.
         """
-        distinct = sorted({allele for put in sequences for allele in put})
+        distinct = sorted({allele for put in sequences for allele in put}, key=_place)
         number = {allele: index for index, allele in enumerate(distinct)}
         variants = Variants.from_alleles(distinct)
         actions_SM = np.zeros((len(sequences), len(distinct)), dtype=np.uint8)
@@ -172,6 +180,14 @@ class GeneView:
         return position - self.window.start
 
 
+def _place(allele: Allele) -> tuple[int, bool, str, str]:
+    """Return what alleles are sorted by: at one position a substitution stands before an indel.
+
+    The overlap rule then leaves out none of what can stand together.
+    """
+    return allele.position, allele.ref[0] == allele.alt[0], allele.ref, allele.alt
+
+
 def open_view(samples: GeneSamples, row: int, view: View) -> GeneView:
     """Read the window of a gene in a view.
 
@@ -197,3 +213,18 @@ def open_view(samples: GeneSamples, row: int, view: View) -> GeneView:
     window = replace(centred, start=centred.start + shift, end=centred.end + shift)
     sample = samples.sample(row, window)
     return GeneView(samples, row, view, window, sample, collate([sample]))
+
+
+def usual_shifts(config: SampleConfig) -> tuple[int, ...]:
+    """Return the shifts that are averaged where none are named.
+
+    Bins cut sites in two, and an insertion or deletion moves every bin behind it. Windows moved by
+    a third of a bin see each site whole in at least one of them, if the models know moved windows.
+
+    Parameters
+    ----------
+    config : SampleConfig
+        Of the training.
+    """
+    step = min(config.bin_size // 3, config.jitter_bp)
+    return (-step, 0, step) if step else (0,)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.result import SCHEMA_VERSION, Part, table_of, table_schema, texts
 
-__all__ = ["ParquetWriter", "TsvWriter", "open_text_output"]
+__all__ = ["ParquetWriter", "TsvWriter", "header_lines", "meaning", "open_text_output"]
 
 _ROW_GROUP = 65_536
 
@@ -55,9 +55,7 @@ class TsvWriter:
     ) -> None:
         self._columns, self._long = columns, long
         self._out = open_text_output(path, blocked=blocked)
-        lines = [f"##schema_version={SCHEMA_VERSION}"]
-        lines += [f"##{key}={_one_line(value)}" for key, value in header.items()]
-        lines += [f"##column={column.name}: {meaning(column)}" for column in columns]
+        lines = header_lines(columns, header)
         lines.append("\t".join(_cell(name) for name in table_schema(columns, long=long).names))
         self._out.write(("\n".join(lines) + "\n").encode())
 
@@ -128,12 +126,22 @@ class ParquetWriter:
         self._out.close()
 
 
+def header_lines(columns: Sequence[ScoreColumn], header: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a TSV before that of its names."""
+    return [
+        f"##schema_version={SCHEMA_VERSION}",
+        *(f"##{key}={_one_line(value)}" for key, value in header.items()),
+        *(f"##column={column.name}: {meaning(column)}" for column in columns),
+    ]
+
+
 def meaning(column: ScoreColumn) -> str:
     """Return what a column holds, in one sentence for a header."""
     sign = "signed, ALT minus REF" if column.signed else "without a sign"
     kinds = {
         "score": "",
         "sd": "standard deviation over what was averaged; ",
+        "haplotype_sd": "standard deviation over haplotypes; ",
         "p": "probability under the null; ",
         "q": "after Benjamini and Hochberg; ",
         "quantile": "place among common variants; ",

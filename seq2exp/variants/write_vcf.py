@@ -39,9 +39,9 @@ _FIELDS = {
     "S2E_IN_ELEMENT": ("A", "Integer", "1 inside an element of S2E_GENE, 0 outside"),
 }
 _ENTRY = ("gene_id", "symbol", "gene_strand", "distance_to_tss", "status", "score_status",
-          "in_element")  # fmt: skip
+          "in_element", "context", "num_haplotypes")  # fmt: skip
 _ENTRY_NAMES = ("ALT", "gene_id", "symbol", "strand", "distance", "status", "score_status",
-                "in_element")  # fmt: skip
+                "in_element", "context", "num_haplotypes")  # fmt: skip
 _OURS = (b"##INFO=<ID=S2E_", b"##seq2exp_variants=")
 _CONTIG = re.compile(rb"^##contig=<(?:.*,)?ID=([^,>]+)", re.IGNORECASE)
 _RESERVED = {letter: f"%{ord(letter):02X}" for letter in (*"%,;=|", " ", "\t", "\r", "\n", '"')}

@@ -24,7 +24,7 @@ from seq2exp.variation.haplotype_kernels import (
     inline,
 )
 
-__all__ = ["keep_longest"]
+__all__ = ["keep_first", "keep_longest"]
 
 Codes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -108,3 +108,34 @@ def keep_longest(
                 members_M[count] = i
                 count += 1
                 last = max(last, position_M[i] + ref_length_M[i] - 1)
+
+
+@compiled()
+def keep_first(
+    actions_HM: Codes, reference_G: Codes, position_M: Ints, ref_length_M: Ints,
+    alt_offset_M1: Ints, alt_codes_C: Codes,
+) -> None:  # fmt: skip
+    """Mark as dropped, in place, records that cannot follow the one put in before them.
+
+    What the builder of sequences leaves out by the rule ``first``, told before it builds.
+    """
+    for h in range(actions_HM.shape[0]):
+        row = actions_HM[h]
+        last, longer, pair = np.int64(-1), False, np.int64(-1)
+        for i in range(row.size):
+            if row[i] == LEAVE or row[i] == DROPPED:
+                continue
+            ref_length, alt_length, front, behind = allele_shape(
+                i, reference_G, position_M, ref_length_M, alt_offset_M1, alt_codes_C
+            )
+            if row[i] == UNKNOWN and ref_length == front + behind:
+                continue
+            if conflicts(position_M[i], front, last, longer):
+                if row[i] == IUPAC and position_M[i] == pair:
+                    # Both alleles of one call.
+                    pair = -1
+                    continue
+                row[i] = DROPPED
+                continue
+            pair = position_M[i] if row[i] == IUPAC else np.int64(-1)
+            last, longer = position_M[i] + ref_length - 1, row[i] == ALT and alt_length > ref_length

@@ -159,6 +159,8 @@ def made_up(alleles: pd.DataFrame, dataset: Dataset, *, seed: int = 0) -> pd.Dat
                     "indel_status": "none",
                     "num_members": 2 if gene >= 0 else 0,
                     "in_element": bool(random.random() < 0.5) if gene >= 0 else None,
+                    "context": "reference" if gene >= 0 else "",
+                    "num_haplotypes": 0,
                     **{c.name: v for c, v in zip(COLUMNS, values, strict=True)},
                 }
             )
