@@ -66,8 +66,8 @@ LOSSES = ["distance", "activity x contact", "peak"]
 # Of how many genes of the validation contig the way of scoring is chosen.
 CHOOSING_GENES = {"people": 30, "demo": 10}
 SCORINGS: dict[str, dict[str, Any]] = {
-    "as trained": {"strands": "forward"},
-    "both strands": {"strands": "both"},
+    "as trained": {"strands": "forward", "shifts": (0,)},
+    "both strands": {"strands": "both", "shifts": (0,)},
     "3 shifts": {"strands": "forward", "shifts": (-21, 0, 21)},
 }
 

@@ -16,6 +16,7 @@ the gradient and the engine of `seq2exp variants` are measured on a trained run 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from common import circumstances, wait_for_quiet, write_result
+from common import RESULTS, circumstances, wait_for_quiet, write_result
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
@@ -193,8 +194,10 @@ def measure(name: str, window_bp: int, *, repeats: int) -> dict[str, Any]:
         "largest_difference": float((found[few] - wanted).abs().max()),
         "largest_difference_indels": float((shifted[0] - shifted[1]).abs().max()),
         "largest_effect": float(effect.abs().max()),
-        "spearman_gradient": float(spearmanr(first, effect).statistic),
+        # Without any effect there is no order.
+        "spearman_gradient": float(spearmanr(first, effect).statistic) if effect.any() else None,
         "passes_of_gradient": 2 * each["gradient"] * len(many[0]) / each["plain"],
+        "repeats": repeats,
         "idle": idle,
     }
 
@@ -300,12 +303,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--run", type=Path, help="a trained run, such as that of seq2exp demo")
     parser.add_argument("--genes", type=int, default=20, help="genes of the run")
+    parser.add_argument("--add", action="store_true", help="keep earlier results of other models")
     parser.add_argument("--quick", action="store_true", help="conv at 32 kb; writes no result")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     before = circumstances("torch", "numba")
     windows = [32_768] if options.quick else options.windows
-    found: dict[str, Any] = {}
+    path = RESULTS / "variant_scoring.json"
+    earlier = json.loads(path.read_text()) if options.add and path.is_file() else {}
+    found: dict[str, Any] = earlier.get("windows", {})
     for window in windows:
         for name in ["conv"] if options.quick else options.models:
             entry = measure(name, window, repeats=options.repeats)
@@ -315,7 +321,7 @@ def main() -> None:
         "variants": NUM_VARIANTS, "bp_per_variant_of_gradient": BP_PER_VARIANT, "bin_bp": BIN,
         "threads": options.threads, "clock": "processor time",
     }  # fmt: skip
-    trained = {}
+    trained = {"trained": earlier["trained"]} if "trained" in earlier else {}
     if options.run is not None:
         trained = {
             "trained": measure_run(options.run, num_genes=options.genes, repeats=options.repeats)

@@ -42,7 +42,7 @@ class ScoreConfig:
     """Width around the variant in which masks and tracks are compared."""
     element_threshold: float | None = None
     """Smallest mask of an element; the highest 5 % of the free bins of a window when not given."""
-    batch_size: int = 16
+    batch_size: int = 32
     """Sequences per pass; changes speed, not numbers beyond rounding."""
     null_draws: int = 0
     """Shuffles of the surroundings in which every change is scored again, for p-values."""

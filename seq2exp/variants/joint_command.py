@@ -155,7 +155,7 @@ def score_haplotypes(
         items = find_items(joint, source, engine, calls)
     weights = model_sha256(run)
     echo = {**asdict(plain), **{f"joint_{name}": value for name, value in asdict(joint).items()}}
-    echo |= {"outputs": [out.name], "shard_size": items.shard_size}
+    echo |= {"shard_size": items.shard_size}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
     header = header_of(run, dataset, weights, plain)
     header |= {"haplotype": ",".join(joint.which), "haplotype_overlap": joint.overlap}

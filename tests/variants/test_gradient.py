@@ -34,10 +34,8 @@ class Linear(torch.nn.Module):
     def one_strand(self, call):
         x = call.codes_BL
         columns = x if x.ndim == 3 else columns_of(x, dtype=torch.float64)
-        expression_BK = torch.einsum("blc,klc->bk", columns, self.weight)
-        return SimpleNamespace(
-            expression_BK=expression_BK, mean_BN=torch.ones(len(x), NUM_BINS, dtype=torch.float64)
-        )
+        expression = torch.einsum("blc,klc->bk", columns, self.weight)
+        return SimpleNamespace(expression_BK=expression, mean_BN=torch.ones(len(x), NUM_BINS))
 
 
 def seq2exp(**changes):
