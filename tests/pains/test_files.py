@@ -72,10 +72,10 @@ def test_pain_01_no_handle_outlives_a_read_or_crosses_a_process(tmp_path, monkey
     assert copy.path == file.path
     assert copy.header == file.header
     with (
-        tracks._reader(file.path, "test") as handle,
+        tracks._reader(file.path, "test") as watched,
         pytest.raises(TypeError, match="cannot pickle"),
     ):
-        pickle.dumps(handle)
+        pickle.dumps(watched.handle)
 
 
 @NO_FORK_WARNING
