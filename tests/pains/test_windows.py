@@ -1,4 +1,4 @@
-"""What users of other tools met with windows, haplotypes and strands: P8, P9, P13, P14, P28, P29."""
+"""What users met with windows, haplotypes and strands: P8, P9, P13, P14, P28, P29."""
 
 from __future__ import annotations
 
