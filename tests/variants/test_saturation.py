@@ -585,7 +585,7 @@ def test_the_gradient_of_a_linear_model_gives_the_exact_effects(dataset, tmp_pat
 
 def test_the_gradient_costs_a_few_passes_and_knows_no_deletions(finished, place, tmp_path, capsys):
     out = tmp_path / "out"
-    line = command(finished, place, out, "--method", "gradient", "--plots", "0")
+    line = command(finished, place, out, "--method", "gradient", "--plots", "0", "--shifts", "0")
     # A forward pass and a backward pass of two labels, for each of at most two genes.
     assert main([*line, "--max-passes", "6"]) == 0
     for one in arrays(out).values():
