@@ -6,6 +6,7 @@ import pytest
 
 from seq2exp.core.errors import InputError
 from seq2exp.report.variant_calibration import plot_calibration, write_calibration
+from seq2exp.variants.calibration import calibration_table
 
 
 def p_values(num=500, draws=99, *, seed=0):
@@ -52,3 +53,19 @@ def test_files_are_written_and_the_same_each_time(tmp_path):
     pd.testing.assert_frame_equal(read, table)
     with pytest.raises(InputError, match="0 sets of p-values"):
         plot_calibration({"nothing": [np.nan]})
+
+
+def test_the_intervals_drawn_are_those_of_the_table(tmp_path):
+    """40 genes with 10 equal p-values each: an interval over genes is wider than Wilson's."""
+    p = np.repeat(p_values()[:40], 10)
+    groups = np.repeat(np.arange(40).astype(str), 10).astype(object)
+    table = write_calibration({"null": p}, tmp_path / "a", groups=groups)
+    _, shares = plot_calibration({"null": p}, groups=groups).axes
+    (bars,) = shares.containers[0].lines[2]
+    drawn = np.array([segment[:, 1] for segment in bars.get_segments()])
+    kept = table[table["expected"] > 0]
+    np.testing.assert_allclose(drawn, kept[["low", "high"]], atol=1e-12)
+    alone = calibration_table(p)
+    row = kept["level"] == 0.5
+    wide = (kept["high"] - kept["low"])[row].iloc[0]
+    assert wide > 2 * (alone["high"] - alone["low"])[alone["level"] == 0.5].iloc[0]

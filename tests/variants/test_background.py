@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from seq2exp.core.errors import ConfigError, FormatError, InputError
 from seq2exp.variants.background import BANDS, Background, BackgroundBuilder
 from seq2exp.variants.choice import columns_of
+from seq2exp.variants.command import score_hash
+from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.scorers import SCORERS
 from seq2exp.variants.units import LabelUnit
 
@@ -16,6 +20,27 @@ COLUMNS = columns_of(
     [SCORERS["expr_delta"], SCORERS["mask_max"]], ["K562"], label=LabelUnit(), with_sd=True
 )
 MODEL = "a" * 64
+
+
+def test_a_background_is_told_apart_by_all_that_makes_a_score():
+    usual = ScoreConfig(shifts=(0,))
+    carried = replace(usual, context="carriers")
+    known = [score_hash("a", usual), score_hash("b", usual), score_hash("a", carried)]
+    for name, value in (("method", "gradient"), ("ensemble", "score"), ("strands", "both"),
+                        ("shifts", (0, 4)), ("mask_bp", 2001)):  # fmt: skip
+        known.append(score_hash("a", replace(usual, **{name: value})))
+    for name, value in (
+        ("carriers", ("x",)),
+        ("max_carriers", 3),
+        ("phase", "random"),
+        ("seed", 4),
+    ):
+        known.append(score_hash("a", replace(carried, **{name: value})))
+        # Without carriers they decide nothing.
+        assert score_hash("a", replace(usual, **{name: value})) == known[0]
+    assert len(set(known)) == len(known)
+    same = replace(usual, batch_size=2, scorers=("sed",), ref_policy="strict", null_draws=9)
+    assert score_hash("a", same) == known[0]
 
 
 def common(num: int, *, seed: int = 0, genes: int = 3) -> pd.DataFrame:

@@ -161,6 +161,20 @@ def test_fields_of_an_allele_are_those_of_the_gene_with_the_largest_score(dirty,
     assert seen == source.num_records
 
 
+def test_a_gene_without_a_score_is_never_the_one_with_the_largest(dirty, dataset, tmp_path):
+    source = open_source(dirty, dataset=dataset)
+    (table,) = list(parts_of(source))
+    rows = table[table.duplicated(["record", "allele"], keep=False)]
+    first = rows.drop_duplicates(["record", "allele"]).index
+    table.loc[first, SCORES[0]] = np.nan
+    write_outputs([tmp_path / "o.vcf"], source, iter([table]), COLUMNS, HEADER)
+    lines = [line for line in lines_of(tmp_path / "o.vcf") if line[0] != "#"]
+    for row in table.loc[first].itertuples():
+        info = dict(f.partition("=")[::2] for f in lines[row.record].split("\t")[7].split(";"))
+        assert info["S2E_GENE"].split(",")[row.allele - 1] not in (row.gene_id, ".")
+    assert len(first) > 2
+
+
 @needs_bcftools
 def test_bcftools_reads_splits_and_indexes_the_output(dirty, dataset, tmp_path):
     ordered = tmp_path / "ordered.vcf.gz"
