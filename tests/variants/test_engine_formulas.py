@@ -24,8 +24,8 @@ from seq2exp.variants.engine import open_engine
 from seq2exp.variants.genes import GeneIndex, distance_to_tss, window_holds
 from seq2exp.variants.gradient import taylor
 from seq2exp.variants.judge import changed_span, judge
-from seq2exp.variants.passes import Predicted, call_of
-from seq2exp.variants.views import View, usual_shifts
+from seq2exp.variants.passes import Predicted, _changed, call_of
+from seq2exp.variants.views import View, open_view, usual_shifts
 from seq2exp.variation.alleles import Allele
 from tests.toys import toy_dataset
 from tests.variants.engines import BIN, WINDOW, Additive, engine_of, run_of, seq2exp, table_of
@@ -58,7 +58,7 @@ class Shares(nn.Module):
         bins = call.codes_BL.reshape(-1, NUM, BIN)
         mean_BN = ((bins == 2) | (bins == 3)).double().mean(2)
         mask_BN = mean_BN if call.mask_BN is None else call.mask_BN.double()
-        if call.mask_BN is None:
+        if call.mask_BN is None and call.force_promoter:
             mask_BN = mask_BN.clone()
             mask_BN[:, slice(*PROMOTER)] = 1
         value_B = (mask_BN * self.weight_N * (bins == 1).sum(2)).sum(1)
@@ -79,7 +79,7 @@ class Shares(nn.Module):
         return mean, forced, float((held * weight * (bins == 1).sum(1)).sum())
 
 
-def places_of(dataset, row, allele=None):
+def places_of(dataset, row, allele=None, *, moved=0):
     """Reference position of every base of the window of a gene (inserted: its anchor)."""
     contig, tss, strand = dataset.sites[row]
     places = np.arange(-WINDOW, dataset.manifest.contigs[contig] + WINDOW)
@@ -90,7 +90,7 @@ def places_of(dataset, row, allele=None):
         middle = [*range(position, position + keep), *[position + keep - 1] * (len(alt) - keep)]
         places = np.concatenate([places[:at], middle, places[at + len(ref) :]])
     at = int(np.flatnonzero(places == tss)[0])
-    start = at - WINDOW // 2 + (strand == "-")
+    start = at - WINDOW // 2 + (strand == "-") + moved
     places = places[start : start + WINDOW]
     return places[::-1] if strand == "-" else places
 
@@ -194,6 +194,54 @@ def test_first_order_scores_under_the_held_mask_are_those_of_its_gradient(datase
     )
 
 
+# Windows --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [0, 5])
+def test_tracks_follow_their_bases_bin_by_bin(dataset, shift):
+    """A bin is the mean over its bases, each with the stored value of its place or its anchor."""
+    with engine_of(dataset, [Additive()]) as engine:
+        samples = engine.samples
+    size = dataset.manifest.bin_size
+    for row in (4, 5, 7, 8):
+        contig, tss, strand = dataset.sites[row]
+        text = decode(np.asarray(dataset.contig_codes(contig)))
+        stored = dataset.contig_tracks(contig).astype(np.float64)
+        view = open_view(samples, row, View(opposite=False, shift=shift))
+        for place, num_ref, more in (
+            (tss - 100, 1, "GATTACA"), (tss + 77, 10, ""), (tss, 1, "CC"), (tss, 12, ""),
+            (tss - 40, 33, ""), (tss - 13, 13, ""), (tss + 1, 1, "G" * 45), (tss - 1, 1, "TT"),
+        ):  # fmt: skip
+            ref = text[place : place + num_ref]
+            allele = (place, ref, ref[0] + more)
+            put = view.put([(Allele(*allele),)])
+            step = -shift if strand == "-" else shift
+            places = places_of(dataset, row, allele, moved=step)
+            inside = (places >= 0) & (places < len(text))
+            at = np.clip(places // size, 0, len(stored) - 1)
+            values = np.where(inside[:, None], stored[at], np.nan)
+            wanted = np.stack([bin_means(values[:, t]) for t in range(stored.shape[1])], axis=1)
+            found = put.batch.signal_BNT[0].numpy()[:, : stored.shape[1]]
+            valid = view.sample.valid
+            np.testing.assert_allclose(found[valid], wanted[valid], rtol=1e-3, atol=1e-3)
+
+
+def test_a_substitution_and_an_indel_of_one_base_stand_together(dataset):
+    """A to C at the base that anchors an insertion of GG behind it: CGG, in whatever order."""
+    with engine_of(dataset, [Additive()]) as engine:
+        samples = engine.samples
+    for row in (4, 5):
+        contig, tss, _ = dataset.sites[row]
+        place = tss + 60
+        ref = decode(dataset.contig_codes(contig)[place : place + 1])
+        other = "ACGT"[("ACGT".index(ref) + 1) % 4]
+        put = (Allele(place, ref, other), Allele(place, ref, ref + "GG"))
+        view = open_view(samples, row, View(opposite=False, shift=0))
+        found = view.put([put, put[::-1]]).built.codes_HL
+        wanted = naive_window(dataset, row, [(place, ref, other + "GG")])
+        np.testing.assert_array_equal(found, np.stack([wanted, wanted]))
+
+
 # Places ---------------------------------------------------------------------------------------
 
 
@@ -280,6 +328,33 @@ def test_the_longest_indel_is_scored_and_one_base_more_is_not(dataset):
 def test_usual_shifts_are_a_third_of_a_bin_and_no_more_than_was_trained(bin_size, jitter, shifts):
     config = SampleConfig(window_bp=WINDOW, bin_size=bin_size, jitter_bp=jitter)
     assert usual_shifts(config) == shifts
+
+
+def test_members_are_paired_with_themselves_in_every_view(dataset):
+    """Spread of two models in two windows: sd (n - 1) of the four differences, each by itself."""
+    models = [Additive(seed=1), Additive(seed=2)]
+    table = table_of(dataset, random_alleles(dataset, count=30, seed=7, kinds=("snv",)))
+    own = []
+    for model in models:
+        for shift in (0, 3):
+            with engine_of(dataset, [model], shifts=(shift,), scorers=("expr_delta",)) as engine:
+                own.append(engine.score(table)["expr_delta:cell_a"])
+    with engine_of(dataset, models, shifts=(0, 3), scorers=("expr_delta",)) as engine:
+        found = engine.score(table)
+    np.testing.assert_allclose(found["expr_delta:cell_a"], np.mean(own, 0), atol=1e-4)
+    np.testing.assert_allclose(found["expr_delta:cell_a:sd"], np.std(own, 0, ddof=1), atol=1e-4)
+
+
+def test_bins_whose_tracks_differ_are_run_again_though_their_bases_do_not(dataset):
+    """An indel in a repeat moves tracks and no base; no data (NaN) on both sides is no change."""
+    signal = torch.ones(2, NUM, 1)
+    signal[:, 7] = torch.nan
+    codes = torch.zeros(2, WINDOW, dtype=torch.uint8)
+    reference = SimpleNamespace(codes_BL=codes[:1], signal_BNT=signal[:1].clone())
+    signal[1, 5], codes = 2.0, codes.clone()
+    codes[0, 3 * BIN] = 1
+    found = _changed(SimpleNamespace(codes_BL=codes, signal_BNT=signal), reference, BIN)
+    assert found.nonzero().tolist() == [[0, 3], [1, 5]]
 
 
 # Elements -------------------------------------------------------------------------------------

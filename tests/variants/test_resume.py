@@ -138,3 +138,31 @@ def test_other_settings_are_refused_by_name_until_restart(finished, vcf, tmp_pat
     assert "config.mask_bp 501 -> 101" in capsys.readouterr().err
     assert main(words(finished, vcf, tmp_path, "--mask-bp", "101", "--restart")) == 0
     assert hidden(tmp_path) == []
+
+
+def test_q_values_are_those_of_all_shards_together(finished, vcf, tmp_path, capsys):
+    """Benjamini and Hochberg over the p-values of the whole table, four shards; then calibrated."""
+    out = tmp_path / "out.parquet"
+    null = ("--null", "shuffle", "--null-draws", "4", "--null-flank", "60", "--shifts", "0")
+    line = ["variants", str(finished), "--vcf", str(vcf), "--out", str(out), "--quiet", *null]
+    assert main([*line, "--scores", "expr_delta,mask_max"]) == 0
+    table = pd.read_parquet(out)
+    names = [name.removesuffix(":p") for name in table if name.endswith(":p")]
+    assert len(names) >= 2
+    for name in names:
+        p, q = table[f"{name}:p"].to_numpy(np.float64), table[f"{name}:q"].to_numpy(np.float64)
+        known = ~np.isnan(p)
+        assert known.sum() > 20
+        assert len(np.unique(p[known])) > 1
+        rank = (p[known][:, None] >= p[known]).sum(1)
+        rate = p[known] * known.sum() / rank
+        wanted = [min(1.0, rate[p[known] >= value].min()) for value in p[known]]
+        np.testing.assert_allclose(q[known], wanted, rtol=1e-6)
+        assert np.isnan(q[~known]).all()
+    capsys.readouterr()
+    assert main(["variants", "calibrate", str(out), "--out", str(tmp_path / "c")]) == 0
+    seen = pd.read_csv(tmp_path / "c" / "calibration.tsv", sep="\t")
+    for name in names:
+        p = table[f"{name}:p"].dropna().to_numpy()
+        here = seen[(seen["name"] == name) & (seen["level"] == 0.2)]
+        assert here["observed"].iloc[0] == pytest.approx((p < 0.21).mean())
