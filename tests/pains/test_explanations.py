@@ -37,7 +37,6 @@ def test_pain_22_what_contributions_miss_is_always_told(
     finished, tmp_path, caplog, monkeypatch, method
 ):
     """tangermeme#47, #48, #49, captum#351: contributions that do not add up, in silence."""
-    monkeypatch.setattr(logging.getLogger("seq2exp"), "propagate", True)
     monkeypatch.setattr(attribute, "_LARGE_ERROR", 1e9)
     with caplog.at_level(logging.WARNING, logger="seq2exp"):
         explain(finished, tmp_path / "quiet", method)
