@@ -51,10 +51,12 @@ def test_pain_01_no_handle_outlives_a_read_or_crosses_a_process(tmp_path, monkey
     import pybigtools
 
     file, during, original = track_file(tmp_path), [], pybigtools.open
+    opened: list[object] = []
 
     class Watched:
         def __init__(self, path):
             self.handle = original(path)
+            opened.append(self)
 
         def values(self, *args, **options):
             during.append(open_files("t.bw"))
@@ -62,12 +64,13 @@ def test_pain_01_no_handle_outlives_a_read_or_crosses_a_process(tmp_path, monkey
 
         def close(self):
             self.handle.close()
+            opened.remove(self)
 
     expected = bins_of((file, "chr1"))
     monkeypatch.setattr(pybigtools, "open", Watched)
     assert np.array_equal(bins_of((file, "chr1")), expected, equal_nan=True)
     assert all(during), "the file is open while it is read"
-    assert open_files("t.bw") == [], "and closed afterwards: there is nothing to share"
+    assert opened == open_files("t.bw") == [], "and closed afterwards: there is nothing to share"
     copy = pickle.loads(pickle.dumps(file))
     assert copy.path == file.path
     assert copy.header == file.header

@@ -112,13 +112,6 @@ def test_pain_19_a_kernel_that_cannot_run_costs_one_line_and_no_result(monkeypat
     monkeypatch.delenv("SEQ2EXP_SCAN", raising=False)
     monkeypatch.setitem(front._BACKENDS, "cpu", explode)
     monkeypatch.setattr(front, "_TRIALS", Trials(front._BACKENDS))
-    assert main(["doctor"]) == 0
-    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    states = {name: text.strip() for name, text in lines.items()}
-    assert "cpu: RuntimeError: no kernel image is available" in states["scan backend cpu"]
-    assert states["scan auto on cpu"] == (
-        "torch, not cpu: RuntimeError: no kernel image is available"
-    )
     inputs = scan_inputs(19, torch.float32)
     with caplog.at_level(logging.INFO, logger="seq2exp"):
         found = [run(inputs, "auto") for _ in range(3)]
@@ -126,6 +119,13 @@ def test_pain_19_a_kernel_that_cannot_run_costs_one_line_and_no_result(monkeypat
     told = [r.getMessage() for r in caplog.records if "selective scan" in r.getMessage()]
     assert len(told) == 1
     assert "backend torch (not cpu: RuntimeError" in told[0]
+    assert main(["doctor"]) == 0
+    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    states = {name: text.strip() for name, text in lines.items()}
+    assert "cpu: RuntimeError: no kernel image is available" in states["scan backend cpu"]
+    assert states["scan auto on cpu"] == (
+        "torch, not cpu: RuntimeError: no kernel image is available"
+    )
 
 
 def scan_inputs(length: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -159,19 +159,20 @@ def test_pain_20_gradients_are_right_where_no_block_divides_the_length(backend, 
     expected = run(scan_inputs(length, torch.float64), "reference")
     found = run(scan_inputs(length, torch.float32), backend, chunk=16)
     for ours, exact in zip(found, expected, strict=True):
-        error = (ours.double() - exact).abs().max() / exact.abs().max()
-        assert float(error) < 1e-5
+        # The gradient of A is 0 for a single token that starts from nothing.
+        error = float((ours.double() - exact).abs().max())
+        assert error <= 1e-5 * float(exact.abs().max()) + 1e-12
 
 
 def test_pain_25_long_windows_are_planned_and_a_nan_leaves_its_batch(toy, tmp_path, monkeypatch):
     """hyena-dna#15: a million bases ran out of memory, and then gave NaN."""
-    data = {"window_bp": 1 << 20, "bin_size": 128, "jitter_bp": 0}
-    config = tiny_config(
-        data=data, model={"generator_layers": 2, "predictor_layers": 2}, fit={"batch_size": 2}
-    )
+    monkeypatch.setattr(plan, "_MOST_BINS", 128)  # short windows, that the test be short
+    data = {"window_bp": 1 << 20, "bin_size": 1, "jitter_bp": 0}
+    model = {"generator_layers": 2, "predictor_layers": 2, "trunk": "conv"}
+    config = tiny_config(data=data, model=model, fit={"batch_size": 2})
     monkeypatch.setattr(plan, "available_bytes", lambda device: 1 << 50)
     free = dry_run(config, toy)
-    assert (free.num_bins, free.fits, free.recompute) == (8192, True, False)
+    assert (free.num_bins, free.fits, free.recompute) == (1 << 20, True, False)
     monkeypatch.setattr(plan, "available_bytes", lambda device: free.total_bytes - 1)
     tight = dry_run(config, toy)
     assert tight.recompute, "blocks run again where a batch would not fit otherwise"
@@ -224,8 +225,8 @@ def test_pain_30_the_model_keeps_its_precision_with_and_without_autocast(toy, tr
         half = forward_batch(model, batch)
     for name in ("alpha_BN", "beta_BN", "mask_BN", "kl_B"):
         assert getattr(half, name).dtype == torch.float32, name
-    scale = float(plain.expression_BK.abs().max())
-    assert float((half.expression_BK - plain.expression_BK).abs().max()) < 0.1 * scale
+    scale = float(plain.expression_BK.detach().abs().max())
+    assert float((half.expression_BK - plain.expression_BK).detach().abs().max()) < 0.1 * scale
     with sdpa_kernel(SDPBackend.MATH):
         again = forward_batch(model, batch)
     torch.testing.assert_close(again.expression_BK, plain.expression_BK, rtol=1e-4, atol=1e-5)
