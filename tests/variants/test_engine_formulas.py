@@ -381,11 +381,11 @@ def bins_of(means, *, reverse=False, threshold=None, shifts=(0,)):
 
 def test_elements_are_the_highest_of_the_free_bins_and_the_promoter():
     """44 bins: the first is outside, the second excluded, 3 and 4 the promoter; 40 are free."""
-    mean = np.arange(44) / 100
+    mean = np.arange(44) / 64
     # Free bins are in model direction, means in genome direction.
     assert np.flatnonzero(bins_of([mean]).called_N).tolist() == [3, 4, 42, 43]
     assert np.flatnonzero(bins_of([mean], reverse=True).called_N).tolist() == [38, 39, 40, 41]
-    assert np.flatnonzero(bins_of([mean], threshold=0.4).called_N).tolist() == [
+    assert np.flatnonzero(bins_of([mean], threshold=40 / 64).called_N).tolist() == [
         3,
         4,
         40,
@@ -395,7 +395,7 @@ def test_elements_are_the_highest_of_the_free_bins_and_the_promoter():
     ]
     # Ties with the first that is left out are left out; members are averaged.
     tied = np.minimum(mean, 0.42)
-    tied[43] = 0.43
+    tied[43] = 0.7
     tied[41] = 0.42
     assert np.flatnonzero(bins_of([tied]).called_N).tolist() == [3, 4, 43]
     both = bins_of([mean, mean[::-1] * 3])
@@ -465,6 +465,10 @@ def test_genes_labels_strands_and_shifts_are_those_asked_for(dataset):
     for strand, members in (("gene", 1), ("plus", 2)):
         with engine_of(dataset, [Additive()], strand=strand) as engine:
             assert engine.num_members == members
+    averaged = Additive()
+    averaged.config.rc_average = True
+    with engine_of(dataset, [averaged]) as engine:
+        assert engine.num_members == 2
     run = run_of(dataset, Additive(), jitter_bp=4)
     with open_engine(run, dataset, ScoreConfig()) as engine:
         assert engine.config.shifts == (-4, 0, 4)
@@ -477,3 +481,27 @@ def test_masks_of_both_strands_are_scored_before_they_are_averaged(dataset):
         assert engine.scoring.how["expression"] == "pred"
     with engine_of(dataset, [Shares()], strands="forward", shifts=(0,)) as engine:
         assert engine.scoring.how["mask"] == "pred"
+
+
+def test_a_row_says_what_became_of_its_indel_and_counts_its_members(dataset):
+    """Each row by itself, although one of them deletes the TSS."""
+    contig, tss, _ = dataset.sites[4]
+    text = decode(np.asarray(dataset.contig_codes(contig)))
+    at = tss + 60
+    other = "ACGT"[("ACGT".index(text[at]) + 1) % 4]
+    rows = [
+        (tss - 3, text[tss - 3 : tss + 3], text[tss - 3]),
+        (at, text[at], other), (at, text[at], text[at] + "GA"), (at, text[at], text[at]),
+    ]  # fmt: skip
+    table = table_of(dataset, [(contig, *row) for row in rows])
+    with engine_of(dataset, [Additive()], strands="both") as engine:
+        found = engine.score(table)
+    found = found[found.gene_row == 4]
+    assert found["indel_status"].tolist() == ["tss_deleted", "none", "ok", "none"]
+    # REF to REF is 0 because nothing changes, which is no want of resolution.
+    assert found["score_status"].tolist() == ["scored"] * 4
+    assert found["num_members"].tolist() == [2] * 4
+    ref = decode(dataset.contig_codes("chr2")[310:311])
+    edge = table_of(dataset, [("chr2", 310, ref, "ACGT"[("ACGT".index(ref) + 1) % 4])])
+    with engine_of(dataset, [Additive()], edge="skip") as engine:
+        assert engine.score(edge)["num_members"].tolist()[0] == 0
