@@ -130,7 +130,7 @@ def test_a_masked_model_gives_the_closed_form_with_its_own_and_with_a_held_mask(
         contig, tss, _ = dataset.sites[row]
         for offset, num_ref, num_alt in (
             (-300, 1, 1), (90, 1, 1), (-130, 3, 3), (200, 1, 40), (-240, 1, 9), (150, 38, 1),
-            (-350, 6, 1), (60, 3, 6), (490, 1, 1), (-495, 1, 1),
+            (-20, 1, 1), (12, 3, 3), (-350, 6, 1), (60, 3, 6), (490, 1, 1), (-495, 1, 1),
         ):  # fmt: skip
             place = tss + offset
             ref = decode(dataset.contig_codes(contig)[place : place + num_ref])
@@ -479,6 +479,8 @@ def test_masks_of_both_strands_are_scored_before_they_are_averaged(dataset):
     with engine_of(dataset, [Shares()], strands="both", shifts=(0,)) as engine:
         assert engine.scoring.how["mask"] == "score"
         assert engine.scoring.how["expression"] == "pred"
+        # States of two members have no axes in common.
+        assert engine.scoring.how["embedding"] == "score"
     with engine_of(dataset, [Shares()], strands="forward", shifts=(0,)) as engine:
         assert engine.scoring.how["mask"] == "pred"
 
