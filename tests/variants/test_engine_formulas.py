@@ -507,3 +507,20 @@ def test_a_row_says_what_became_of_its_indel_and_counts_its_members(dataset):
     edge = table_of(dataset, [("chr2", 310, ref, "ACGT"[("ACGT".index(ref) + 1) % 4])])
     with engine_of(dataset, [Additive()], edge="skip") as engine:
         assert engine.score(edge)["num_members"].tolist()[0] == 0
+
+
+def test_what_no_float32_can_hold_is_missing_and_says_so(dataset):
+    class Huge(Additive):
+        def one_strand(self, call):
+            out = super().one_strand(call)
+            out.expression_BK[:] *= 1e40
+            return out
+
+    table = table_of(dataset, random_alleles(dataset, count=20, seed=7, kinds=("snv",)))
+    with engine_of(dataset, [Huge()], scorers=("expr_delta",)) as engine:
+        found = engine.score(table)
+    found = found[found.gene_row >= 0]
+    assert len(found) > 3
+    assert set(found["score_status"]) == {"failed:not_finite"}
+    assert found["expr_delta:cell_a"].isna().all()
+    assert (found["num_members"] == 0).all()
