@@ -194,7 +194,8 @@ def measure(name: str, window_bp: int, *, repeats: int) -> dict[str, Any]:
         "largest_difference": float((found[few] - wanted).abs().max()),
         "largest_difference_indels": float((shifted[0] - shifted[1]).abs().max()),
         "largest_effect": float(effect.abs().max()),
-        "spearman_gradient": float(spearmanr(first, effect).statistic),
+        # Without any effect there is no order.
+        "spearman_gradient": float(spearmanr(first, effect).statistic) if effect.any() else None,
         "passes_of_gradient": 2 * each["gradient"] * len(many[0]) / each["plain"],
         "repeats": repeats,
         "idle": idle,

@@ -15,6 +15,7 @@ from seq2exp.cli import options
 
 if TYPE_CHECKING:
     from seq2exp.dataset.store import Dataset
+    from seq2exp.training.run import TrainedRun
     from seq2exp.variants.config import ScoreConfig
     from seq2exp.variants.joint_groups import JointConfig
     from seq2exp.variants.scale import Outcome
@@ -196,6 +197,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    from seq2exp.core.files import refuse_existing
     from seq2exp.training.run import open_run
     from seq2exp.variants.claim import names_pending
     from seq2exp.variants.command import score_variants
@@ -236,27 +238,32 @@ def run(args: argparse.Namespace) -> None:
         "keep_parts": args.keep_parts,
         "progress": not args.quiet,
     }
+    together, aside = None, None
+    if joint is not None:
+        # It waits aside until all is done: a killed command finds it there, and not in the way.
+        aside = _aside(args.haplotype_out, trained, dataset, source, config, joint)
+        if args.restart or not aside.exists():
+            aside.unlink(missing_ok=True)
+            together = score_haplotypes(trained, dataset, source, aside, config, joint, **work)
     scored = score_variants(
         trained, dataset, source, args.out, config,
         background=args.background, long=args.long, **work,
     )  # fmt: skip
-    outcome, together = scored.outcome, None
-    if joint is not None:
-        together = score_haplotypes(
-            trained, dataset, source, args.haplotype_out, config, joint, **work
-        )
+    outcome = scored.outcome
     if outcome.rank:
         return
     print(scored.summary.line())
     _say(outcome, args.out)
+    if aside is not None and outcome.merged and aside.exists():
+        refuse_existing(args.haplotype_out, overwrite=args.overwrite)
+        aside.replace(args.haplotype_out)
+        _say(outcome, [args.haplotype_out])
     if together is not None:
         counts = together.counts.get("score_status", {})
         num = sum(number for name, number in counts.items() if name.startswith("scored"))
         print(f"{together.num_rows:,} pairs of group and gene, {num:,} scored")
-        _say(together, [args.haplotype_out])
-    done = outcome.merged and (together is None or together.merged)
-    if genotypes is not None and done and not args.keep_parts:
-        _remove(genotypes)
+    if genotypes is not None and outcome.merged and not args.keep_parts:
+        _remove_genotypes(genotypes)
     options.write_rows(
         args,
         {"run": str(args.run_folder), "data": str(dataset.root), "input": str(source.path)},
@@ -349,8 +356,35 @@ def _genotypes(
     return folder
 
 
-def _remove(folder: Path) -> None:
-    """Delete the genotypes, and those that an earlier run with other settings left."""
+def _aside(
+    out: Path,
+    run: TrainedRun,
+    dataset: Dataset,
+    source: VariantSource,
+    config: ScoreConfig,
+    joint: JointConfig,
+) -> Path:
+    """Return where a table of joint scores waits, by all that it depends on."""
+    from dataclasses import asdict
+
+    from seq2exp.core.work import fingerprint
+    from seq2exp.variants.command import model_sha256
+
+    mark = fingerprint(
+        {
+            "input": source.sha256,
+            "model": model_sha256(run),
+            "dataset": dataset.manifest.checksum,
+            "config": asdict(config),
+            "joint": asdict(joint),
+            "version": __version__,
+        }
+    )
+    return out.absolute().with_name(f".{mark}.joint.{out.name}")
+
+
+def _remove_genotypes(folder: Path) -> None:
+    """Delete a folder of genotypes, and those of other settings."""
     import glob
     import shutil
 

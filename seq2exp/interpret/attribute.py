@@ -24,7 +24,7 @@ from seq2exp.dataset.samples import gene_window
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.folder import called_elements
 from seq2exp.interpret.attribution import AttributionConfig, Regions, attributions
-from seq2exp.interpret.attribution_files import load_gene, write_attributions
+from seq2exp.interpret.attribution_files import completeness_rows, load_gene, write_attributions
 from seq2exp.interpret.logo import save_logo
 from seq2exp.interpret.modisco import (
     MAX_SEQLETS,
@@ -43,6 +43,8 @@ __all__ = ["Extras", "attribute_run"]
 
 logger = logging.getLogger(__name__)
 _LOGO_BP = 120
+# Relative completeness error from which contributions are no decomposition.
+_LARGE_ERROR = 0.1
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,27 @@ def attribute_run(
                 seqlets=extras.seqlets, output=output, regions=regions, progress=progress,
             )  # fmt: skip
             write_seqlets(found, partial)
+    _warn_of_error(table, config)
     return table
+
+
+def _warn_of_error(table: pd.DataFrame, config: AttributionConfig) -> None:
+    """Say so where contributions are far from what they should sum to."""
+    errors = {(row["name"], row["metric"]): row["value"] for row in completeness_rows(table)}
+    error = errors.get(("bases", "relative_error"))
+    if error is None or error <= _LARGE_ERROR:
+        return
+    fixes = {
+        "gradient_x_input": "use --method integrated_gradients, which holds for every layer",
+        "integrated_gradients": "use more --steps",
+    }
+    message = facts(
+        f"--method {config.method}",
+        found=f"contributions of bases that miss f(x) - f(baseline) by {error:.0%} of it",
+        expected=f"at most {_LARGE_ERROR:.0%} for a decomposition of the prediction",
+        fix=fixes.get(config.method, "read them as effects of single bases, which need not add up"),
+    )
+    logger.warning("warning: %s", message)
 
 
 def _called(folder: Path, dataset: Dataset) -> pd.DataFrame:

@@ -32,6 +32,7 @@ def plot_calibration(
     *,
     step: Mapping[str, float] | float = 0.0,
     levels: Sequence[float] = LEVELS,
+    groups: NDArray[np.object_] | None = None,
 ) -> Figure:
     """Draw two panels: sorted p-values against expected ones, and shares below levels.
 
@@ -44,6 +45,9 @@ def plot_calibration(
         Of which p-values are multiples: :func:`seq2exp.variants.calibration.expected_share`.
     levels : sequence of float
         Of the right panel; those below a step are left out, as no p-value can be below them.
+    groups : array, optional
+        For the intervals of the right panel; as for
+        :func:`seq2exp.variants.calibration.calibration_table`.
 
     Raises
     ------
@@ -64,7 +68,7 @@ def plot_calibration(
         figure = NewFigure(figsize=(7.2, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         _sorted_panel(left, known, steps)
-        _share_panel(right, known, steps, levels)
+        _share_panel(right, {name: p[name] for name in known}, steps, levels, groups)
     return figure
 
 
@@ -86,7 +90,7 @@ def write_calibration(
         As for :func:`seq2exp.variants.calibration.calibration_table`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_figure(plot_calibration(p, step=step), folder / "calibration")
+    save_figure(plot_calibration(p, step=step, groups=groups), folder / "calibration")
     tables = [
         calibration_table(
             values, step=step[name] if isinstance(step, Mapping) else step, groups=groups
@@ -136,16 +140,20 @@ def _sorted_panel(axis: Axes, known: dict[str, Floats], steps: dict[str, float])
 
 
 def _share_panel(
-    axis: Axes, known: dict[str, Floats], steps: dict[str, float], levels: Sequence[float]
+    axis: Axes,
+    sets: Mapping[str, ArrayLike],
+    steps: dict[str, float],
+    levels: Sequence[float],
+    groups: NDArray[np.object_] | None,
 ) -> None:
     axis.set_title("Share of p-values below a level")
     least = 1.0
-    for place, ((name, values), colour) in enumerate(zip(known.items(), _ORDER, strict=False)):
-        table = calibration_table(values, levels=levels, step=steps[name])
+    for place, ((name, values), colour) in enumerate(zip(sets.items(), _ORDER, strict=False)):
+        table = calibration_table(values, levels=levels, step=steps[name], groups=groups)
         table = table[table["expected"] > 0]
         least = min(least, float(table["expected"].min()))
         # Side by side where several sets have the same levels.
-        shift = 1.06 ** (place - (len(known) - 1) / 2)
+        shift = 1.06 ** (place - (len(sets) - 1) / 2)
         spread = [table["observed"] - table["low"], table["high"] - table["observed"]]
         axis.errorbar(
             table["expected"] * shift, table["observed"], yerr=spread, fmt="o", markersize=3.5,

@@ -17,6 +17,8 @@ __all__ = ["LEVELS", "calibration_table", "expected_share", "quantile_band"]
 
 LEVELS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5)
 
+_ROUNDING = 1e-6
+
 Floats = NDArray[np.float64]
 
 
@@ -79,7 +81,8 @@ def calibration_table(
     if not known.any() or ((values[known] < 0) | (values[known] > 1)).any():
         raise _wrong("none, or some outside of 0 to 1", "p-values")
     values, num = values[known], int(known.sum())
-    below_AB = values[None] <= np.asarray(levels, np.float64)[:, None]
+    # Tables hold float32, where 0.05 is a little more than 0.05.
+    below_AB = values[None] <= np.asarray(levels, np.float64)[:, None] * (1 + _ROUNDING)
     observed = below_AB.mean(1)
     if groups is None:
         low, high = _wilson(observed, num)

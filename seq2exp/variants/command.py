@@ -136,7 +136,9 @@ def score_hash(weights: str, config: ScoreConfig) -> str:
     config : ScoreConfig
         Which scores and variants it names does not count.
     """
-    ways = ("method", "ensemble", "strands", "shifts", "mask_bp", "context")
+    ways = ["method", "ensemble", "strands", "shifts", "mask_bp", "context"]
+    if config.context != "reference":
+        ways += ["carriers", "max_carriers", "phase", "seed"]
     text = "\t".join([weights, *(f"{name}={getattr(config, name)}" for name in ways)])
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -22,8 +22,8 @@ _BUDGET = 0.05
 class ElementBins:
     """Bins of a gene's window that its reference mask calls elements.
 
-    The mask is the mean over the members in the first view. The forced promoter is an element;
-    excluded bins are none.
+    The mask is the mean over the members in the view that is moved least. The forced promoter is an
+    element; excluded bins are none.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class ElementBins:
         *,
         threshold: float | None,
     ) -> None:
-        view = passes.views[0]
+        view = min(passes.views, key=lambda one: abs(one.view.shift))
         self.start, self.bin_size = view.window.start, passes.bin_size
         self.called_N: NDArray[np.bool_] | None = None
         if predicted.mask_ESN is None:

@@ -146,6 +146,8 @@ def score_haplotypes(
     plain = replace(config, context="reference", null_draws=0)
     calls = Genotypes(genotypes or dataset.root) if joint.samples else None
     with open_engine(run, dataset, plain) as engine:
+        # With the shifts that are used.
+        plain = engine.config
         columns = joint_columns(engine.scoring.computed)
         if not columns:
             raise ConfigError(
@@ -155,7 +157,8 @@ def score_haplotypes(
         items = find_items(joint, source, engine, calls)
     weights = model_sha256(run)
     echo = {**asdict(plain), **{f"joint_{name}": value for name, value in asdict(joint).items()}}
-    echo |= {"outputs": [out.name], "shard_size": items.shard_size}
+    echo |= {"shard_size": items.shard_size}
+    echo |= {"genotypes": "" if calls is None else "dataset" if genotypes is None else "input"}
     identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
     header = header_of(run, dataset, weights, plain)
     header |= {"haplotype": ",".join(joint.which), "haplotype_overlap": joint.overlap}

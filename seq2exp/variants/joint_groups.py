@@ -6,7 +6,7 @@ Shapes: I items (pairs of a group and a gene), M members of all items.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -84,12 +84,13 @@ class JointItems:
         Rows of `alleles`.
     alleles : DataFrame
         Alleles of the input that belong to a group.
+    shard_size : int
     """
 
     table: pd.DataFrame
     members_M: NDArray[np.int64]
     alleles: pd.DataFrame
-    shard_size: int = field(default=SHARD_SIZE)
+    shard_size: int
 
     @property
     def shards(self) -> list[_Shard]:
@@ -165,7 +166,7 @@ def find_items(
     table = pd.DataFrame([item[:-1] for item in found], columns=columns).drop(columns="number")
     table["first"], table["last"] = np.concatenate([[0], ends[:-1]]), ends
     members = np.array([row for item in found for row in item[-1]], dtype=np.int64)
-    return JointItems(table, members, alleles)
+    return JointItems(table, members, alleles, SHARD_SIZE)
 
 
 def _members(config: JointConfig, source: VariantSource) -> pd.DataFrame:

@@ -121,7 +121,12 @@ class GenePasses:
     def _look_at(self, model: Any, view: GeneView, *, share: bool) -> _Member:  # noqa: ANN401
         call = call_of(view.batch.to(self.device), None)
         shared = model.share(call) if share and hasattr(model, "share") else None
-        return _Member(model, view, call, model.one_strand(call), shared)
+        if shared is None:
+            return _Member(model, view, call, model.one_strand(call), None)
+        # What is shared holds the output of the window without edits: it is not run again.
+        num_bins = call.codes_BL.shape[1] // self.bin_size
+        unchanged_1N = torch.zeros(1, num_bins, dtype=torch.bool, device=call.codes_BL.device)
+        return _Member(model, view, call, shared(call, unchanged_1N), shared)
 
     def reference(self) -> Predicted:
         """Return what the models say of the window as it is: one sequence."""

@@ -64,9 +64,9 @@ def _short(one: Saturation, label: int) -> Figure:
     _strip(strip, one)
     _logo(logo, one, label, low, low + num)
     image = _letters_heat(heat, one, label, low, low + num)
-    _colour_bar(figure, image, [logo, heat], one, label)
+    _colour_bar(figure, image, [logo, heat], one)
     _axis(heat, one, min(8, max(num // 12, 3)))
-    strip.set_title(_title(one, label))
+    strip.set_title(_title(one, label), pad=16)
     return figure
 
 
@@ -85,13 +85,13 @@ def _long(one: Saturation, label: int) -> Figure:
     image = _whole_heat(heat, one, label)
     for axes in (line, strip):
         axes.axvspan(first + 0.5, last + 0.5, color=_ZOOM, alpha=0.45, linewidth=0, zorder=0)
-    _colour_bar(figure, image, [line, heat], one, label)
+    _colour_bar(figure, image, [line, heat], one)
     _axis(heat, one, 8)
-    strip.set_title(_title(one, label))
+    strip.set_title(_title(one, label), pad=16)
     logo.set_title(f"strongest {last - first} bp, yellow above")
     _logo(logo, one, label, first, last)
     image = _letters_heat(cells, one, label, first, last)
-    _colour_bar(figure, image, [logo, cells], one, label)
+    _colour_bar(figure, image, [logo, cells], one)
     _axis(cells, one, 8)
     return figure
 
@@ -157,7 +157,7 @@ def _logo(axes: Axes, one: Saturation, label: int, low: int, high: int) -> None:
 def _letters_heat(axes: Axes, one: Saturation, label: int, low: int, high: int) -> Any:  # noqa: ANN401  an image of matplotlib
     here = slice(low - one.region.start, high - one.region.start)
     values_PC = one.delta_PCK[here, :, label]
-    image = _heat(axes, values_PC, low, high, _limit(one, label))
+    image = _heat(axes, values_PC, low, high)
     codes = one.codes_P[here]
     known = np.flatnonzero((codes < N_CODE) & ~np.isnan(values_PC).all(axis=1))
     axes.plot(low + known + 1, codes[known], "o", color=_GREY, markersize=1.3, markeredgewidth=0)
@@ -171,7 +171,7 @@ def _whole_heat(axes: Axes, one: Saturation, label: int) -> Any:  # noqa: ANN401
         values_PC = _extremes(values_PC, wide)
         axes.set_xlabel(f"a column is {wide} bp, the effect with the largest size")
     end = one.region.start + wide * len(values_PC)
-    return _heat(axes, values_PC, one.region.start, end, _limit(one, label))
+    return _heat(axes, values_PC, one.region.start, end)
 
 
 def _extremes(values_PC: NDArray[np.float32], wide: int) -> NDArray[np.float32]:
@@ -185,7 +185,8 @@ def _extremes(values_PC: NDArray[np.float32], wide: int) -> NDArray[np.float32]:
     return found
 
 
-def _heat(axes: Axes, values_PC: NDArray[np.float32], low: int, high: int, limit: float) -> Any:  # noqa: ANN401  an image of matplotlib
+def _heat(axes: Axes, values_PC: NDArray[np.float32], low: int, high: int) -> Any:  # noqa: ANN401  an image of matplotlib
+    limit = _limit(values_PC)
     axes.set_facecolor(_LIGHT)
     image = axes.imshow(
         values_PC.T, cmap=_COLOURS, vmin=-limit, vmax=limit, aspect="auto",
@@ -197,11 +198,11 @@ def _heat(axes: Axes, values_PC: NDArray[np.float32], low: int, high: int, limit
     return image
 
 
-def _limit(one: Saturation, label: int) -> float:
-    """End of the colours: high effects that are very few do not make all others pale."""
-    size_PC = np.abs(one.delta_PCK[:, :, label])
+def _limit(values_PC: NDArray[np.float32]) -> float:
+    """Return where colours end: very few large effects do not make all others pale."""
+    size_PC = np.abs(values_PC)
     sizes = size_PC[np.isfinite(size_PC) & (size_PC > 0)]
-    return float(np.percentile(sizes, _CLIP)) if sizes.size else 1.0
+    return float(max(np.percentile(sizes, _CLIP), sizes.max() / 2)) if sizes.size else 1.0
 
 
 def _line(axes: Axes, one: Saturation, label: int) -> None:
@@ -225,8 +226,9 @@ def _strongest_stretch(one: Saturation, label: int) -> tuple[int, int]:
     return first, first + LETTERS_BP
 
 
-def _colour_bar(figure: Any, image: Any, axes: list[Axes], one: Saturation, label: int) -> None:  # noqa: ANN401
-    clipped = np.nanmax(np.abs(one.delta_PCK[:, :, label]), initial=0) > image.get_clim()[1]
+def _colour_bar(figure: Any, image: Any, axes: list[Axes], one: Saturation) -> None:  # noqa: ANN401
+    shown = np.asarray(image.get_array().filled(0))
+    clipped = np.abs(shown).max(initial=0) > image.get_clim()[1]
     bar = figure.colorbar(
         image, ax=axes, fraction=0.03, pad=0.01, aspect=18, extend="both" if clipped else "neither"
     )

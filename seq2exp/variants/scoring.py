@@ -151,7 +151,7 @@ def make_scoring(
     names = list(config.scorers) or None
     scorers = choose_scorers(names, offers=_offers(run, config), label=label)
     chosen = _samples(run, config)
-    how = _how(config)
+    how = _how(config, num_members // len(run.models))
     columns: list[ScoreColumn] = []
     with_sd = num_members > 1
     for scorer in scorers:
@@ -169,13 +169,13 @@ def make_scoring(
     return Scoring(columns, scorers, chosen, label, how, with_sd)
 
 
-def _how(config: ScoreConfig) -> dict[str, str]:
+def _how(config: ScoreConfig, num_views: int) -> dict[str, str]:
     """Return how members are averaged, by what is compared.
 
-    States of different members have no axes in common, and bins of shifted windows are other bases:
-    there each member is scored first.
+    States of different members have no axes in common, and bins of shifted windows are other bases,
+    as are those of the other strand, by one: there each member is scored first.
     """
-    of_bins = config.ensemble if len(config.shifts) == 1 else "score"
+    of_bins = config.ensemble if num_views == 1 else "score"
     return {
         "expression": config.ensemble,
         "mask": of_bins,

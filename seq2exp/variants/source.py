@@ -31,7 +31,7 @@ from seq2exp.variation.vcf_names import ContigNames
 
 __all__ = ["SHARD_SIZE", "Shard", "VariantSource", "open_source"]
 
-SHARD_SIZE = 4096
+SHARD_SIZE = 1024
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def draws_of(dataset, model, table, **settings):
         for number, row in enumerate(engine.score(table).itertuples()):
             if row.score_status == "scored":
                 case = cases[int(row.record)]
-                found[number] = engine._gene(int(row.gene_row)).draw(case)
+                found[number] = engine.gene(int(row.gene_row)).draw(case)
         return found
 
 

@@ -109,6 +109,14 @@ def test_p_is_uniform_for_random_alleles_in_random_dna_and_small_for_a_motif(sig
     assert np.median(broken) == step
 
 
+def test_levels_count_p_values_that_were_stored_as_float32():
+    """float32 of 0.1 is 0.1 + 1.5e-9: a p-value of 0.1 is not above the level 0.1."""
+    p = (np.repeat(np.arange(1, 51), 3) * 0.02).astype(np.float32)
+    table = calibration_table(p, levels=(0.1, 0.2, 0.5), step=0.02)
+    np.testing.assert_allclose(table["observed"], [0.1, 0.2, 0.5])
+    np.testing.assert_allclose(table["expected"], [0.1, 0.2, 0.5])
+
+
 def test_the_table_of_calibration_counts():
     p = np.array([0.01, 0.01, 0.02, 0.05, 0.3, 0.7, 0.9, np.nan, 1.0, 0.2])
     table = calibration_table(p, levels=(0.01, 0.05, 0.5), step=0.01)

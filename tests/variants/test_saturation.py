@@ -585,7 +585,7 @@ def test_the_gradient_of_a_linear_model_gives_the_exact_effects(dataset, tmp_pat
 
 def test_the_gradient_costs_a_few_passes_and_knows_no_deletions(finished, place, tmp_path, capsys):
     out = tmp_path / "out"
-    line = command(finished, place, out, "--method", "gradient", "--plots", "0")
+    line = command(finished, place, out, "--method", "gradient", "--plots", "0", "--shifts", "0")
     # A forward pass and a backward pass of two labels, for each of at most two genes.
     assert main([*line, "--max-passes", "6"]) == 0
     for one in arrays(out).values():
@@ -594,3 +594,15 @@ def test_the_gradient_costs_a_few_passes_and_knows_no_deletions(finished, place,
     capsys.readouterr()
     assert main([*line, "--deletions", "--overwrite"]) == 2
     assert "gradient" in capsys.readouterr().err
+
+
+def test_elements_are_those_of_the_window_that_is_not_moved(dataset, tmp_path):
+    model = seq2exp(dataset, seed=5)
+    row, tss = site(dataset, "-")
+    region, gene = Region("chr1", tss - 90, tss + 90), str(dataset.genes["gene_id"].iloc[row])
+    plain, moved = (
+        saturated(dataset, [model], [region], tmp_path, shifts=shifts)[str(region), gene].element_P
+        for shifts in ((0,), (-11, 0, 11))
+    )
+    assert 0 < (plain == 1).sum() < plain.size
+    np.testing.assert_array_equal(plain, moved)
