@@ -11,11 +11,13 @@ import importlib
 import itertools
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 import seq2exp
 from seq2exp.core.errors import ConfigError, InputError, Seq2ExpError, Seq2ExpWarning, facts
@@ -64,7 +66,7 @@ logger = logging.getLogger("seq2exp")
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; with ``only`` the arguments of a single command are filled in."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="seq2exp", description="From DNA and epigenomic tracks to gene expression."
     )
     parser.add_argument("--version", action="version", version=f"seq2exp {seq2exp.__version__}")
@@ -81,6 +83,25 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def _module(command: str) -> ModuleType:
     return importlib.import_module("seq2exp.cli." + command.replace(" ", "_"))
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are a line and not pages of options."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say in one line what is wrong, and where the options stand."""
+        self.exit(2, f"error: {self.prog}: {message}. Fix: see `{self.prog} --help`\n")
+
+
+def _join_numbers(argv: list[str]) -> list[str]:
+    """Bind a list that begins with a minus, such as `-5,0,5`, to the option before it."""
+    joined: list[str] = []
+    for word in argv:
+        if re.fullmatch(r"-\d+(,-?\d+)+", word) and joined and joined[-1].startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _join_words(argv: list[str]) -> list[str]:
@@ -122,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     answered = _part_of_command(given)
     if answered is not None:
         return answered
-    argv = _join_words(given)
+    argv = _join_numbers(_join_words(given))
     only = next((word for word in argv if word in COMMANDS), None)
     args, rest = build_parser(only).parse_known_args(argv)
     module = _module(args.command)

@@ -16,6 +16,7 @@ __all__ = [
     "named_file",
     "require_distinct",
     "seeded",
+    "share",
     "shipped_configs",
     "whole_numbers",
     "write_rows",
@@ -30,6 +31,18 @@ def counted(text: str) -> int:
 def seeded(text: str) -> int:
     """Read a seed: a whole number of 0 or more."""
     return _at_least(text, 0)
+
+
+def share(text: str) -> float:
+    """Read a share: a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        message = f"found {text!r}, expected a number from 0 to 1"
+        raise argparse.ArgumentTypeError(message)
+    return number
 
 
 def _at_least(text: str, lowest: int) -> int:

@@ -6,6 +6,7 @@ docs/variants.md describes the command; further pages the scores, the files and 
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from seq2exp.variants.joint_groups import JointConfig
     from seq2exp.variants.scale import Outcome
     from seq2exp.variants.source import VariantSource
+
+
+logger = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,12 +69,12 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
         help="what to do where REF is not what the genome says (%(default)s)",
     )  # fmt: skip
     group.add_argument(
-        "--max-mismatch", type=float, default=0.05, metavar="SHARE",
-        help="most alleles that may not fit the genome (%(default)s)",
+        "--max-mismatch", type=options.share, default=0.05, metavar="SHARE",
+        help="largest share of alleles that may not fit the genome (%(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--max-indel", type=int, default=1000, metavar="BP",
-        help="longest insertion or deletion (%(default)s)",
+        help="longest insertion or deletion that is scored (%(default)s)",
     )  # fmt: skip
 
 
@@ -202,6 +206,7 @@ def run(args: argparse.Namespace) -> None:
     from seq2exp.variants.outputs import check_outputs
     from seq2exp.variants.source import open_source
 
+    _check_idle(args)
     config = _config(args)
     share = parse_share(args.shard) if args.shard else None
     given = args.variant or args.vcf or args.table
@@ -221,6 +226,8 @@ def run(args: argparse.Namespace) -> None:
         gene_column=args.gene_column,
         max_mismatch=1.0 if args.ref_policy == "use-vcf-ref" else args.max_mismatch,
     )
+    for note in source.notes:
+        logger.info("%s: %s", source.path, note)
     genotypes = _genotypes(args, dataset, source, joint)
     work: dict[str, Any] = {
         "genotypes": genotypes,
@@ -264,6 +271,17 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.ref_policy != "use-vcf-ref":
         scored.summary.refuse_mismatch(args.max_mismatch, what=str(source.path))
+
+
+def _check_idle(args: argparse.Namespace) -> None:
+    """Refuse an option that would change nothing, as its user believes otherwise."""
+    from seq2exp.core.errors import ConfigError, facts
+
+    if args.carrier and args.context == "reference":
+        raise ConfigError(
+            facts("--carrier", found="a sample and --context reference",
+                  expected="--context carriers or dataset", fix="add one, or leave out --carrier")
+        )  # fmt: skip
 
 
 def _say(outcome: Outcome, outs: list[Path]) -> None:

@@ -317,6 +317,15 @@ def read_manifest(root: Path) -> Manifest:
         )
     values = read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None
+    if version is None and (path.parent / "config.yaml").is_file():
+        raise FormatError(
+            facts(
+                str(root),
+                found="a run, which `seq2exp train` wrote",
+                expected="a dataset directory",
+                fix="give the folder that `seq2exp prepare` wrote",
+            )
+        )
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise FormatError(
             facts(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seq2exp.core.config import nearest
 from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.sequence import NUM_BASES
 from seq2exp.dataset.samples import Batch, GeneSamples, collate
@@ -171,7 +172,7 @@ def output_of(run: TrainedRun, sample: str | None) -> int | None:
                 f"--sample {sample}",
                 found="no such label",
                 expected="one of " + ", ".join(run.card.samples),
-                fix="use one of them, or leave --sample out for their mean",
+                fix=nearest(sample, run.card.samples),
             )
         )
     return run.card.samples.index(sample)

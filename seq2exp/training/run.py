@@ -167,13 +167,16 @@ def open_run(folder: Path) -> TrainedRun:
     """
     folder = Path(folder)
     places = model_folders(folder)
+    found = "no trained model" if folder.is_dir() else "no such folder"
+    if (folder / "genes.parquet").is_file():
+        found = "a dataset"
     if not (folder / "manifest.json").is_file() or not all(
         (place / "config.yaml").is_file() for place in places
     ):
         raise InputError(
             facts(
                 str(folder),
-                found="no trained model",
+                found=found,
                 expected="the folder of a finished `seq2exp train` or `seq2exp cohort train`",
                 fix="check the path, or give the same command again to finish it",
             )

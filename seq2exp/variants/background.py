@@ -320,20 +320,37 @@ class Background:
             bands = table["band"].to_numpy()
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise FormatError(
-                facts(str(path), found=f"{type(error).__name__}: {str(error)[:80]}",
-                      expected=f"a {_FORMAT}, version {_VERSION}", fix="make it again")
+                facts(str(path), found=_other_file(path, error),
+                      expected=f"a {_FORMAT}, version {_VERSION}",
+                      fix="make it with `seq2exp variants background`")
             ) from error  # fmt: skip
         if told["model_hash"] != model_hash:
             raise InputError(
-                facts(str(path), found=f"scores of model {str(told['model_hash'])[:12]}",
-                      expected=f"of this model, {model_hash[:12]}",
-                      fix="score the common variants with this model")
+                facts(str(path),
+                      found=f"scores of another model, or made in another way "
+                      f"({str(told['model_hash'])[:12]})",
+                      expected="those of this model with the same --method, --ensemble, "
+                      f"--strands, --shifts, --mask-bp and --context ({model_hash[:12]})",
+                      fix="score the common variants with this run and these options")
             )  # fmt: skip
         cells = {
             (group, band): values[(groups == group) & (bands == band)].astype(np.float32)
             for group, band in sorted(set(zip(groups.tolist(), bands.tolist(), strict=True)))
         }
         return cls(names, cells, model_hash=model_hash)
+
+
+def _other_file(path: Path, error: Exception) -> str:
+    """Say what a file is that is no background."""
+    import pyarrow.parquet as pq
+
+    try:
+        told = pq.read_schema(path).metadata or {}
+    except (ValueError, OSError):
+        return f"a file that is no Parquet, or damaged ({type(error).__name__})"
+    if b"seq2exp.variants" in told:
+        return "scored variants"
+    return f"another Parquet file ({type(error).__name__}: {str(error)[:60]})"
 
 
 def _bands(distance: ArrayLike | pd.Series) -> NDArray[np.int64]:

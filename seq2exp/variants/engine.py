@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from seq2exp.core.errors import ConfigError, facts
 from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.samples import GeneSamples
 from seq2exp.dataset.store import Dataset
@@ -77,6 +78,7 @@ class Engine:
         device: str = "cpu",
     ) -> None:
         config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
+        _check_shifts(config.shifts, run.card.data.window_bp)
         self.run, self.dataset, self.config, self.device = run, dataset, config, device
         self.background = background
         self.views = _views(run, config)
@@ -283,6 +285,17 @@ def open_engine(
         yield Engine(
             run, dataset, config, background=background, genotypes=genotypes, device=device
         )
+
+
+def _check_shifts(shifts: Sequence[int], window_bp: int) -> None:
+    """Refuse windows without their TSS before any work."""
+    most = window_bp // 2 - 1
+    far = [shift for shift in shifts if abs(shift) > most]
+    if far:
+        raise ConfigError(
+            facts("--shifts", found=far[0], expected=f"-{most:,} to {most:,}: the TSS stays in "
+                  f"the window of {window_bp:,} bp", fix="shift by less than a bin")
+        )  # fmt: skip
 
 
 def _views(run: TrainedRun, config: ScoreConfig) -> list[View]:

@@ -213,6 +213,11 @@ def _without_leftovers(partial: Path) -> Iterator[None]:
             partial.with_name(partial.name + ending).unlink(missing_ok=True)
 
 
+def _final(path: Path) -> str:
+    """Return the name that a file gets when it is whole; a partial one tells users nothing."""
+    return path.name.partition(".partial.")[2] or path.name
+
+
 def _place_index(out: Path, writer: _Writer) -> None:
     """Put the index of a VCF beside it, and remove that of the file it replaces.
 
@@ -222,7 +227,7 @@ def _place_index(out: Path, writer: _Writer) -> None:
         return
     made = writer.index()
     if made is None and writer.blocked:
-        logger.info("%s: not indexed, its records are out of order (`bcftools sort`)", out)
+        logger.info("%s: not indexed, its records are out of order (`bcftools sort`)", _final(out))
     for ending in _INDICES:
         place = out.absolute().with_name(out.name + ending)
         if made is not None and made.name.endswith(ending):

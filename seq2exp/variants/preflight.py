@@ -70,7 +70,6 @@ def _nothing_shared(source: VariantSource) -> InputError:
             found=f"records on {_some(theirs)} only",
             expected=f"contigs of the dataset under any alias: {_some(ours)}",
             fix="check that variants and dataset are of one organism and assembly",
-            count=0,
         )
     )
 
@@ -137,9 +136,18 @@ def _first_look(source: VariantSource, max_mismatch: float) -> Iterator[Seq2ExpE
 def _likely_cause(source: VariantSource, alleles: pd.DataFrame) -> str:
     """Say what such a pattern of wrong REF usually comes from."""
     single = alleles[alleles["ref"].str.len() == 1]
+    # A VCF and words count from 1 whatever an option says.
+    columns = source.text.columns
+    table = columns is not None and columns.position is not None
+    high, low = (
+        f"they count from {base}, so say --coordinates {base}, or name the column pos{base}"
+        if table
+        else cure
+        for base, cure in ((1, "take 1 from each"), (0, "add 1 to each"))
+    )
     fits = {
-        "all positions are one too high: they count from 1, so say --coordinates 1": (-1, False),
-        "all positions are one too low: they count from 0, so say --coordinates 0": (1, False),
+        f"all positions are one too high: {high}": (-1, False),
+        f"all positions are one too low: {low}": (1, False),
         "REF is the base of the other strand: flip the variants": (0, True),
     }
     for cause, (shift, complement) in fits.items():

@@ -124,10 +124,11 @@ def _announce(source: Source, job: Job) -> None:
     sizes = [shard.num_records for shard in source.shards]
     share = max(sizes, default=0) / max(sum(sizes), 1)
     logger.info(
-        "variants: %s in %s shards; parts and outputs take about %s of disk, the scores of a "
+        "variants: %s in %s shard%s; parts and outputs take about %s of disk, the scores of a "
         "shard about %s of memory in each process",
         f"{sum(sizes):,}",
         f"{len(sizes):,}",
+        "" if len(sizes) == 1 else "s",
         _size(job.num_bytes),
         # A table with words as objects, and its copy for the file.
         _size(4 * job.num_bytes / (1 + len(job.outputs)) * share),

@@ -128,6 +128,8 @@ def _no_rows(text: VariantText, count: int, examples: list[str]) -> str:
         found="lines that are no records",
         expected="a record: CHROM, POS, ID, REF, ALT, QUAL, FILTER, INFO, tabs between them"
         if vcf
+        else "chromosome, position, REF and ALT in one word, such as chr1:100:A>G"
+        if str(text.path) == "--variant"
         else "rows with as many columns as the first line, whole numbers as positions, and "
         "variants such as chr1:100:A>G",
         fix="the file is damaged or was cut: restore it" if vcf else "mend these rows",

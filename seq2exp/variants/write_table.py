@@ -140,7 +140,7 @@ def meaning(column: ScoreColumn) -> str:
     sign = "signed, ALT minus REF" if column.signed else "without a sign"
     kinds = {
         "score": "",
-        "sd": "standard deviation over what was averaged; ",
+        "sd": "",
         "haplotype_sd": "standard deviation over haplotypes; ",
         "p": "probability under the null; ",
         "q": "after Benjamini and Hochberg; ",

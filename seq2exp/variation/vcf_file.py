@@ -120,7 +120,7 @@ def _kind(path: Path) -> str:
                 str(path),
                 found=kind if name == "plain" else f"{kind} without VCF text",
                 expected="a VCF, which begins with ##fileformat, or a BCF",
-                fix="give the file of genotypes",
+                fix="give a VCF or BCF, or make one",
             )
         )
     return name
@@ -197,7 +197,17 @@ def _header(handle: SeekableText, path: Path) -> tuple[int, list[str], dict[str,
 def _samples(line: str, path: Path) -> list[str]:
     columns = line.rstrip("\r\n").split("\t")
     if tuple(columns[:8]) != _COLUMNS[:8]:
-        raise _damaged(path, f"column names that begin {' '.join(columns)[:60]!r}")
+        found = f"column names that begin {' '.join(columns)[:60]!r}"
+        if tuple(line.split()[:8]) == _COLUMNS[:8]:
+            raise FormatError(
+                facts(
+                    str(path),
+                    found="columns parted by spaces",
+                    expected="tabs between the columns",
+                    fix="put a tab between all columns, in every line",
+                )
+            )
+        raise _damaged(path, found)
     return columns[9:]
 
 

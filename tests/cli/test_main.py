@@ -163,11 +163,30 @@ def test_a_wrong_setting_is_named_with_the_nearest_right_one(toy, tmp_path, caps
     [[], ["trian"], ["inspect"], ["inspect", "x", "--vreify"], ["evaluate", "x", "--split", "all"],
      ["train", "--config", "x"]],
 )  # fmt: skip
-def test_a_wrong_command_or_flag_ends_with_2_and_the_usage(line, capsys):
+def test_a_wrong_command_or_flag_ends_with_2_and_one_line(line, capsys):
     with pytest.raises(SystemExit) as stop:
         main(line)
     assert stop.value.code == 2
-    assert "usage: seq2exp" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert message.startswith("error: seq2exp")
+    assert message.count("\n") == 1
+    assert "--help`" in message
+
+
+def test_a_list_that_begins_with_a_minus_needs_no_equals_sign(monkeypatch):
+    seen = []
+    monkeypatch.setattr("seq2exp.cli.variants.run", lambda args: seen.append(args.shifts))
+    line = ["variants", "run", "--vcf", "a.vcf", "--out", "b.tsv", "--shifts"]
+    assert main([*line, "-5,0,5"]) == 0
+    assert main([*line, "5,0,-5"]) == 0
+    assert seen == [(-5, 0, 5), (5, 0, -5)]
+
+
+@pytest.mark.parametrize("value", ["7", "5%", "-0.1", "nan"])
+def test_a_share_is_a_number_from_0_to_1(value, capsys):
+    with pytest.raises(SystemExit):
+        main(["variants", "run", "--vcf", "a", "--out", "b.tsv", f"--max-mismatch={value}"])
+    assert f"found {value!r}, expected a number from 0 to 1" in capsys.readouterr().err
 
 
 def test_half_a_command_lists_what_it_may_become(capsys):

@@ -185,6 +185,12 @@ def test_f27_an_edited_manifest_that_no_longer_fits_its_files(root, change):
 def test_f27_no_dataset_at_all(tmp_path):
     with pytest.raises(FormatError, match=r"no manifest\.json.*seq2exp prepare"):
         Dataset(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 0")
+    (run / "manifest.json").write_text("{}")
+    with pytest.raises(FormatError, match=r"found a run, .*seq2exp prepare"):
+        Dataset(run)
     with pytest.raises(FormatError, match=r"no manifest\.json"):
         Dataset(tmp_path / "nowhere")
 

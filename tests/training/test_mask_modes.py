@@ -161,7 +161,7 @@ def test_a_mask_run_of_other_inputs_is_refused(data, mask_run, tmp_path, changes
 
 
 def test_a_mask_run_must_be_a_finished_run_that_learns_its_mask(data, mask_run, tmp_path):
-    with pytest.raises(InputError, match="no trained model"):
+    with pytest.raises(InputError, match="no such folder"):
         train(retrain_config(tmp_path / "absent"), data, tmp_path / "run")
     open_all = tiny_config(model={"mask": "none"}, fit={"max_epochs": 1})
     train(open_all, data, tmp_path / "none")

@@ -163,11 +163,17 @@ def test_it_is_read_as_it_was_written_by_its_own_model_only(tmp_path):
     background.save(path, overwrite=True)
     assert path.read_bytes() == before
     with pytest.raises(
-        InputError, match=r"scores of model aaaaaaaaaaaa, expected of this model, bbb"
+        InputError, match=r"another model, or made in another way \(aaaaaaaaaaaa\).*--shifts.*\(bbb"
     ):
         Background.load(path, model_hash="b" * 64)
     with pytest.raises(InputError, match="no such file"):
         Background.load(tmp_path / "other", model_hash=MODEL)
+    table.to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(FormatError, match=r"another Parquet file.*`seq2exp variants background`"):
+        Background.load(tmp_path / "table.parquet", model_hash=MODEL)
+    (tmp_path / "in.vcf").write_text("##fileformat=VCFv4.2")
+    with pytest.raises(FormatError, match=r"a file that is no Parquet"):
+        Background.load(tmp_path / "in.vcf", model_hash=MODEL)
     data = bytearray(before)
     for place in (None, 200, len(data) // 2):
         broken = data.copy()

@@ -372,6 +372,15 @@ def test_scores_that_the_model_cannot_give_are_refused(dataset):
         pass
 
 
+@pytest.mark.parametrize("shift", [-(10**6), 10**6])
+def test_a_window_without_its_tss_is_refused_before_any_work(dataset, shift):
+    with (
+        pytest.raises(ConfigError, match=rf"--shifts: found {shift}, .*TSS stays"),
+        engine_of(dataset, [Additive()], shifts=(0, shift)),
+    ):
+        pass
+
+
 def test_a_shift_invariant_model_has_no_spread_over_shifts(dataset):
     """It counts bases of the inner window, wherever that lies by a base or two."""
 

@@ -276,6 +276,26 @@ def test_broken_tables_are_refused_with_the_reason(dataset, tmp_path, text, matc
         open_source(put(tmp_path / "t.tsv", text), dataset=dataset)
 
 
+def test_a_vcf_with_moved_positions_is_not_told_of_options_for_tables(dataset, rows, tmp_path):
+    moved = [(chrom, position + 1, ref, alt) for chrom, position, ref, alt in rows]
+    path = put(tmp_path / "v.vcf", inputs.vcf_text(dataset, moved))
+    with pytest.raises(AssemblyError, match=r"one too high: take 1 from each") as caught:
+        open_source(path, dataset=dataset)
+    assert "--coordinates" not in str(caught.value)
+
+
+def test_columns_parted_by_spaces_are_named(dataset, rows, tmp_path):
+    path = put(tmp_path / "v.vcf", inputs.vcf_text(dataset, rows).replace("\t", " "))
+    with pytest.raises(FormatError, match=r"parted by spaces, expected tabs"):
+        open_source(path, dataset=dataset)
+
+
+def test_a_message_about_foreign_contigs_counts_nothing(dataset):
+    with pytest.raises(InputError, match=r"records on zz only") as caught:
+        open_source(["zz:100:A>G"], dataset=dataset)
+    assert "0 in all" not in str(caught.value)
+
+
 def test_a_vcf_takes_no_settings_of_tables(dataset, rows, tmp_path):
     path = put(tmp_path / "v.vcf", inputs.vcf_text(dataset, rows))
     with pytest.raises(InputError, match="--coordinates 0: found a VCF"):
