@@ -90,7 +90,7 @@ def score_table(
     config = ScoreConfig(scorers=scorers, samples=(sample,), batch_size=32, **settings)
     with open_engine(run, dataset, config) as engine:
         found = engine.score(alleles)
-    found = found[found["score_status"] == "scored"]
+    found = found[found["score_status"].str.startswith("scored")]
     table = found[["record", "gene_row", f"expr_delta:{sample}"]]
     table = table.set_axis(["variant", "gene_row", "score"], axis=1)
     return table.assign(fixed=found[f"expr_delta_fixed:{sample}"]) if masked else table
