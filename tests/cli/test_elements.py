@@ -54,7 +54,7 @@ def test_a_level_that_is_none_and_draws_that_are_none(run, tmp_path, capsys):
     line = ["elements", run, "--out", tmp_path / "map"]
     assert "elements.fdr" in failure([*line, "--fdr", "1.5"], capsys)
     assert "null_draws" in failure([*line, "--fdr", "0.1", "--null-draws", "0"], capsys)
-    assert "no trained model" in failure([*line, "--replicates", tmp_path / "no"], capsys)
+    assert "no such folder" in failure([*line, "--replicates", tmp_path / "no"], capsys)
     assert not (tmp_path / "map").exists()
 
 

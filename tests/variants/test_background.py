@@ -182,7 +182,7 @@ def test_it_is_read_as_it_was_written_by_its_own_model_only(tmp_path):
         else:
             broken[place : place + 8] = bytes(255 - byte for byte in broken[place : place + 8])
         path.write_bytes(broken)
-        with pytest.raises(FormatError, match="make it again"):
+        with pytest.raises(FormatError, match="make it with `seq2exp variants background`"):
             Background.load(path, model_hash=MODEL)
     common(10).to_parquet(path)
     with pytest.raises(FormatError, match="seq2exp background of variant scores"):
