@@ -70,7 +70,7 @@ def test_f17_a_held_out_donor_who_trains_on_one_gene_is_an_error():
 
 def test_f17_nobody_who_trains_is_an_error():
     lists = {"test": ["p", "q"], "population": ["t"]}
-    with pytest.raises(InputError, match="some that train"):
+    with pytest.raises(InputError, match="some donors that train"):
         check_split(split_from_lists(lists, GENES, contigs=CONTIGS))
     with pytest.raises(InputError, match="found learn"):
         split_from_lists({"learn": ["p"]}, GENES, contigs=CONTIGS)
