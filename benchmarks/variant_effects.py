@@ -45,13 +45,13 @@ from variant_sets import (
 from data_prep.simulate.load import load_world
 from seq2exp.core.errors import Seq2ExpWarning
 from seq2exp.dataset.store import Dataset
+from seq2exp.models.registry import has_mask
 from seq2exp.training.metrics import Row
 from seq2exp.training.run import TrainedRun, open_run
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import open_engine
 from seq2exp.variants.evaluate import SIGNED, UNSIGNED, EffectConfig, EffectJudge
 from seq2exp.variants.linkage import LinkedPairs, linked_pairs
-from seq2exp.variants.passes import has_mask
 from seq2exp.variation.alleles import CLASSES, STATUSES, normalise_all
 
 SEEDS = {"people": 3, "demo": 0}

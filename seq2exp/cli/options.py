@@ -11,6 +11,7 @@ __all__ = [
     "add_loading",
     "add_overwrite",
     "add_run",
+    "add_views",
     "counted",
     "load",
     "named_file",
@@ -104,6 +105,19 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
     """Add batch size and loader processes."""
     parser.add_argument("--batch-size", type=int, default=16, help="genes per batch (%(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (%(default)s)")
+
+
+def add_views(group: argparse._ArgumentGroup) -> None:
+    """Add the strands and shifts that scores of variants are averaged over."""
+    group.add_argument(
+        "--strands", default="auto", choices=("auto", "forward", "both"),
+        help="strands that are averaged; auto: both where the model was made for both",
+    )  # fmt: skip
+    group.add_argument(
+        "--shifts", type=whole_numbers, default=(), metavar="BP,...",
+        help="shifts of the window that are averaged, such as 1,0,-1; 0 for none (default: a third "
+        "of a bin both ways, if training moved windows)",
+    )  # fmt: skip
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

@@ -99,15 +99,7 @@ def _add_scoring(parser: argparse.ArgumentParser) -> None:
         "--edge", default="pad", choices=("pad", "skip"),
         help="windows that reach beyond a contig (%(default)s)",
     )  # fmt: skip
-    group.add_argument(
-        "--strands", default="auto", choices=("auto", "forward", "both"),
-        help="strands that are averaged; auto: both where the model was made for both",
-    )  # fmt: skip
-    group.add_argument(
-        "--shifts", type=options.whole_numbers, default=(), metavar="BP,...",
-        help="shifts of the window that are averaged, such as 1,0,-1; 0 for none (default: a third "
-        "of a bin both ways, if training moved windows)",
-    )  # fmt: skip
+    options.add_views(group)
     group.add_argument(
         "--ensemble", default="pred", choices=("pred", "score"),
         help="average predictions or scores (%(default)s)",

@@ -55,15 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--method", default="exact", choices=("exact", "gradient"),
         help="exact: a pass per mutation; gradient: first order, a whole window at once",
     )  # fmt: skip
-    group.add_argument(
-        "--strands", default="auto", choices=("auto", "forward", "both"),
-        help="strands that are averaged; auto: both where the model was made for both",
-    )  # fmt: skip
-    group.add_argument(
-        "--shifts", type=options.whole_numbers, default=(), metavar="BP,...",
-        help="shifts of the window that are averaged, such as 1,0,-1; 0 for none (default: a third "
-        "of a bin both ways, if training moved windows)",
-    )  # fmt: skip
+    options.add_views(group)
     group.add_argument(
         "--mask-bp", type=int, default=501, metavar="BP",
         help="width around a base in which masks are compared (%(default)s)",

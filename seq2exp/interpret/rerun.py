@@ -18,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from seq2exp.dataset.samples import Batch
 from seq2exp.interpret.edits import Edit, GeneWindow, make_batch
-from seq2exp.models.output import ModelCall
-from seq2exp.models.rerun import Shared, share_window
-from seq2exp.training.module import forward_batch
+from seq2exp.models.registry import has_mask
+from seq2exp.models.rerun import Shared, changed_bins, share_window
+from seq2exp.training.module import batch_call, forward_batch
 
 __all__ = ["GeneRunner"]
 
@@ -63,7 +62,7 @@ class GeneRunner:
         self.batch = gene.batch.to(device)
         outputs = [forward_batch(model, self.batch) for model in models]
         self.expression_MK = _numbers(outputs, "expression_BK")[:, 0]
-        self.mask_MN = _numbers(outputs, "mean_BN")[:, 0] if has_mask(models) else None
+        self.mask_MN = _numbers(outputs, "mean_BN")[:, 0] if all(map(has_mask, models)) else None
         self.masks = [output.mask_BN for output in outputs]
         self.base: Edit | None = None
         self.shared: list[Shared | None] = [None] * len(models)
@@ -103,21 +102,13 @@ class GeneRunner:
         self.base = base
         self.base_batch = make_batch(self.gene, [base]).to(self.device)
         if self.share:
-            call = _call(self.base_batch, None)
+            call = batch_call(self.base_batch)
             self.shared = [share_window(model, call) for model in self.models]
-
-    def _changed(self, batch: Batch) -> Tensor:
-        """Tell in which bins windows differ from the base, bool, shape (edits, bins)."""
-        codes_BL, base_1L = batch.codes_BL, self.base_batch.codes_BL
-        differ_BL = codes_BL != base_1L
-        changed_BN = differ_BL.reshape(len(codes_BL), -1, self.gene.bin_size).any(2)
-        ours, base = batch.signal_BNT, self.base_batch.signal_BNT
-        tracks_BN: Tensor = ((ours != base) & ~(ours.isnan() & base.isnan())).any(2)
-        return changed_BN | tracks_BN
 
     def _run(self, edits: list[Edit]) -> NDArray[np.float64]:
         batch = make_batch(self.gene, edits).to(self.device)
-        changed_BN = self._changed(batch)
+        base = batch_call(self.base_batch)
+        changed_BN = changed_bins(batch_call(batch), base, bin_size=self.gene.bin_size)
         outputs = []
         members = zip(self.models, self.masks, self.shared, strict=True)
         for model, mask_1N, shared in members:
@@ -127,31 +118,13 @@ class GeneRunner:
                 closed_BN = torch.from_numpy(np.stack(closed))
                 mask_BN = _shut(mask_1N, closed_BN.to(self.device))
             if shared is not None:
-                outputs.append(shared(_call(batch, mask_BN), changed_BN))
+                outputs.append(shared(batch_call(batch, mask_BN), changed_BN))
             elif mask_BN is None:
                 outputs.append(forward_batch(model, batch))
             else:
                 outputs.append(forward_batch(model, batch, mask_BN=mask_BN))
         found: NDArray[np.float64] = _numbers(outputs, "expression_BK").swapaxes(0, 1)
         return found
-
-
-def has_mask(models: list[nn.Module]) -> bool:
-    """Tell whether the models read their window through a mask."""
-    return all(getattr(model.config, "mask", "none") != "none" for model in models)
-
-
-def _call(batch: Batch, mask_BN: Tensor | None) -> ModelCall:
-    return ModelCall(
-        batch.codes_BL,
-        batch.signal_BNT,
-        batch.features_BF,
-        batch.blacklist_BN,
-        batch.valid_BN,
-        mask_BN,
-        force_promoter=True,
-        elements_BR2=batch.elements_BR2,
-    )
 
 
 def _is_closed(edit: Edit) -> bool:

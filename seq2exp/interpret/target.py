@@ -19,6 +19,7 @@ from seq2exp.core.errors import ConfigError, InputError, facts
 from seq2exp.core.sequence import NUM_BASES
 from seq2exp.dataset.samples import Batch, GeneSamples, collate
 from seq2exp.dataset.store import Dataset
+from seq2exp.models.registry import has_mask
 from seq2exp.training.run import TrainedRun
 
 __all__ = [
@@ -138,7 +139,7 @@ def make_target(
     ConfigError
         The models have no mask that could be held fixed.
     """
-    if mask == "fixed" and not all(_has_mask(model) for model in run.models):
+    if mask == "fixed" and not all(has_mask(model) for model in run.models):
         raise ConfigError(
             facts(
                 "--mask fixed",
@@ -150,10 +151,6 @@ def make_target(
     samples = GeneSamples(dataset, run.sample_config(dataset), [row])
     device = next(run.models[0].parameters()).device
     return Target(run.models, collate([samples[0]]).to(device), output=output, mask=mask)
-
-
-def _has_mask(model: nn.Module) -> bool:
-    return getattr(model.config, "mask", "none") != "none"
 
 
 def output_of(run: TrainedRun, sample: str | None) -> int | None:

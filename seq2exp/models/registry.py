@@ -12,7 +12,7 @@ from seq2exp.core.errors import ConfigError, facts
 from seq2exp.models.baseline import Baseline, BaselineConfig
 from seq2exp.models.seq2exp import Seq2Exp, Seq2ExpConfig
 
-__all__ = ["build_model", "config_dict", "model_names"]
+__all__ = ["build_model", "config_dict", "has_mask", "model_names"]
 
 
 class _Entry(NamedTuple):
@@ -59,6 +59,11 @@ def build_model(name: str, params: Mapping[str, Any] | Seq2ExpConfig | BaselineC
     if isinstance(params, Mapping):
         params = bind(entry.config, params, where=f"model {name!r}")
     return entry.model(params)
+
+
+def has_mask(model: nn.Module) -> bool:
+    """Tell whether a model reads its window through a mask; baselines have no such setting."""
+    return bool(getattr(model.config, "mask", "none") != "none")
 
 
 def config_dict(model: nn.Module) -> dict[str, Any]:

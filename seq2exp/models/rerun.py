@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from seq2exp.models.output import ModelCall, Seq2ExpOutput, mean_with_mirrored
 from seq2exp.nn.sequence import flip_bins
 
-__all__ = ["Shared", "Sharing", "keep_reference", "share_window"]
+__all__ = ["Shared", "Sharing", "changed_bins", "keep_reference", "share_window"]
 
 Shared = Callable[[ModelCall, Tensor], Seq2ExpOutput]
 """Output of edited windows; the tensor, bool, shape (batch, bins), is true where they differ."""
@@ -34,6 +34,26 @@ class Sharing(Protocol):
     def share(self, call: ModelCall) -> Shared | None:
         """Return what gives the output of edits of a window; None where nothing can be shared."""
         ...
+
+
+def changed_bins(edited: ModelCall, base: ModelCall, *, bin_size: int) -> Tensor:
+    """Tell in which bins windows differ from one window, bool, shape (batch, bins).
+
+    Parameters
+    ----------
+    edited : ModelCall
+    base : ModelCall
+        A batch of one; its bases are codes.
+    bin_size : int
+        Bases per bin.
+    """
+    differ_BL = edited.codes_BL != base.codes_BL
+    changed_BN: Tensor = differ_BL.reshape(len(differ_BL), -1, bin_size).any(2)
+    ours, theirs = edited.signal_BNT, base.signal_BNT
+    if ours is not None and theirs is not None:
+        same_BNT = (ours == theirs) | (ours.isnan() & theirs.isnan())
+        changed_BN = changed_BN | ~same_BNT.all(2)
+    return changed_BN
 
 
 def share_window(model: nn.Module | Sharing, call: ModelCall) -> Shared | None:

@@ -22,6 +22,7 @@ from seq2exp.dataset.samples import Batch
 from seq2exp.dataset.store import Dataset
 from seq2exp.elements.calling import CallConfig
 from seq2exp.elements.masks import gene_masks
+from seq2exp.models.registry import has_mask
 from seq2exp.priors.algebra import joint_embedding
 from seq2exp.priors.identity import combined_hash, id_system
 from seq2exp.priors.origin import QUALITY, gene_quality, model_splits, sources_of, why_absent
@@ -251,7 +252,7 @@ def _run(
     run, dataset = seen.run, seen.dataset
     columns: dict[str, NDArray[np.float64]] = {}
     notes: list[str] = []
-    if not all(_has_mask(model) for model in run.models):
+    if not all(has_mask(model) for model in run.models):
         for _ in iterate(run, dataset, rows, forward=seen, **options):
             pass
         notes.append("no columns of the mask: the model reads its window without one")
@@ -293,11 +294,6 @@ def _assay_columns(
         for k, name in enumerate(names)
         if reached[k]
     }
-
-
-def _has_mask(model: nn.Module) -> bool:
-    """Tell whether a model reads through a mask; the baselines have no such setting."""
-    return getattr(model.config, "mask", "none") != "none"
 
 
 def _quality(

@@ -12,6 +12,7 @@ from torch import nn
 
 from seq2exp.core.errors import Seq2ExpError, facts
 from seq2exp.dataset.samples import Batch
+from seq2exp.models.output import ModelCall
 from seq2exp.training.config import OptimConfig
 from seq2exp.training.losses import masked_loss
 from seq2exp.training.optimizer import TableAdamW
@@ -20,6 +21,7 @@ __all__ = [
     "ExpressionModule",
     "NumericsError",
     "StepLoss",
+    "batch_call",
     "batch_loss",
     "forward_batch",
     "learning_rate",
@@ -94,6 +96,20 @@ def _is_exempt(name: str, parameter: nn.Parameter) -> bool:
         part.startswith(word) if len(word) > 2 else part == word
         for part in name.split(".")
         for word in _NO_DECAY
+    )
+
+
+def batch_call(batch: Batch, mask_BN: torch.Tensor | None = None) -> ModelCall:
+    """Return the tensors of a forward pass of a batch, under a given mask or the models' own."""
+    return ModelCall(
+        batch.codes_BL,
+        batch.signal_BNT,
+        batch.features_BF,
+        batch.blacklist_BN,
+        batch.valid_BN,
+        mask_BN,
+        force_promoter=True,
+        elements_BR2=batch.elements_BR2,
     )
 
 

@@ -35,6 +35,7 @@ from seq2exp.variants.views import usual_shifts
 
 __all__ = [
     "EngineMaker",
+    "KeptOpen",
     "Scored",
     "genes_per_allele",
     "header_of",
@@ -87,7 +88,7 @@ class EngineMaker:
     def __call__(self, worker: int) -> Scorer:
         """Return what scores tables of alleles, on the device of a worker."""
         engine, stack = self.open(worker)
-        return _Kept(engine.score, stack)
+        return KeptOpen(engine.score, stack)
 
     def open(self, worker: int) -> tuple[Engine, ExitStack]:
         """Return an engine on the device of a worker, and what keeps it open."""
@@ -111,12 +112,21 @@ class EngineMaker:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class KeptOpen:
+    """What scores tables, and what keeps its engine open as long as it is there.
+
+    Attributes
+    ----------
+    score : callable
+    stack : ExitStack
+    """
+
     score: Scorer
     stack: ExitStack
 
-    def __call__(self, alleles: pd.DataFrame) -> pd.DataFrame:
-        return self.score(alleles)
+    def __call__(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the scores of a table."""
+        return self.score(table)
 
 
 def model_sha256(run: TrainedRun) -> str:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seq2exp.dataset.samples import GeneSamples
+from seq2exp.models.registry import has_mask
+from seq2exp.training.module import batch_call
 from seq2exp.variants.contexts import Flanks
 from seq2exp.variants.gradient import Taylor, taylor
 from seq2exp.variants.judge import Put
-from seq2exp.variants.passes import Predicted, call_of, has_mask
+from seq2exp.variants.passes import Predicted
 from seq2exp.variants.views import GeneView, View, open_view
 
 __all__ = ["GradientPasses"]
@@ -68,7 +70,7 @@ class GradientPasses:
         self.masked = all(has_mask(model) for model in models)
         self.members: list[_Member] = []
         for view in self.views:
-            call = call_of(view.batch.to(device), None)
+            call = batch_call(view.batch.to(device))
             for model in models:
                 free = taylor(model, call)
                 held = taylor(model, call, mask="fixed") if fixed and self.masked else None

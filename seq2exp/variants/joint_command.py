@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import pandas as pd
 
 from seq2exp.core.errors import ConfigError, facts
 from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.claim import names_pending
-from seq2exp.variants.command import EngineMaker, header_of, model_sha256
+from seq2exp.variants.command import EngineMaker, KeptOpen, header_of, model_sha256
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import open_engine
 from seq2exp.variants.execute import Scorer, Share
@@ -51,16 +48,7 @@ class JointMaker:
         """Return what scores items, on the device of a worker."""
         engine, stack = self.engine.open(worker)
         calls = None if self.genotypes is None else Genotypes(self.genotypes)
-        return _Kept(JointScorer(engine, self.items, self.config, calls), stack)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    score: JointScorer
-    stack: ExitStack
-
-    def __call__(self, items: pd.DataFrame) -> pd.DataFrame:
-        return self.score(items)
+        return KeptOpen(JointScorer(engine, self.items, self.config, calls), stack)
 
 
 def check_joint(

@@ -21,13 +21,15 @@ from torch import Tensor, nn
 
 from seq2exp.dataset.samples import Batch, GeneSamples
 from seq2exp.models.output import ModelCall, Seq2ExpOutput
-from seq2exp.models.rerun import Shared
+from seq2exp.models.registry import has_mask
+from seq2exp.models.rerun import Shared, changed_bins
+from seq2exp.training.module import batch_call
 from seq2exp.variants.contexts import Flanks
 from seq2exp.variants.judge import Put
 from seq2exp.variants.views import GeneView, Sequences, View, open_view
 from seq2exp.variation.coordinates import move_bins
 
-__all__ = ["GenePasses", "Predicted", "call_of", "concatenated", "has_mask"]
+__all__ = ["GenePasses", "Predicted", "concatenated"]
 
 
 _PARTS = ("expression", "fixed", "mask", "tracks", "embedding")
@@ -119,7 +121,7 @@ class GenePasses:
         self.has_tracks = all(member.output.tracks_BNU is not None for member in self.members)
 
     def _look_at(self, model: Any, view: GeneView, *, share: bool) -> _Member:  # noqa: ANN401
-        call = call_of(view.batch.to(self.device), None)
+        call = batch_call(view.batch.to(self.device))
         shared = model.share(call) if share and hasattr(model, "share") else None
         if shared is None:
             return _Member(model, view, call, model.one_strand(call), None)
@@ -183,12 +185,12 @@ class GenePasses:
         put = view.put(sequences, flanks=flanks)
         batch = put.batch.to(self.device)
         members = [member for member in self.members if member.view is view]
-        changed_SN = _changed(batch, members[0].call, self.bin_size)
+        changed_SN = changed_bins(batch_call(batch), members[0].call, bin_size=self.bin_size)
         rows, num = changed_SN.any(1).nonzero()[:, 0], len(sequences)
         some = _some(batch, rows)
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in _PARTS}
         for member in members:
-            output = _run(member, call_of(some, None), changed_SN[rows]) if len(rows) else None
+            output = _run(member, batch_call(some), changed_SN[rows]) if len(rows) else None
             found["expression"].append(_filled(member, output, rows, num, "expression_BK"))
             found["embedding"].append(_filled(member, output, rows, num, "embedding_BD"))
             if self.has_tracks:
@@ -205,7 +207,7 @@ class GenePasses:
                 other = None
                 if output is not None:
                     mask_BN = self._held(member, output, put, rows.cpu().numpy())
-                    other = _run(member, call_of(some, mask_BN), changed_SN[rows])
+                    other = _run(member, batch_call(some, mask_BN), changed_SN[rows])
                 found["fixed"].append(_filled(member, other, rows, num, "expression_BK"))
         stacked = {name: np.stack(parts) if parts else None for name, parts in found.items()}
         return Predicted(
@@ -278,38 +280,8 @@ def concatenated(first: Predicted, second: Predicted) -> Predicted:
     )
 
 
-def has_mask(model: nn.Module) -> bool:
-    """Tell whether a model reads its window through a mask."""
-    return bool(getattr(model.config, "mask", "none") != "none")
-
-
-def call_of(batch: Batch, mask_BN: Tensor | None) -> ModelCall:
-    """Return the tensors of a forward pass of windows, under a given mask or their own."""
-    return ModelCall(
-        batch.codes_BL,
-        batch.signal_BNT,
-        batch.features_BF,
-        batch.blacklist_BN,
-        batch.valid_BN,
-        mask_BN,
-        force_promoter=True,
-        elements_BR2=batch.elements_BR2,
-    )
-
-
 def _some(batch: Batch, rows: Tensor) -> Batch:
     return Batch(**{name: values[rows] for name, values in vars(batch).items()})
-
-
-def _changed(batch: Batch, reference: ModelCall, bin_size: int) -> Tensor:
-    """Tell in which bins windows differ from the reference, bool, shape (sequences, bins)."""
-    codes_SL, signal_SNT, base_1NT = batch.codes_BL, batch.signal_BNT, reference.signal_BNT
-    differ_SL = codes_SL != reference.codes_BL
-    changed_SN: Tensor = differ_SL.reshape(len(codes_SL), -1, bin_size).any(2)
-    if base_1NT is not None and base_1NT.shape[2]:
-        same_SNT = (signal_SNT == base_1NT) | (signal_SNT.isnan() & base_1NT.isnan())
-        changed_SN = changed_SN | ~same_SNT.all(2)
-    return changed_SN
 
 
 def _run(member: _Member, call: ModelCall, changed_SN: Tensor) -> Seq2ExpOutput:

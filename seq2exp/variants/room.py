@@ -10,8 +10,8 @@ import torch
 
 from seq2exp.core.errors import Seq2ExpWarning, facts
 from seq2exp.training.memory import available_bytes, measure
+from seq2exp.training.module import batch_call
 from seq2exp.variants.engine import Engine
-from seq2exp.variants.passes import call_of
 from seq2exp.variants.views import open_view
 
 __all__ = ["tell_memory"]
@@ -41,7 +41,7 @@ def tell_memory(engine: Engine, *, processes: int = 1) -> int:
         return 0
     row = next(iter(engine.index.windows))
     view = open_view(engine.samples, row, engine.views[0])
-    call = call_of(view.batch.to(engine.device), None)
+    call = batch_call(view.batch.to(engine.device))
 
     def once() -> None:
         models: list[Any] = engine.run.models

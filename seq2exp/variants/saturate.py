@@ -33,6 +33,7 @@ from seq2exp.core.progress import clock
 from seq2exp.core.shards import remove_partial
 from seq2exp.core.work import system_errors, terminate_as_interrupt, work_folders
 from seq2exp.dataset.store import Dataset
+from seq2exp.models.registry import has_mask
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.claim import Identity, Job, remove_work, require_same, store_of
 from seq2exp.variants.command import EngineMaker, header_of, model_sha256
@@ -43,7 +44,6 @@ from seq2exp.variants.merge import Parts
 from seq2exp.variants.mutants import Mutants, drawn_bases, make_mutants
 from seq2exp.variants.outputs import write_outputs
 from seq2exp.variants.parts import PartInfo, PartStore
-from seq2exp.variants.passes import has_mask
 from seq2exp.variants.regions import Region, usable_regions
 from seq2exp.variants.saturation import Collector, Saturation
 from seq2exp.variants.saturation_files import strongest_rows, write_arrays, write_tracks

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2exp.interpret.target import output_of
+from seq2exp.models.registry import has_mask
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.arrays import Compared, Pair
 from seq2exp.variants.choice import choose_scorers, columns_of
 from seq2exp.variants.columns import ScoreColumn
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.ensemble import ensemble
-from seq2exp.variants.passes import has_mask
 from seq2exp.variants.scorers import Scorer
 from seq2exp.variants.units import LabelUnit
 

@@ -17,6 +17,8 @@ from seq2exp.core.sequence import decode
 from seq2exp.dataset.samples import SampleConfig
 from seq2exp.dataset.store import Dataset
 from seq2exp.models.output import Seq2ExpOutput
+from seq2exp.models.rerun import changed_bins
+from seq2exp.training.module import batch_call
 from seq2exp.variants.arrays import compare
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.elements import ElementBins
@@ -24,7 +26,7 @@ from seq2exp.variants.engine import open_engine
 from seq2exp.variants.genes import GeneIndex, distance_to_tss, window_holds
 from seq2exp.variants.gradient import taylor
 from seq2exp.variants.judge import changed_span, judge
-from seq2exp.variants.passes import Predicted, _changed, call_of
+from seq2exp.variants.passes import Predicted
 from seq2exp.variants.views import View, open_view, usual_shifts
 from seq2exp.variation.alleles import Allele
 from tests.toys import toy_dataset
@@ -179,7 +181,7 @@ def test_first_order_scores_under_the_held_mask_are_those_of_its_gradient(datase
             for name, mask in zip(names, ("recomputed", "fixed"), strict=True):
                 changes = []
                 for view in engine.gene(row.gene_row).passes.views:
-                    expansion = taylor(model, call_of(view.batch, None), mask=mask)
+                    expansion = taylor(model, batch_call(view.batch), mask=mask)
                     codes_BL = view.put([put]).batch.codes_BL
                     changes.append(float(expansion.change(codes_BL)[0, 0]))
                 assert len(changes) == 2
@@ -353,7 +355,9 @@ def test_bins_whose_tracks_differ_are_run_again_though_their_bases_do_not(datase
     reference = SimpleNamespace(codes_BL=codes[:1], signal_BNT=signal[:1].clone())
     signal[1, 5], codes = 2.0, codes.clone()
     codes[0, 3 * BIN] = 1
-    found = _changed(SimpleNamespace(codes_BL=codes, signal_BNT=signal), reference, BIN)
+    found = changed_bins(
+        SimpleNamespace(codes_BL=codes, signal_BNT=signal), reference, bin_size=BIN
+    )
     assert found.nonzero().tolist() == [[0, 3], [1, 5]]
 
 
