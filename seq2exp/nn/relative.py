@@ -29,6 +29,8 @@ __all__ = [
 GammaScale = Literal["distances", "features"]
 _MIN_HALF_LIFE = 3.0
 _FLOOR = 1e-8
+# On a processor: numbers that stay in its cache, and queries that fill a matrix product.
+_LOGITS_AT_ONCE, _FEW_QUERIES = 1 << 19, 32
 
 
 def gamma_features(
@@ -220,13 +222,28 @@ class RelativeAttention(nn.Module):
         # The distances that these queries meet; the first stands in row num_keys - stop.
         met_RF = self.position_dropout(features_PF[num_keys - stop : 2 * num_keys - 1 - start])
         place_HRE = self._heads(self.to_rel_k(met_RF)[None])[0]
-        content_BHSN = (query_BHSE + self.content_bias) @ key_BHNE.mT
-        place_BHSR = (query_BHSE + self.position_bias) @ place_HRE.mT
-        logits_BHSN = content_BHSN + align_distances(place_BHSR, num_keys)
-        weights_BHSN = self.dropout(logits_BHSN.softmax(dim=-1))
-        mixed_BSD: Tensor = (weights_BHSN.to(value_BHNV.dtype) @ value_BHNV).transpose(1, 2)
-        out_BSD: Tensor = self.to_out(mixed_BSD.flatten(2))
+        by_content, by_place = query_BHSE + self.content_bias, query_BHSE + self.position_bias
+        num_queries, mixed = stop - start, []
+        for first, last in self._at_once(x_BND, num_queries):
+            met = slice(num_queries - last, num_queries - first + num_keys - 1)
+            content_BHSN = by_content[:, :, first:last] @ key_BHNE.mT
+            place_BHSR = by_place[:, :, first:last] @ place_HRE[:, met].mT
+            logits_BHSN = content_BHSN + align_distances(place_BHSR, num_keys)
+            weights_BHSN = self.dropout(logits_BHSN.softmax(dim=-1))
+            mixed.append(weights_BHSN.to(value_BHNV.dtype) @ value_BHNV)
+        out_BSD: Tensor = self.to_out(torch.cat(mixed, dim=2).transpose(1, 2).flatten(2))
         return out_BSD
+
+    def _at_once(self, x_BND: Tensor, num_queries: int) -> list[tuple[int, int]]:
+        """Divide the queries, so that the logits of a part stay in the cache of a processor.
+
+        Neighbouring queries also meet fewer distances than all. Other devices take all at once.
+        """
+        size = max(1, num_queries)
+        if x_BND.device.type == "cpu":
+            logits = self.num_heads * x_BND.shape[0] * x_BND.shape[1]
+            size = max(_FEW_QUERIES, _LOGITS_AT_ONCE // max(1, logits))
+        return [(s, min(s + size, num_queries)) for s in range(0, num_queries, size)]
 
     def _heads(self, x_BND: Tensor) -> Tensor:
         width = x_BND.shape[2] // self.num_heads

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from seq2exp.core.errors import ConfigError
+from seq2exp.nn import relative
 from seq2exp.nn.relative import (
     RelativeAttention,
     align_distances,
@@ -86,6 +87,30 @@ def test_a_span_of_queries_has_the_values_and_gradients_of_the_whole(span):
     seed, wanted = torch.randn_like(part), [x, *attention.parameters()]
     for a, b in zip(
         torch.autograd.grad(part, wanted, seed),
+        torch.autograd.grad(whole, wanted, seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("span", [None, (0, 7), (2, 6), (4, 5)])
+@pytest.mark.parametrize("queries_at_once", [1, 2, 3])
+def test_queries_taken_in_parts_have_the_values_and_gradients_of_all_at_once(
+    monkeypatch, span, queries_at_once
+):
+    attention, features = make_attention(), position_features(7, 6)
+    x = torch.randn(2, 7, 7, dtype=torch.float64, requires_grad=True)
+    whole = attention(x, features, span=span)
+    monkeypatch.setattr(relative, "_FEW_QUERIES", queries_at_once)
+    monkeypatch.setattr(relative, "_LOGITS_AT_ONCE", 1)
+    parts = attention._at_once(x, 7)
+    assert parts[0] == (0, queries_at_once)
+    assert parts[-1][1] == 7
+    ours = attention(x, features, span=span)
+    torch.testing.assert_close(ours, whole, rtol=0, atol=1e-13)
+    seed, wanted = torch.randn_like(ours), [x, *attention.parameters()]
+    for a, b in zip(
+        torch.autograd.grad(ours, wanted, seed),
         torch.autograd.grad(whole, wanted, seed),
         strict=True,
     ):
