@@ -15,9 +15,10 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import seq2exp
 from seq2exp.core.errors import ConfigError, InputError, Seq2ExpError, Seq2ExpWarning, facts
@@ -86,11 +87,34 @@ def _module(command: str) -> ModuleType:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are a line and not pages of options."""
+    """A parser whose errors are a line and not pages of options; an option is never shortened."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  those of argparse
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
+        """Keep the words for `error`, which is told less."""
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Say in one line what is wrong, and where the options stand."""
-        self.exit(2, f"error: {self.prog}: {message}. Fix: see `{self.prog} --help`\n")
+        """Say in one line what is wrong, the nearest option, and where the options stand."""
+        named = [word.partition("=")[0] for word in self._given if re.match("--[a-z]", word)]
+        near = {word: self._nearest(word) for word in named}
+        hint = "".join(f"{word}: did you mean {name}? " for word, name in near.items() if name)
+        self.exit(2, f"error: {self.prog}: {message}. Fix: {hint}see `{self.prog} --help`\n")
+
+    def refuse_flags(self, rest: list[str]) -> None:
+        """Refuse flags that are nearly an option; a setting would have a dot or a value."""
+        for word, after in itertools.pairwise([*rest, "--"]):
+            if after.startswith("--") and re.fullmatch("--[a-z-]+", word) and self._nearest(word):
+                self.error(f"unrecognized arguments: {word}")
+
+    def _nearest(self, word: str) -> str:
+        """Return the option that an unknown one may be meant to be; empty for a known one."""
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        return "" if word in known else next(iter(get_close_matches(word, known, n=1)), "")
 
 
 def _join_numbers(argv: list[str]) -> list[str]:
@@ -145,10 +169,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return answered
     argv = _join_numbers(_join_words(given))
     only = next((word for word in argv if word in COMMANDS), None)
-    args, rest = build_parser(only).parse_known_args(argv)
+    parser = build_parser(only)
+    args, rest = parser.parse_known_args(argv)
     module = _module(args.command)
-    if rest and not getattr(module, "TAKES_OVERRIDES", False):
-        build_parser(only).error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        # The parser of the command knows the options.
+        actions = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+        of_command: _Parser = actions.choices[args.command]
+        if not getattr(module, "TAKES_OVERRIDES", False):
+            of_command.error(f"unrecognized arguments: {' '.join(rest)}")
+        of_command.refuse_flags(rest)
     args.overrides = rest
     try:
         _set_up_logging(args)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_DRAWS, _FLANK, _FEW_DRAWS = 99, 1024, 100
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -156,12 +158,12 @@ def _add_significance(parser: argparse.ArgumentParser) -> None:
         help="p-values: the same change in shuffled surroundings",
     )  # fmt: skip
     group.add_argument(
-        "--null-draws", type=options.counted, default=99, metavar="N",
-        help="shuffles per variant and gene (%(default)s); each costs two passes",
+        "--null-draws", type=options.counted, metavar="N",
+        help=f"shuffles per variant and gene ({_DRAWS}); each costs two passes",
     )  # fmt: skip
     group.add_argument(
-        "--null-flank", type=options.counted, default=1024, metavar="BP",
-        help="bases on either side that are shuffled (%(default)s)",
+        "--null-flank", type=options.counted, metavar="BP",
+        help=f"bases on either side that are shuffled ({_FLANK})",
     )  # fmt: skip
     group.add_argument(
         "--background", type=Path, metavar="FILE",
@@ -200,6 +202,7 @@ def run(args: argparse.Namespace) -> None:
 
     _check_idle(args)
     config = _config(args)
+    _tell_steps(config.null_draws)
     share = parse_share(args.shard) if args.shard else None
     given = args.variant or args.vcf or args.table
     overwrite = args.overwrite or names_pending(args.out)
@@ -273,6 +276,21 @@ def _check_idle(args: argparse.Namespace) -> None:
         raise ConfigError(
             facts("--carrier", found="a sample and --context reference",
                   expected="--context carriers or dataset", fix="add one, or leave out --carrier")
+        )  # fmt: skip
+    for option, value in (("--null-draws", args.null_draws), ("--null-flank", args.null_flank)):
+        if value is not None and not args.null:
+            raise ConfigError(
+                facts(option, found=f"{value} without --null", expected="--null shuffle",
+                      fix=f"add it, or leave out {option}")
+            )  # fmt: skip
+
+
+def _tell_steps(num_draws: int) -> None:
+    """Say how small a p-value can be at all, where draws are few."""
+    if 0 < num_draws < _FEW_DRAWS:
+        logger.info(
+            "%d null draws: no p-value is below %.2g for signed scores, %.2g for others",
+            num_draws, min(1.0, 2 / (num_draws + 1)), 1 / (num_draws + 1),
         )  # fmt: skip
 
 
@@ -403,8 +421,8 @@ def _config(args: argparse.Namespace) -> ScoreConfig:
         mask_bp=args.mask_bp,
         element_threshold=args.element_threshold,
         batch_size=args.batch_size,
-        null_draws=args.null_draws if args.null else 0,
-        null_flank=args.null_flank,
+        null_draws=(args.null_draws or _DRAWS) if args.null else 0,
+        null_flank=args.null_flank or _FLANK,
         seed=args.seed,
         context=args.context,
         carriers=tuple(args.carrier),

@@ -173,6 +173,34 @@ def test_a_wrong_command_or_flag_ends_with_2_and_one_line(line, capsys):
     assert "--help`" in message
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            ["variants", "run", "--vcf", "a.vcf", "--out", "b.tsv", "--nul"],
+            "--nul: did you mean --null?",
+        ),
+        (["variants", "run", "--vcf", "a.vcf", "--out", "b.tsv", "--shift=0"], "--shifts?"),
+        (["variants", "run", "--vcf", "a.vcf", "--ot", "b.tsv"], "--ot: did you mean --out?"),
+        (["evaluate", "run", "--resample", "5"], "--resample: did you mean --resamples?"),
+        (["cohort", "train", "--confg", "c.yaml", "--out", "x"], "--confg: did you mean --config?"),
+        (["train", "--config", "c", "--data", "d", "--out", "x", "--overwite"], "--overwrite?"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_mistyped_or_shortened_option_is_never_taken_and_the_nearest_is_named(
+    line, words, monkeypatch, capsys
+):
+    for name in ("variants", "evaluate", "cohort_train", "train"):
+        monkeypatch.setattr(f"seq2exp.cli.{name}.run", lambda args: pytest.fail("it was taken"))
+    with pytest.raises(SystemExit) as stop:
+        main(line)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
+
+
 def test_a_list_that_begins_with_a_minus_needs_no_equals_sign(monkeypatch):
     seen = []
     monkeypatch.setattr("seq2exp.cli.variants.run", lambda args: seen.append(args.shifts))
