@@ -21,7 +21,17 @@ from numpy.typing import NDArray
 
 from seq2exp.core.errors import FormatError, InputError, facts
 
-__all__ = ["SeekableText", "copy_gzip", "file_kind", "open_fasta", "text_lines"]
+__all__ = [
+    "INTERVALS",
+    "SeekableText",
+    "copy_gzip",
+    "file_kind",
+    "is_bed",
+    "open_fasta",
+    "text_lines",
+]
+
+INTERVALS = "BED or bedGraph text"
 
 _GZIP = b"\x1f\x8b"
 _BGZF_EOF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -68,6 +78,22 @@ def file_kind(path: Path) -> str:
     if len(fields) == 4 and fields[1].isdigit() and fields[2].isdigit():
         return "bedGraph text"
     return f"text that begins {first[:30].decode('ascii', 'replace')!r}"
+
+
+def is_bed(head: bytes) -> bool:
+    """Tell whether text begins with intervals, as BED and bedGraph do: name, start, end.
+
+    Parameters
+    ----------
+    head : bytes
+        The beginning, perhaps with lines of ``track``, ``browser`` or ``#`` before the intervals.
+    """
+    skipped = (b"track", b"browser", b"#")
+    lines = (line.split() for line in head.removeprefix(b"\xef\xbb\xbf").splitlines())
+    fields = next((words for words in lines if words and not words[0].startswith(skipped)), [])
+    if len(fields) < 3 or not (fields[1].isdigit() and fields[2].isdigit()):
+        return False
+    return int(fields[1]) <= int(fields[2])
 
 
 def open_fasta(path: Path) -> SeekableText:

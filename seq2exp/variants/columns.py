@@ -6,12 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["ALLELE_COLUMNS", "KINDS", "ScoreColumn", "info_keys"]
+__all__ = ["ALLELE_COLUMNS", "KINDS", "UNKNOWN_ID", "ScoreColumn", "info_keys"]
 
 KINDS = ("score", "sd", "haplotype_sd", "p", "q", "quantile")
 """score: the number itself. sd: its standard deviation over what was averaged. haplotype_sd: that
 over the haplotypes of carriers. p: probability under a null. q: p after Benjamini and Hochberg.
 quantile: place among common variants."""
+
+UNKNOWN_ID = "unknown_id"
+"""``ref_status`` of an id that the table of ids does not have: there is no REF to be judged."""
 
 ALLELE_COLUMNS = {
     "record": "int64",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from seq2exp.core.errors import InputError, facts
 from seq2exp.core.sequence import decode
 from seq2exp.dataset.store import Dataset
+from seq2exp.variants.columns import UNKNOWN_ID
 from seq2exp.variation.alleles import SEQUENCE_CLASSES, Allele, classify, normalise
 
 __all__ = ["REF_POLICIES", "STATUSES", "Judged", "Put", "RefPolicy", "changed_span", "judge"]
@@ -115,6 +116,8 @@ def _one(
     max_indel: int,
 ) -> Judged:
     contig, position, ref, alt, kind, ref_status = row
+    if ref_status == UNKNOWN_ID:
+        return _refused("unsupported", UNKNOWN_ID, position)
     if kind not in SEQUENCE_CLASSES:
         return _refused("unsupported", kind, position)
     if ref_status == "no_contig" or contig is None:
@@ -157,7 +160,7 @@ def _in_genome(position: int, length: int, letters: str, codes: NDArray[np.uint8
 def _require_ok(alleles: pd.DataFrame) -> None:
     """Raise where REF is not what the genome says."""
     status = alleles["ref_status"]
-    wrong = alleles[status.isin((*_WRONG_REF, "swapped", "no_contig"))]
+    wrong = alleles[status.isin((*_WRONG_REF, "swapped", "no_contig", UNKNOWN_ID))]
     if wrong.empty:
         return
     shown, names = wrong.head(3), ("chrom", "position", "ref", "alt", "ref_status")

@@ -16,7 +16,9 @@ from seq2exp.variants.texts import VariantText, open_variant_text
 
 __all__ = ["look_up"]
 
-_COLUMNS = Columns("\t", 7, 1, chrom=0, position=1, id=2, ref=3, alt=4, gene=5, haplotype=6)
+_COLUMNS = Columns(
+    "\t", 7, 1, chrom=0, position=1, id=2, ref=3, alt=4, gene=5, haplotype=6, look_up=True
+)
 _Place = tuple[str, int, str]
 
 
@@ -58,6 +60,8 @@ def look_up(
     if table is None:
         return text
     wanted = {row.id.lower() for row in _rows(text) if _lacks_place(row)} if by_id else set()
+    if not wanted and by_id and text.start >= text.size:
+        return text
     if not wanted:
         raise ConfigError(
             facts(

@@ -44,7 +44,7 @@ def check(source: VariantSource, *, max_mismatch: float = 0.05) -> None:
     """
     problems: list[Seq2ExpError] = []
     known = {name: source.names.stored(name) for name in source.contigs}
-    if not any(known.values()):
+    if known and not any(known.values()):
         problems.append(_nothing_shared(source))
     try:
         compare_sizes(
@@ -52,7 +52,7 @@ def check(source: VariantSource, *, max_mismatch: float = 0.05) -> None:
         )
     except AssemblyError as error:
         problems.append(error)
-    if not problems:
+    if known and not problems:
         problems += _first_look(source, max_mismatch)
     if len(problems) == 1:
         raise problems[0]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from seq2exp.core.textfile import SeekableText
 from seq2exp.dataset.store import Dataset
-from seq2exp.variants.columns import ALLELE_COLUMNS
+from seq2exp.variants.columns import ALLELE_COLUMNS, UNKNOWN_ID
 from seq2exp.variants.lookup import look_up
 from seq2exp.variants.preflight import check
 from seq2exp.variants.rows import Row
@@ -203,6 +203,9 @@ class VariantSource:
             out["variant_type"][at] = kinds[found.class_M]
             out["ref_status"][at] = statuses[found.status_M]
             out["was_normalised"][at] = found.changed_M
+        if self.text.columns is not None and self.text.columns.look_up:
+            lost = (frame["chrom"] == ".") & (frame["position"] == -1) & (frame["id"] != ".")
+            out["ref_status"][lost.to_numpy()] = UNKNOWN_ID
         return out
 
     def _text(self) -> SeekableText:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from seq2exp.core.errors import InputError, facts
+from seq2exp.variants.columns import UNKNOWN_ID
 from seq2exp.variation.alleles import SEQUENCE_CLASSES, STATUSES
 
 __all__ = ["Summary"]
@@ -73,19 +74,28 @@ class Summary:
 
     @property
     def mismatch_share(self) -> float:
-        """Alleles whose REF, contig or position does not fit the genome, as a share of all."""
+        """Alleles whose REF, contig or position does not fit the genome, as a share of all.
+
+        An id that was not found does not count: it says nothing about the genome.
+        """
         return sum(self.ref_status[name] for name in _WRONG) / max(self.num_alleles, 1)
 
     def line(self) -> str:
         """Return all counts in one line."""
         others = {k: n for k, n in self.variant_type.items() if k not in SEQUENCE_CLASSES}
+        unknown = self.ref_status[UNKNOWN_ID]
+        if unknown:
+            # An id that was not found has no alleles.
+            others = dict(Counter(others) - Counter(missing_alt=unknown))
         unsupported = f"unsupported {sum(others.values()):,}"
         if others:
             unsupported += f" ({_counts(others, sorted(others))})"
         return (
             f"{self.num_records:,} records, {self.num_alleles:,} alleles, "
             f"{self.num_pairs:,} scored pairs of allele and gene; "
-            f"REF: {_counts(self.ref_status, STATUSES)}; {unsupported}; "
+            f"REF: {_counts(self.ref_status, STATUSES)}; "
+            + (f"unknown ids {unknown:,}; " if unknown else "")
+            + f"{unsupported}; "
             f"rows: {_counts(self.status, sorted(self.status))}"
         )
 
@@ -94,7 +104,7 @@ class Summary:
         plain = {"records": self.num_records, "alleles": self.num_alleles, "pairs": self.num_pairs}
         groups = {
             "variants": plain,
-            "ref_status": {name: self.ref_status[name] for name in STATUSES},
+            "ref_status": {name: self.ref_status[name] for name in (*STATUSES, UNKNOWN_ID)},
             "variant_type": dict(sorted(self.variant_type.items())),
             "status": dict(sorted(self.status.items())),
         }

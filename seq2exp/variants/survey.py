@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.errors import FormatError, facts
 from seq2exp.variants.rows import RowError
 from seq2exp.variants.texts import VariantText
 
@@ -57,8 +57,6 @@ def survey(text: VariantText, *, shard_size: int) -> Survey:
 
     Raises
     ------
-    InputError
-        There is no row.
     FormatError
         Lines are no rows.
     """
@@ -93,10 +91,6 @@ def survey(text: VariantText, *, shard_size: int) -> Survey:
         windows = handle.read(text.start, 1 << 16).split(b"\n")[0].endswith(b"\r")
     if num_bad:
         raise FormatError(_no_rows(text, num_bad, bad))
-    if not num_records:
-        raise InputError(
-            facts(str(text.path), found="no record", expected="variants", fix="check the file")
-        )
     return Survey(
         shard_size,
         num_records,

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from seq2exp.core.errors import FormatError, InputError, facts
 from seq2exp.core.files import sha256
-from seq2exp.core.textfile import SeekableText, copy_gzip, file_kind, text_lines
+from seq2exp.core.textfile import INTERVALS, SeekableText, copy_gzip, file_kind, is_bed, text_lines
 from seq2exp.variants.rows import Columns, Row, table_columns, vcf_row
 from seq2exp.variants.strings import is_rsid, parse_word
 from seq2exp.variation.vcf_file import open_vcf
@@ -141,9 +141,14 @@ def open_variant_text(
         start, columns = _header(handle, path, zero_based, gene_column)
         if columns is not None:
             columns = dataclasses.replace(columns, look_up=look_up, assembly=assembly)
-        if columns is None or start >= handle.size:
+        if columns is None:
             raise InputError(
-                facts(str(path), found="no row", expected="variants", fix="check the file")
+                facts(
+                    str(path),
+                    found="neither a row nor a line of names",
+                    expected="variants, or the names of the columns alone",
+                    fix="check the file",
+                )
             )
         if handle.read(handle.size - 1, 1) != b"\n":
             raise FormatError(
@@ -206,6 +211,17 @@ def _kind(path: Path) -> str:
                 found=kind,
                 expected="variants as VCF, BCF, TSV, CSV or Parquet",
                 fix="give the file of variants",
+            )
+        )
+    if is_bed(head):
+        raise InputError(
+            facts(
+                str(path),
+                found=f"{INTERVALS} (intervals without alleles)",
+                expected="variants as VCF or BCF, or as TSV, CSV or Parquet with columns chrom, "
+                "pos1, ref, alt",
+                fix="give the file of variants; every substitution of the regions of a BED is "
+                "scored by `seq2exp variants saturate --bed`",
             )
         )
     first = head.removeprefix(_BOM.encode()).lstrip()

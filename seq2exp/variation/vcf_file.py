@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seq2exp.core.errors import FormatError, InputError, facts
-from seq2exp.core.textfile import SeekableText, copy_gzip, file_kind
+from seq2exp.core.textfile import INTERVALS, SeekableText, copy_gzip, file_kind, is_bed
 
 __all__ = ["VcfFile", "open_vcf"]
 
@@ -73,7 +73,7 @@ def open_vcf(path: Path, *, cache: Path, number: int = 0, genotypes: bool = True
     Raises
     ------
     InputError
-        Missing or empty file, another kind of file, no record; where genotypes are needed no
+        Missing or empty file, another kind of file; where genotypes are needed no record, no
         sample, or a sample twice.
     FormatError
         Truncated or damaged file, or no line of column names.
@@ -91,7 +91,7 @@ def open_vcf(path: Path, *, cache: Path, number: int = 0, genotypes: bool = True
         start, samples, lengths = _header(handle, path)
         if genotypes:
             _check_samples(samples, path)
-        if handle.size == start:
+        if genotypes and handle.size == start:
             raise InputError(
                 facts(str(path), found="no record", expected="variants", fix="check the file")
             )
@@ -115,10 +115,11 @@ def _kind(path: Path) -> str:
     if head.startswith(b"BCF\2"):
         return "bcf"
     if not head.removeprefix(_BOM).lstrip(b" \r\n").startswith(b"#"):
+        found = kind if name == "plain" else f"{kind} without VCF text"
         raise InputError(
             facts(
                 str(path),
-                found=kind if name == "plain" else f"{kind} without VCF text",
+                found=f"{INTERVALS} (intervals without alleles)" if is_bed(head) else found,
                 expected="a VCF, which begins with ##fileformat, or a BCF",
                 fix="give a VCF or BCF, or make one",
             )
