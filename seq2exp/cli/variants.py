@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from seq2exp.dataset.store import Dataset
     from seq2exp.training.run import TrainedRun
     from seq2exp.variants.config import ScoreConfig
+    from seq2exp.variants.execute import Share
     from seq2exp.variants.joint_groups import JointConfig
     from seq2exp.variants.scale import Outcome
     from seq2exp.variants.source import VariantSource
@@ -191,63 +194,82 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from seq2exp.core.files import refuse_existing
-    from seq2exp.training.run import open_run
     from seq2exp.variants.claim import names_pending
-    from seq2exp.variants.command import score_variants
+    from seq2exp.variants.copies import input_copies
     from seq2exp.variants.execute import parse_share
-    from seq2exp.variants.joint_command import check_joint, score_haplotypes
+    from seq2exp.variants.joint_command import check_joint
     from seq2exp.variants.outputs import check_outputs
-    from seq2exp.variants.source import open_source
 
     _check_idle(args)
     config = _config(args)
     _tell_steps(config.null_draws)
     share = parse_share(args.shard) if args.shard else None
-    given = args.variant or args.vcf or args.table
-    overwrite = args.overwrite or names_pending(args.out)
-    inputs = [] if args.variant else [given]
-    check_outputs(args.out, inputs=inputs, overwrite=overwrite)
+    inputs = [] if args.variant else [args.vcf or args.table]
+    # A share may find outputs of the same work, which is known once the input is read.
+    overwrite = args.overwrite or share is not None
+    check_outputs(args.out, inputs=inputs, overwrite=overwrite or names_pending(args.out))
     joint = _joint_config(args)
     if joint is not None:
-        check_joint(args.haplotype_out, config, inputs=inputs, overwrite=args.overwrite)
+        check_joint(args.haplotype_out, config, inputs=inputs, overwrite=overwrite)
+    with input_copies(args.out[0]) as copies:
+        _score(args, config, joint, share, copies)
+
+
+def _score(
+    args: argparse.Namespace,
+    config: ScoreConfig,
+    joint: JointConfig | None,
+    share: Share | None,
+    copies: Path,
+) -> None:
+    from seq2exp.core.files import refuse_existing
+    from seq2exp.training.run import open_run
+    from seq2exp.variants.command import score_variants
+    from seq2exp.variants.joint_command import score_haplotypes
+    from seq2exp.variants.source import open_source
+
     trained = open_run(args.run_folder)
     dataset = trained.open_dataset(args.data)
     source = open_source(
-        given,
+        args.variant or args.vcf or args.table,
         dataset=dataset,
         zero_based=None if args.coordinates is None else args.coordinates == 0,
         lookup=args.lookup,
         gene_column=args.gene_column,
         max_mismatch=1.0 if args.ref_policy == "use-vcf-ref" else args.max_mismatch,
+        cache=copies,
     )
     for note in source.notes:
         logger.info("%s: %s", source.path, note)
-    genotypes = _genotypes(args, dataset, source, joint)
-    work: dict[str, Any] = {
-        "genotypes": genotypes,
-        "workers": args.workers,
-        "share": share,
-        "overwrite": args.overwrite,
-        "restart": args.restart,
-        "keep_parts": args.keep_parts,
-        "progress": not args.quiet,
-    }
-    together, aside = None, None
-    if joint is not None:
-        # It waits aside until all is done: a killed command finds it there, and not in the way.
-        aside = _aside(args.haplotype_out, trained, dataset, source, config, joint)
-        if args.restart or not aside.exists():
+    # It waits aside until all is done: a killed command finds it there, and not in the way.
+    aside = None if joint is None else _aside(args, trained, dataset, source, config, joint)
+    if share is not None and _is_done(args, trained, dataset, source, config, joint, aside):
+        return
+    together = None
+    with _genotypes(args, dataset, source, joint, aside) as genotypes:
+        work: dict[str, Any] = {
+            "genotypes": genotypes,
+            "workers": args.workers,
+            "share": share,
+            "overwrite": args.overwrite,
+            "restart": args.restart,
+            "keep_parts": args.keep_parts,
+            "progress": not args.quiet,
+        }
+        if joint is not None and aside is not None and (args.restart or not aside.exists()):
             aside.unlink(missing_ok=True)
             together = score_haplotypes(trained, dataset, source, aside, config, joint, **work)
-    scored = score_variants(
-        trained, dataset, source, args.out, config,
-        background=args.background, long=args.long, **work,
-    )  # fmt: skip
+        scored = score_variants(
+            trained, dataset, source, args.out, config,
+            background=args.background, long=args.long, **work,
+        )  # fmt: skip
     outcome = scored.outcome
     if outcome.rank:
         return
-    print(scored.summary.line())
+    if outcome.idle:
+        print(f"nothing to do: {outcome.idle}")
+        return
+    print(scored.summary.line() if source.num_records else _nothing_in(source))
     _say(outcome, args.out)
     if aside is not None and outcome.merged and aside.exists():
         refuse_existing(args.haplotype_out, overwrite=args.overwrite)
@@ -266,6 +288,47 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.ref_policy != "use-vcf-ref":
         scored.summary.refuse_mismatch(args.max_mismatch, what=str(source.path))
+
+
+def _nothing_in(source: VariantSource) -> str:
+    return f"no records in {source.path}: the outputs have their headers and no rows"
+
+
+def _is_done(
+    args: argparse.Namespace,
+    run: TrainedRun,
+    dataset: Dataset,
+    source: VariantSource,
+    config: ScoreConfig,
+    joint: JointConfig | None,
+    aside: Path | None,
+) -> bool:
+    """Tell whether the outputs of a share are there already; refuse those of other work."""
+    from seq2exp.core.files import refuse_existing
+    from seq2exp.core.work import fingerprint
+    from seq2exp.variants.claim import names_pending
+    from seq2exp.variants.command import identity_of
+    from seq2exp.variants.joint_command import joint_identity
+    from seq2exp.variants.made import made_of
+    from seq2exp.variants.scale import MADE
+
+    identity = identity_of(run, dataset, source, config, background=args.background, long=args.long)
+    done = made_of(args.out, fingerprint(identity.values()))
+    if joint is not None and aside is not None:
+        calls = None if args.context == "dataset" else args.vcf
+        identity = joint_identity(run, dataset, source, config, joint, genotypes=calls)
+        same = made_of([args.haplotype_out], fingerprint(identity.values()))
+        # Aside it is about to get its name, from who made the others.
+        done = done and (same or aside.exists())
+        if not done:
+            refuse_existing(args.haplotype_out, overwrite=args.overwrite)
+    if done:
+        print(f"nothing to do: {MADE}")
+        return True
+    overwrite = args.overwrite or names_pending(args.out)
+    for out in args.out:
+        refuse_existing(out, overwrite=overwrite)
+    return False
 
 
 def _check_idle(args: argparse.Namespace) -> None:
@@ -320,17 +383,26 @@ def _joint_config(args: argparse.Namespace) -> JointConfig | None:
     return JointConfig(tuple(args.haplotype), args.haplotype_overlap)
 
 
+@contextmanager
 def _genotypes(
-    args: argparse.Namespace, dataset: Dataset, source: VariantSource, joint: JointConfig | None
-) -> Path | None:
-    """Bring the genotypes of the input, where they are needed, into a folder beside the output."""
+    args: argparse.Namespace,
+    dataset: Dataset,
+    source: VariantSource,
+    joint: JointConfig | None,
+    aside: Path | None,
+) -> Iterator[Path | None]:
+    """Yield where genotypes of the input are, if they are needed: a folder beside the output.
+
+    It goes again where all is refused before there is anything to continue.
+    """
     from data_prep.variants.genotype_folder import genotype_folder
-    from seq2exp.core.errors import ConfigError, facts
-    from seq2exp.core.work import fingerprint
+    from seq2exp.core.errors import ConfigError, Seq2ExpError, facts
+    from seq2exp.core.work import fingerprint, work_folders
 
     samples = joint.samples if joint is not None else ()
     if args.context == "dataset" or not (args.context == "carriers" or samples):
-        return None
+        yield None
+        return
     if args.vcf is None:
         raise ConfigError(
             facts(
@@ -354,20 +426,26 @@ def _genotypes(
     )
     out = args.out[0].absolute()
     folder: Path = out.with_name(f".{out.name}.{mark}.genotypes")
-    genotype_folder(
-        args.vcf,
-        folder,
-        dataset=dataset.root,
-        samples=kept,
-        max_indel=args.max_indel,
-        workers=args.workers,
-        progress=not args.quiet,
-    )
-    return folder
+    try:
+        genotype_folder(
+            args.vcf,
+            folder,
+            dataset=dataset.root,
+            samples=kept,
+            max_indel=args.max_indel,
+            workers=args.workers,
+            progress=not args.quiet,
+        )
+        yield folder
+    except Seq2ExpError:
+        begun = work_folders(out) or (aside and (aside.exists() or work_folders(aside)))
+        if not begun:
+            _remove_genotypes(folder, mark=mark)
+        raise
 
 
 def _aside(
-    out: Path,
+    args: argparse.Namespace,
     run: TrainedRun,
     dataset: Dataset,
     source: VariantSource,
@@ -390,16 +468,17 @@ def _aside(
             "version": __version__,
         }
     )
-    return out.absolute().with_name(f".{mark}.joint.{out.name}")
+    out: Path = args.haplotype_out.absolute()
+    return out.with_name(f".{mark}.joint.{out.name}")
 
 
-def _remove_genotypes(folder: Path) -> None:
-    """Delete a folder of genotypes, and those of other settings."""
+def _remove_genotypes(folder: Path, *, mark: str = "[0-9a-f]" * 16) -> None:
+    """Delete a folder of genotypes, and those of other settings where no mark is given."""
     import glob
     import shutil
 
     name = folder.name.rpartition(".")[0].rpartition(".")[0]
-    for path in folder.parent.glob(f"{glob.escape(name)}.{'[0-9a-f]' * 16}.genotypes*"):
+    for path in folder.parent.glob(f"{glob.escape(name)}.{mark}.genotypes*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from seq2exp import __version__
 from seq2exp.core.config import differences
-from seq2exp.core.errors import FormatError, InputError, facts
+from seq2exp.core.errors import FormatError, InputError, Seq2ExpError, facts
 from seq2exp.core.files import file_lock, read_json, refuse_existing, require_space, write_json
 from seq2exp.core.shards import remove_partial
 from seq2exp.core.work import fingerprint, work_folder, work_folders
@@ -77,6 +77,8 @@ class Job:
         Delete the parts of an earlier run, whatever it was.
     keep_parts : bool
         Leave the work folder.
+    made : callable
+        Tells whether the outputs are there, made of this very work.
     num_bytes : int
         Disk that parts and outputs are expected to take (`execute.estimated_bytes`).
     """
@@ -88,6 +90,7 @@ class Job:
     overwrite: bool = False
     restart: bool = False
     keep_parts: bool = False
+    made: Callable[[], bool] = lambda: False
     num_bytes: int = 0
 
 
@@ -121,7 +124,8 @@ def claimed(
     job : Job
     num_shards : int
     shared : bool
-        Beside other jobs that claim a share, instead of alone.
+        Beside other jobs that claim a share, instead of alone: yields None where the outputs of
+        this work are there.
     joining : bool
         After a share: yields None where another job has made the outputs meanwhile.
 
@@ -138,6 +142,9 @@ def claimed(
         for path in sorted(outputs):
             lock = path.with_name(f".{path.name}.lock")
             stack.enter_context(file_lock(lock, what=str(path), shared=shared))
+        if shared and job.made():
+            yield None
+            return
         if joining and _made_by_others(store, outputs, overwrite=job.overwrite):
             yield None
             return
@@ -158,7 +165,13 @@ def claimed(
             int(job.num_bytes * (1 - done)),
             fix="free disk space, or choose another --out",
         )
-        yield store
+        try:
+            yield store
+        except Seq2ExpError:
+            # Refused before there was anything to continue.
+            if not shared and not any((store.folder / "parts").iterdir()):
+                remove_work(store.folder)
+            raise
 
 
 def _made_by_others(store: PartStore, outputs: Sequence[Path], *, overwrite: bool) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
 import seq2exp
 from seq2exp.core.files import sha256
+from seq2exp.core.work import fingerprint
 from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun, model_folders, open_run
@@ -24,10 +26,11 @@ from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import Engine, open_engine
 from seq2exp.variants.execute import Scorer, Share, estimated_bytes
 from seq2exp.variants.gradient import mask_gradient
+from seq2exp.variants.made import WORK, made_of
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.room import tell_memory
-from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
+from seq2exp.variants.scale import MADE, Identity, Job, Outcome, score_in_parts
 from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
@@ -36,9 +39,11 @@ from seq2exp.variants.views import usual_shifts
 __all__ = [
     "EngineMaker",
     "KeptOpen",
+    "Opened",
     "Scored",
     "genes_per_allele",
     "header_of",
+    "identity_of",
     "model_sha256",
     "score_hash",
     "score_variants",
@@ -63,9 +68,17 @@ class Scored:
     columns: list[ScoreColumn]
 
 
+class Opened(NamedTuple):
+    """What an engine is made of, read once in a process."""
+
+    run: TrainedRun
+    dataset: Dataset
+    background: Background | None = None
+
+
 @dataclass(frozen=True)
 class EngineMaker:
-    """Opens an engine in the process that scores; holds paths and settings only.
+    """Opens an engine in the process that scores; sends paths and settings only.
 
     Attributes
     ----------
@@ -76,6 +89,8 @@ class EngineMaker:
         That the background must have.
     genotypes : Path or None
         Folder with the genotypes of the input.
+    opened : Opened or None
+        What is open in this process already; another one opens its own.
     """
 
     run_folder: Path
@@ -84,6 +99,10 @@ class EngineMaker:
     background: Path | None = None
     score_hash: str = ""
     genotypes: Path | None = None
+    opened: Opened | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "opened": None}
 
     def __call__(self, worker: int) -> Scorer:
         """Return what scores tables of alleles, on the device of a worker."""
@@ -96,19 +115,23 @@ class EngineMaker:
             torch.cuda.set_device(worker % torch.cuda.device_count())
         # Open as long as the process lives.
         stack = ExitStack()
-        common = None
-        if self.background is not None:
-            common = Background.load(self.background, model_hash=self.score_hash)
+        opened = self.opened or self._open()
         engine = stack.enter_context(
             open_engine(
-                open_run(self.run_folder),
-                Dataset(self.data),
+                opened.run,
+                opened.dataset,
                 self.config,
-                background=common,
+                background=opened.background,
                 genotypes=None if self.genotypes is None else Genotypes(self.genotypes),
             )
         )
         return engine, stack
+
+    def _open(self) -> Opened:
+        common = None
+        if self.background is not None:
+            common = Background.load(self.background, model_hash=self.score_hash)
+        return Opened(open_run(self.run_folder), Dataset(self.data), common)
 
 
 @dataclass(frozen=True)
@@ -204,9 +227,15 @@ def score_variants(
     InputError, ConfigError, FormatError
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
-    check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
     config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
-    weights = model_sha256(run)
+    identity = identity_of(run, dataset, source, config, background=background, long=long)
+    weights, mark = identity.model_sha256, fingerprint(identity.values())
+    if share is not None:
+        idle = share.idle(source.num_shards) or (MADE if made_of(outs, mark) else "")
+        if idle:
+            nothing = Outcome(merged=False, num_shards=source.num_shards, idle=idle)
+            return Scored(nothing, Summary(), [])
+    check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
     ways = score_hash(weights, config)
     common = None if background is None else Background.load(background, model_hash=ways)
     calls = None if genotypes is None else Genotypes(genotypes)
@@ -214,12 +243,7 @@ def score_variants(
         columns = engine.columns
         per_allele = genes_per_allele(engine, dataset)
         tell_memory(engine, processes=workers)
-    # What decides how many run at once decides the last bits too.
-    echo = {**asdict(config), "long": long}
-    echo |= {"shard_size": source.shard_size}
-    echo |= {"background": "" if background is None else sha256(background)}
-    identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
-    header = header_of(run, dataset, weights, config)
+    header = {**header_of(run, dataset, weights, config), WORK: mark}
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
         write_outputs(
@@ -242,6 +266,7 @@ def score_variants(
             None if background is None else background.absolute(),
             ways,
             None if genotypes is None else genotypes.absolute(),
+            Opened(run, dataset, common),
         ),
         write,
         Job(
@@ -252,6 +277,7 @@ def score_variants(
             overwrite=overwrite,
             restart=restart,
             keep_parts=keep_parts,
+            made=partial(made_of, outs, mark),
             num_bytes=estimated_bytes(
                 round(source.num_alleles * per_allele), len(columns), num_outputs=len(outs)
             ),
@@ -260,6 +286,24 @@ def score_variants(
     )
     found = Summary.of(outcome.num_records, outcome.num_alleles, outcome.counts)
     return Scored(outcome, found, columns)
+
+
+def identity_of(
+    run: TrainedRun,
+    dataset: Dataset,
+    source: VariantSource,
+    config: ScoreConfig,
+    *,
+    background: Path | None = None,
+    long: bool = False,
+) -> Identity:
+    """Return all that the outputs depend on; parameters are those of `score_variants`."""
+    config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
+    # What decides how many run at once decides the last bits too.
+    echo = {**asdict(config), "long": long}
+    echo |= {"shard_size": source.shard_size}
+    echo |= {"background": "" if background is None else sha256(background)}
+    return Identity(source.sha256, model_sha256(run), dataset.manifest.checksum, echo)
 
 
 def genes_per_allele(engine: Engine, dataset: Dataset) -> float:

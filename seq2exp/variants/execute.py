@@ -42,6 +42,12 @@ class Share:
         """Return which of so many shards belong to it."""
         return range(self.index, num_shards, self.count)
 
+    def idle(self, num_shards: int) -> str:
+        """Return why a share has nothing to do; nothing where it has. Without shards one merges."""
+        if self.index < max(num_shards, 1):
+            return ""
+        return f"{self.count} shares for {num_shards} shard{'' if num_shards == 1 else 's'}"
+
 
 def parse_share(text: str) -> Share:
     """Read ``I/N``, the I-th of N shares, I from 1.

@@ -7,23 +7,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from seq2exp.core.errors import ConfigError, facts
+from seq2exp.core.work import fingerprint
 from seq2exp.dataset.genotypes import Genotypes
 from seq2exp.dataset.store import Dataset
 from seq2exp.training.run import TrainedRun
 from seq2exp.variants.claim import names_pending
-from seq2exp.variants.command import EngineMaker, KeptOpen, header_of, model_sha256
+from seq2exp.variants.command import EngineMaker, KeptOpen, Opened, header_of, model_sha256
 from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import open_engine
 from seq2exp.variants.execute import Scorer, Share
 from seq2exp.variants.joint import JointScorer, joint_columns
-from seq2exp.variants.joint_groups import JointConfig, JointItems, find_items
+from seq2exp.variants.joint_groups import SHARD_SIZE, JointConfig, JointItems, find_items
 from seq2exp.variants.joint_output import check_joint_output, write_joint
+from seq2exp.variants.made import WORK
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
 from seq2exp.variants.source import VariantSource
+from seq2exp.variants.views import usual_shifts
 
-__all__ = ["JointMaker", "check_joint", "score_haplotypes"]
+__all__ = ["JointMaker", "check_joint", "joint_identity", "score_haplotypes"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,25 @@ def check_joint(
         )  # fmt: skip
 
 
+def joint_identity(
+    run: TrainedRun,
+    dataset: Dataset,
+    source: VariantSource,
+    config: ScoreConfig,
+    joint: JointConfig,
+    *,
+    genotypes: Path | None = None,
+) -> Identity:
+    """Return all that a table of joint scores depends on; as `score_haplotypes`."""
+    shifts = config.shifts or usual_shifts(run.card.data)
+    plain = replace(config, context="reference", null_draws=0, shifts=shifts)
+    echo = {**asdict(plain), **{f"joint_{name}": value for name, value in asdict(joint).items()}}
+    echo |= {"shard_size": SHARD_SIZE}
+    calls = "dataset" if genotypes is None else "input"
+    echo |= {"genotypes": calls if joint.samples else ""}
+    return Identity(source.sha256, model_sha256(run), dataset.manifest.checksum, echo)
+
+
 def score_haplotypes(
     run: TrainedRun,
     dataset: Dataset,
@@ -131,6 +153,7 @@ def score_haplotypes(
         No score is signed; and as `find_items`, `check_joint` and `score_in_parts` say.
     """
     check_joint(out, config, inputs=[source.path], overwrite=overwrite)
+    identity = joint_identity(run, dataset, source, config, joint, genotypes=genotypes)
     plain = replace(config, context="reference", null_draws=0)
     calls = Genotypes(genotypes or dataset.root) if joint.samples else None
     with open_engine(run, dataset, plain) as engine:
@@ -143,19 +166,17 @@ def score_haplotypes(
                       expected="one, since distances do not add up", fix="name one in --scores")
             )  # fmt: skip
         items = find_items(joint, source, engine, calls)
-    weights = model_sha256(run)
-    echo = {**asdict(plain), **{f"joint_{name}": value for name, value in asdict(joint).items()}}
-    echo |= {"shard_size": items.shard_size}
-    echo |= {"genotypes": "" if calls is None else "dataset" if genotypes is None else "input"}
-    identity = Identity(source.sha256, weights, dataset.manifest.checksum, echo)
-    header = header_of(run, dataset, weights, plain)
+    header = header_of(run, dataset, identity.model_sha256, plain)
     header |= {"haplotype": ",".join(joint.which), "haplotype_overlap": joint.overlap}
+    header[WORK] = fingerprint(identity.values())
 
     def write(parts: Parts, targets: Mapping[Path, Path]) -> None:
         for path, partial in targets.items():
             write_joint(path, partial, parts, columns, header)
 
-    maker = EngineMaker(run.folder.absolute(), dataset.root.absolute(), plain)
+    maker = EngineMaker(
+        run.folder.absolute(), dataset.root.absolute(), plain, opened=Opened(run, dataset)
+    )
     return score_in_parts(
         items,
         JointMaker(maker, items, joint, None if calls is None else calls.root),

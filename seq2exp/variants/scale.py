@@ -32,13 +32,15 @@ from seq2exp.variants.merge import (
 from seq2exp.variants.parts import Counts, PartInfo, PartStore, Shard, Source
 from seq2exp.variants.ranks import LostRankError, Ranks, open_ranks
 
-__all__ = ["Identity", "Job", "Outcome", "score_in_parts"]
+__all__ = ["MADE", "Identity", "Job", "Outcome", "score_in_parts"]
 
 logger = logging.getLogger(__name__)
 
 # How long a file that another machine wrote may stay unseen on a shared disk.
 _UNSEEN_S = 90.0
 _TRIES = 3
+MADE = "the outputs are there, made of the same work (delete them to have them made again)"
+"""Why a share of a job array that starts late has nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Outcome:
         not merge, another does.
     rank : int
         Of this process; others than 0 have nothing to say.
+    idle : str
+        Why a share had nothing to do; nothing where it had.
     """
 
     merged: bool
@@ -69,6 +73,7 @@ class Outcome:
     counts: Counts = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
     rank: int = 0
+    idle: str = ""
 
 
 def score_in_parts(
@@ -186,9 +191,22 @@ class _Work:
 
     def one_share(self, share: Share) -> Outcome:
         """One job of an array: its share, and the merge where no other part is missing."""
-        with claimed(self.job, self.num_shards, shared=True):
-            infos = self.score(self.store, share)
-            left = self.store.missing(self.shards)
+        idle = share.idle(self.num_shards) or (MADE if self.job.made() else "")
+        if idle:
+            return self.nothing(idle)
+        try:
+            with claimed(self.job, self.num_shards, shared=True) as store:
+                if store is None:
+                    return self.nothing(MADE)
+                infos = self.score(store, share)
+                left = store.missing(self.shards)
+        except LockedError:
+            # Whoever holds it alone has all parts, and makes the outputs or has just done so.
+            if self.store.folder.is_dir() and not self.store.missing(self.shards):
+                return self.nothing("all parts are there, and another job makes the outputs")
+            if self.job.made():
+                return self.nothing(MADE)
+            raise
         outcome = Outcome(merged=False, num_shards=self.num_shards, **summarise(infos), left=left)
         for attempt in range(_TRIES):
             if left:
@@ -200,6 +218,10 @@ class _Work:
                 # end at once may stand in each other's way.
                 time.sleep(0.1 * (attempt + 1) * (1 + (os.getpid() % 7)))
         return outcome
+
+    def nothing(self, idle: str) -> Outcome:
+        """Return what a share says that has nothing to do."""
+        return Outcome(merged=False, num_shards=self.num_shards, idle=idle)
 
     def as_leader(self) -> Outcome:
         """Rank 0: claims the work folder for all, does its share, merges."""
