@@ -261,7 +261,7 @@ def test_quoted_cells_and_spare_columns(dataset, tmp_path):
         ("chrom\tpos1\tref\talt\nchr1\tsix\tA\tG\nchr1\t7\tA\n",
          "2 in all; first: row 1: position 'six', row 2: 3 columns instead of 4"),
         ("chrom\tpos1\tref\talt\nchr1\t6\tA\tG", "a last line that does not end"),
-        ("chrom\tpos1\tref\talt\n", "no row"),
+        ("##only=notes\n", "neither a row nor a line of names"),
         ("", "an empty file"),
         ("chrom\tpos1\tref\nchr1\t6\tA\n", "columns chrom, pos1 .or pos0., ref and alt"),
         ("chrom\tpos1\tref\talt\tref\nchr1\t6\tA\tG\tA\n", "column ref twice"),
@@ -337,7 +337,7 @@ def test_ids_are_looked_up_and_those_not_found_keep_their_row(dataset, rows, tmp
     assert found["id"].tolist() == ["rs3", "rs99", "rs0", "rs0", "rs3"]
     assert found["alt"].tolist()[2:4] == [some[0][3], third]
     assert found["position"].tolist() == [some[3][1], -1, some[0][1], some[0][1], some[3][1]]
-    assert found["ref_status"].tolist() == ["ok", "no_contig", "ok", "ok", "ok"]
+    assert found["ref_status"].tolist() == ["ok", "unknown_id", "ok", "ok", "ok"]
     assert found["variant_type"].tolist()[1] == "missing_alt"
     assert found["gene"].tolist()[-1] == ("G3" if by == "table" else "")
 
