@@ -23,7 +23,7 @@ from seq2exp.variants import command, source
 from seq2exp.variants.copies import input_copies
 from seq2exp.variants.made import work_named
 from tests.variants import inputs
-from tests.variants.haplotypes import snv, vcf_of
+from tests.variants.haplotypes import GENE, snv, vcf_of
 
 ROOT = Path(__file__).parents[2]
 SHARD_SIZE = 4
@@ -54,9 +54,11 @@ def dataset(toy):
 
 @pytest.fixture(scope="module")
 def vcf(dataset, tmp_path_factory):
-    """Ten records in three shards."""
-    text = inputs.sequence(dataset, "chr1")
-    rows = [("chr1", at, text[at], inputs.other(text[at])) for at in range(2000, 2300, 30)]
+    """Ten records in three shards, around a TSS."""
+    contig, tss, _ = dataset.sites[GENE]
+    text = inputs.sequence(dataset, contig)
+    places = range(tss - 150, tss + 150, 30)
+    rows = [(contig, at, text[at], inputs.other(text[at])) for at in places]
     return inputs.put(
         tmp_path_factory.mktemp("vcf") / "in.vcf", inputs.vcf_text(dataset, rows).replace("v", "rs")
     )
@@ -291,7 +293,7 @@ def test_ids_that_were_not_found_are_no_mismatch(finished, vcf, tmp_path, capsys
 # Refused without a trace, opened once ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("calls", [["0/1", "0/1"], []])
+@pytest.mark.parametrize("calls", [["0/1", "0/1", "0|0"], []])
 @pytest.mark.parametrize(
     "more", [("--context", "carriers"), ("--haplotype", "A", "--haplotype-out", "JOINT")]
 )

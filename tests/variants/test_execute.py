@@ -188,6 +188,7 @@ def test_more_shares_than_shards_leave_some_without_work(setting, whole):
     outcomes = [run(setting, share=Share(index, 11)) for index in reversed(range(11))]
     assert [outcome.merged for outcome in outcomes] == [False] * 10 + [True]
     assert outcomes[0].num_records == 0
+    assert [outcome.idle for outcome in outcomes] == ["11 shares for 8 shards"] * 3 + [""] * 8
     assert setting.visible() == whole[1]
 
 
@@ -231,6 +232,37 @@ def test_a_share_waits_for_no_whole_run_and_a_whole_run_for_no_share(setting):
         assert (last.merged, last.left) == (False, [])
     assert setting.visible() == {}
     assert run(setting).merged
+
+
+def test_a_share_that_starts_while_another_job_merges_has_nothing_to_do(setting):
+    """Alone holds whoever merges: with all parts there, or the outputs made, that is no problem."""
+    run(setting, keep_parts=True)
+    folder = claim.store_of(setting.job()).folder
+    lock = setting.paths[0].with_name(f".{setting.paths[0].name}.lock")
+    with file_lock(lock, what="out"):
+        outcome = run(setting, share=Share(1, 2), fake=None)
+        assert outcome.idle == "all parts are there, and another job makes the outputs"
+        claim.store_of(setting.job()).path(3).unlink()
+        with pytest.raises(InputError, match="another process"):
+            run(setting, share=Share(1, 2))
+        made = iter([False, True])
+        late = run(setting, share=Share(1, 2), made=lambda: next(made))
+    assert late.idle == scale.MADE
+    # Made between the first look and the lock.
+    made = iter([False, True])
+    assert run(setting, share=Share(1, 2), made=lambda: next(made)).idle == scale.MADE
+    assert scored(setting.notes) == FIRSTS
+    assert folder.is_dir()
+
+
+def test_work_that_is_refused_before_its_first_part_leaves_no_folder(setting, monkeypatch):
+    def refuse(alleles):
+        raise InputError("not so")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="not so"):
+        patch.setattr(fakes, "score", refuse)
+        run(setting)
+    assert setting.hidden() == []
 
 
 def test_shares_and_restart_exclude_each_other(setting):
