@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,10 +31,10 @@ from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.room import tell_memory
 from seq2exp.variants.scale import MADE, Identity, Job, Outcome, score_in_parts
+from seq2exp.variants.shifts import with_shifts
 from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
-from seq2exp.variants.views import usual_shifts
 
 __all__ = [
     "EngineMaker",
@@ -169,7 +169,7 @@ def score_hash(weights: str, config: ScoreConfig) -> str:
     config : ScoreConfig
         Which scores and variants it names does not count.
     """
-    ways = ["method", "ensemble", "strands", "shifts", "mask_bp", "context"]
+    ways = ["method", "ensemble", "strands", "shifts", "indel_shifts", "mask_bp", "context"]
     if config.context != "reference":
         ways += ["carriers", "max_carriers", "phase", "seed"]
     text = "\t".join([weights, *(f"{name}={getattr(config, name)}" for name in ways)])
@@ -227,7 +227,7 @@ def score_variants(
     InputError, ConfigError, FormatError
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
-    config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
+    config = with_shifts(config, run.card.data)
     identity = identity_of(run, dataset, source, config, background=background, long=long)
     weights, mark = identity.model_sha256, fingerprint(identity.values())
     if share is not None:
@@ -298,7 +298,7 @@ def identity_of(
     long: bool = False,
 ) -> Identity:
     """Return all that the outputs depend on; parameters are those of `score_variants`."""
-    config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
+    config = with_shifts(config, run.card.data)
     # What decides how many run at once decides the last bits too.
     echo = {**asdict(config), "long": long}
     echo |= {"shard_size": source.shard_size}

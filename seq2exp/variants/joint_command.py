@@ -23,8 +23,8 @@ from seq2exp.variants.made import WORK
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
+from seq2exp.variants.shifts import with_shifts
 from seq2exp.variants.source import VariantSource
-from seq2exp.variants.views import usual_shifts
 
 __all__ = ["JointMaker", "check_joint", "joint_identity", "score_haplotypes"]
 
@@ -95,8 +95,8 @@ def joint_identity(
     genotypes: Path | None = None,
 ) -> Identity:
     """Return all that a table of joint scores depends on; as `score_haplotypes`."""
-    shifts = config.shifts or usual_shifts(run.card.data)
-    plain = replace(config, context="reference", null_draws=0, shifts=shifts)
+    plain = replace(config, context="reference", null_draws=0)
+    plain = with_shifts(plain, run.card.data)
     echo = {**asdict(plain), **{f"joint_{name}": value for name, value in asdict(joint).items()}}
     echo |= {"shard_size": SHARD_SIZE}
     calls = "dataset" if genotypes is None else "input"

@@ -184,7 +184,7 @@ def test_a_wrong_command_or_flag_ends_with_2_and_one_line(line, capsys):
         (["variants", "run", "--vcf", "a.vcf", "--ot", "b.tsv"], "--ot: did you mean --out?"),
         (["evaluate", "run", "--resample", "5"], "--resample: did you mean --resamples?"),
         (["cohort", "train", "--confg", "c.yaml", "--out", "x"], "--confg: did you mean --config?"),
-        (["train", "--config", "c", "--data", "d", "--out", "x", "--quite"], "--quite: did you mean --quiet?"),
+        (["train", "--config", "c", "--data", "d", "--quite"], "--quite: did you mean --quiet?"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
