@@ -6,13 +6,15 @@ import errno
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["input_copies"]
 
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
+_LOCK = "lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextmanager
@@ -21,6 +23,7 @@ def input_copies(out: Path) -> Iterator[Path]:
 
     Copies lie there by the checksum of what they are of, so that jobs of an array share them. What
     a killed process left is used by the next command with this output, and removed with the rest.
+    On a disk that knows no locks every process has copies of its own.
 
     Parameters
     ----------
@@ -30,44 +33,54 @@ def input_copies(out: Path) -> Iterator[Path]:
     out = Path(out).absolute()
     folder = out.with_name(f".{out.name}.input")
     made = [parent for parent in folder.parents if not parent.exists()]
-    place = _hold(folder)
+    place, locked = _hold(folder)
+    own = folder if locked else folder / uuid.uuid4().hex[:12]
     try:
-        yield folder
+        yield own
     finally:
-        try:
-            _lock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # Another process still reads there, and will remove it.
-            pass
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(place)
+        if not locked:
+            shutil.rmtree(own, ignore_errors=True)
+            if {path.name for path in folder.iterdir()} == {_LOCK}:
+                (folder / _LOCK).unlink(missing_ok=True)
+        elif _locks(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            _empty(folder)
+        os.close(place)
         # Where nothing was written after all, no folder stays either.
         with suppress(OSError):
-            for parent in made:
-                parent.rmdir()
+            for path in (folder, *made):
+                path.rmdir()
 
 
-def _hold(folder: Path) -> int:
-    """Make a folder and lock it against removal; again where it was removed meanwhile."""
+def _empty(folder: Path) -> None:
+    """Remove all copies; the lock, for which others may wait, goes last."""
+    for path in folder.iterdir():
+        if path.name != _LOCK:
+            shutil.rmtree(path, ignore_errors=True)
+    (folder / _LOCK).unlink(missing_ok=True)
+
+
+def _hold(folder: Path) -> tuple[int, bool]:
+    """Lock a folder against removal, and make it; again where it was removed meanwhile."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            place = os.open(folder, os.O_RDONLY)
+            # Disks of a network lock only what is open for reading and writing.
+            place = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
             continue
-        _lock(place, fcntl.LOCK_SH)
+        locked = _locks(place, fcntl.LOCK_SH)
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(place), folder.stat()):
-                return place
+            if os.path.samestat(os.fstat(place), (folder / _LOCK).stat()):
+                return place, locked
         os.close(place)
 
 
-def _lock(place: int, kind: int) -> None:
-    """Lock an open folder; a disk that knows no locks is used without."""
+def _locks(place: int, kind: int) -> bool:
+    """Lock an open file; tell whether that was possible."""
     try:
         fcntl.flock(place, kind)
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+        if isinstance(error, BlockingIOError) or error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -19,7 +20,7 @@ from seq2exp.cli.main import main
 from seq2exp.core.textfile import is_bed
 from seq2exp.dataset.store import Dataset
 from seq2exp.training import run as runs
-from seq2exp.variants import command, source
+from seq2exp.variants import command, copies, source
 from seq2exp.variants.copies import input_copies
 from seq2exp.variants.made import work_named
 from tests.variants import inputs
@@ -180,8 +181,8 @@ def test_f23_a_killed_command_leaves_no_copy_that_the_next_one_does_not_remove(
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not list(temporary.glob("seq2exp*"))
-    (copies,) = out.glob(".out.tsv.input")
-    assert [path for path in copies.rglob("*") if path.is_file()]
+    (left,) = out.glob(".out.tsv.input")
+    assert {path.suffix for path in left.rglob("*.*")} == {".bgz"}
     assert main(line) == 0
     assert listing(out) == [".out.tsv.lock", "out.tsv"]
 
@@ -194,6 +195,20 @@ def test_copies_stay_while_another_process_reads_them(tmp_path):
         with input_copies(out) as second:
             assert second == first
             assert (second / "text").read_text() == "copy"
+        assert first.is_dir()
+    assert listing(tmp_path) == []
+
+
+def test_without_locks_every_process_has_copies_of_its_own(tmp_path, monkeypatch):
+    def refuse(place, kind):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(copies.fcntl, "flock", refuse)
+    out = tmp_path / "out.tsv"
+    with input_copies(out) as first:
+        first.mkdir()
+        with input_copies(out) as second:
+            assert second != first
         assert first.is_dir()
     assert listing(tmp_path) == []
 
