@@ -54,8 +54,10 @@ def input_copies(out: Path) -> Iterator[Path]:
 def _empty(folder: Path) -> None:
     """Remove all copies; the lock, for which others may wait, goes last."""
     for path in folder.iterdir():
-        if path.name != _LOCK:
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink(missing_ok=True)
     (folder / _LOCK).unlink(missing_ok=True)
 
 
