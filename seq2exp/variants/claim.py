@@ -169,7 +169,7 @@ def claimed(
             yield store
         except Seq2ExpError:
             # Refused before there was anything to continue.
-            if not shared and not any((store.folder / "parts").iterdir()):
+            if not shared and not any((store.folder / "parts").glob("*")):
                 remove_work(store.folder)
             raise
 
