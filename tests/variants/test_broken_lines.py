@@ -122,5 +122,6 @@ def test_one_base_out_of_order_is_out_of_order(dataset, tmp_path, steps, in_orde
     out = tmp_path / "out.vcf.gz"
     write_outputs([out], source, inputs.parts_of(source), inputs.COLUMNS, inputs.HEADER)
     assert out.with_name("out.vcf.gz.tbi").exists() == in_order
-    lines = [line for line in gzip.open(out, "rt") if not line.startswith("#")]
+    lines = gzip.decompress(out.read_bytes()).decode().splitlines()
+    lines = [line for line in lines if not line.startswith("#")]
     assert [int(line.split("\t")[1]) for line in lines] == [401 + step for step in steps]
