@@ -6,6 +6,7 @@ Each of these tests was written because a broken line of the library passed all 
 from __future__ import annotations
 
 import gzip
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,16 +14,18 @@ import torch
 
 from seq2exp.core.sequence import decode
 from seq2exp.dataset.store import Dataset
+from seq2exp.variants.contexts import shuffled_flanks
 from seq2exp.variants.gradient_passes import GradientPasses
 from seq2exp.variants.judge import judge
 from seq2exp.variants.outputs import write_outputs
 from seq2exp.variants.passes import GenePasses
 from seq2exp.variants.source import open_source
-from seq2exp.variants.views import View
+from seq2exp.variants.views import View, open_view
 from seq2exp.variation.alleles import Allele
 from tests.toys import toy_dataset
 from tests.variants import inputs
 from tests.variants.engines import Additive, engine_of, seq2exp, table_of
+from tests.variants.test_engine import naive_window
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +109,34 @@ def test_draws_are_the_same_for_one_seed_and_others_for_another(dataset):
             found.append(engine.gene(4).draw(case))
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.allclose(found[0], found[2], rtol=1e-3)
+
+
+def test_indels_among_shuffled_bases_are_those_of_strings(dataset):
+    """REF and ALT in a genome with other bases around them, on genes of both strands."""
+    random = np.random.default_rng(0)
+    with engine_of(dataset, [Additive()]) as engine:
+        samples = engine.samples
+    for row in (4, 5):
+        contig, tss, _ = dataset.sites[row]
+        codes, place = np.array(dataset.contig_codes(contig)), tss + 60
+        ref = decode(codes[place : place + 4])
+        view = open_view(samples, row, View(opposite=False, shift=0))
+        for allele in (Allele(place, ref[0], ref[0] + "GAT"), Allele(place, ref, ref[0])):
+            end = place + len(allele.ref)
+            flanks = shuffled_flanks(codes, place, end, random=random, num=2, flank=200)
+            found = view.put([(), (), (allele,), (allele,)], flanks=flanks).batch.codes_BL.numpy()
+            assert len(found) == 4
+            for number in range(2):
+                shuffled = codes.copy()
+                shuffled[place - 200 : place] = flanks.before_KF[number]
+                shuffled[end : end + 200] = flanks.after_KF[number]
+                genome = SimpleNamespace(
+                    sites=dataset.sites, contig_codes=lambda name, codes=shuffled: codes
+                )
+                # REF of both draws, then ALT of both.
+                np.testing.assert_array_equal(found[number], naive_window(genome, row, []))
+                wanted = naive_window(genome, row, [allele])
+                np.testing.assert_array_equal(found[2 + number], wanted)
 
 
 # Files ----------------------------------------------------------------------------------------

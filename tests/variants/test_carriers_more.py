@@ -50,18 +50,18 @@ def test_moved_windows_hold_what_is_carried_behind_the_end_of_the_plain_one(data
 
 
 def test_deletions_bring_in_what_lies_on_their_own_side_of_the_tss(dataset, tmp_path):
-    """A|1 and A|2 delete 5 bases on either side, B nothing.
+    """A|1 deletes 5 bases before the TSS, A|2 as many behind it, B nothing.
 
-    So the first of two variants 3 bases before the window is in that of A|1, the one behind the
-    window in that of A|2, and B carries both for nothing.
+    So the base just before the window comes into that of A|1, the one just behind it into that of
+    A|2, and B carries both for nothing.
     """
     left, right = (letters(dataset, offset, 6) for offset in (-200, 200))
     calls = [
-        snv(dataset, -WINDOW // 2 - 3, ["1|1", "1|1"]),
+        snv(dataset, -WINDOW // 2 - 1, ["1|1", "1|1"]),
         (left[0], left[1], left[1][0], ["1|0", "0|0"]),
         snv(dataset, -60, ["1|1", "1|1"]),
         (right[0], right[1], right[1][0], ["0|1", "0|0"]),
-        snv(dataset, WINDOW // 2 + 2, ["1|1", "1|1"]),
+        snv(dataset, WINDOW // 2, ["1|1", "1|1"]),
     ]
     vcf = vcf_of(dataset, tmp_path / "in.vcf", calls, samples=["A", "B"])
     alleles, genotypes = opened(dataset, vcf)
