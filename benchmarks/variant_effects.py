@@ -52,6 +52,7 @@ from seq2exp.variants.config import ScoreConfig
 from seq2exp.variants.engine import open_engine
 from seq2exp.variants.evaluate import SIGNED, UNSIGNED, EffectConfig, EffectJudge
 from seq2exp.variants.linkage import LinkedPairs, linked_pairs
+from seq2exp.variants.shifts import all_phases
 from seq2exp.variation.alleles import CLASSES, STATUSES, normalise_all
 
 SEEDS = {"people": 3, "demo": 0}
@@ -64,12 +65,19 @@ BANDS = (0, 500, 2_000, 8_000)
 SIGNED_CONTROLS = ["gc_change", "length_change", "random"]
 LOSSES = ["distance", "activity x contact", "peak"]
 # Of how many genes of the validation contig the way of scoring is chosen.
-CHOOSING_GENES = {"people": 30, "demo": 10}
-SCORINGS: dict[str, dict[str, Any]] = {
-    "as trained": {"strands": "forward", "shifts": (0,)},
-    "both strands": {"strands": "both", "shifts": (0,)},
-    "3 shifts": {"strands": "forward", "shifts": (-21, 0, 21)},
-}
+CHOOSING_GENES = {"people": 60, "demo": 40}
+
+
+def scorings(genome: Genome) -> dict[str, dict[str, Any]]:
+    """Ways of scoring among which the validation contig chooses."""
+    third = (-21, 0, 21)
+    phases = all_phases(open_run(genome.run(genome.main)).card.data.bin_size)
+    return {
+        "as trained": {"strands": "forward", "shifts": (0,)},
+        "both strands": {"strands": "both", "shifts": (0,)},
+        "3 shifts": {"strands": "forward", "shifts": third},
+        "3 shifts, 16 of indels": {"strands": "forward", "shifts": third, "indel_shifts": phases},
+    }
 
 
 def score_table(
@@ -221,10 +229,11 @@ def choose(genome: Genome, *, quick: bool) -> tuple[str, list[dict[str, Any]]]:
         genome, genome.valid, genes=8 if quick else CHOOSING_GENES[genome.name], quick=quick
     )
     folder, sample = genome.models[genome.main]
-    for name, settings in SCORINGS.items():
+    ways = scorings(genome)
+    for name, settings in ways.items():
         scored.add(name, genome.folder / folder, sample, settings)
     pairs = scored.pairs()
-    names = [str(name) for name in pairs if str(name).split("|")[0] in SCORINGS]
+    names = [str(name) for name in pairs if str(name).split("|")[0] in ways]
     config = EffectConfig(num_resamples=200)
     judge = EffectJudge(
         pairs["gene_row"], pairs["effect"], config, group_P=pairs["block"], split=genome.valid
@@ -311,11 +320,10 @@ def one_genome(name: str, work: Path, *, quick: bool) -> dict[str, Any]:
     genome = make(name, work, seed=SEEDS[name], quick=quick)
     best, choices = choose(genome, quick=quick)
     scoring, _, column = best.partition("|")
+    settings = scorings(genome)[scoring]
     scored = Scored(genome, genome.test, genes=8 if quick else GENES[name], quick=quick)
     seconds = {
-        model: scored.add(
-            model, genome.run(model), sample, SCORINGS[scoring], fixed=column == "fixed"
-        )
+        model: scored.add(model, genome.run(model), sample, settings, fixed=column == "fixed")
         for model, (_, sample) in genome.models.items()
     }
     pairs = scored.pairs()

@@ -3,11 +3,13 @@
 Claims, on one thread: exact scores cost a third for Mamba encoders and a tenth where the work is in
 convolutions (REF once per window, of ALT what its change reaches: `seq2exp.models.rerun`); the
 gradient, one backward pass for all substitutions of a window, a two hundredth. Exact scores agree
-to 1e-5 of the unit of the labels, whose spread over genes is 1; the weights are random, so the
-largest effect stands beside the largest difference.
+to 1e-5 of the unit of the labels, whose spread over genes is 1. The weights are random, layers that
+start as zero too, so that changes reach the output; the largest effect stands beside the largest
+difference, and agreement is looked at within 1 kb of the TSS as well, where effects are large, and
+there also in double precision, in which effects far below float32's resolution are seen.
 
-Substitutions lie evenly at random over the window, in the order of a VCF. The gradient is compared
-at one variant per 100 bp (1000 Genomes: one per 37 bp over the genome, 84.7 million). With --run,
+Timed substitutions lie evenly at random over the window, in the order of a VCF. The gradient takes
+one variant per 100 bp (1000 Genomes: one per 37 bp over the genome, 84.7 million). With --run,
 the gradient and the engine of `seq2exp variants` are measured on a trained run too.
 
     python benchmarks/variant_scoring.py [--windows 32768 196608] [--run RUN] [--quick]
@@ -16,6 +18,7 @@ the gradient and the engine of `seq2exp variants` are measured on a trained run 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -36,6 +39,7 @@ from seq2exp.models.rerun import share_window
 from seq2exp.training.module import forward_batch
 from seq2exp.variants.gradient import taylor
 
+NEAR_BP = 1_000
 BIN, TRACKS, NUM_VARIANTS, NUM_INDELS, NUM_PLAIN, BP_PER_VARIANT = 128, ("a", "b"), 64, 16, 8, 100
 DEEP_STEM = {"channels": 128, "num_layers": 4, "inner_pool": 2}
 ENFORMER = {"dim": 192, "depth": 4, "num_heads": 4, "key_dim": 32, "channel_multiple": 32}
@@ -84,10 +88,12 @@ def make_window(window_bp: int) -> tuple[Tensor, Tensor]:
     return codes, torch.rand(1, window_bp // BIN, len(TRACKS), generator=random)
 
 
-def substitutions(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Positions in ascending order, and their new bases."""
+def substitutions(codes: Tensor, count: int, *, within: int = 0) -> tuple[Tensor, Tensor]:
+    """Positions in ascending order, and their new bases; some bases around the TSS, or anywhere."""
     random = torch.Generator().manual_seed(2)
-    at = torch.randperm(codes.shape[1], generator=random)[:count].sort().values
+    width = 2 * within or codes.shape[1]
+    at = torch.randperm(width, generator=random)[:count].sort().values
+    at += (codes.shape[1] - width) // 2
     more = torch.randint(1, 4, (count,), generator=random, dtype=torch.uint8)
     return at, (codes[0, at] + more) % 4
 
@@ -125,10 +131,25 @@ class Scored:
         torch.manual_seed(0)
         self.model: Any = make(window_bp).eval()
         self.model.requires_grad_(requires_grad=False)
+        for weight in self.model.parameters():
+            if not weight.any():
+                weight += 0.1 * torch.randn_like(weight)
         self.codes, self.signal = make_window(window_bp)
-        self.at, self.base = substitutions(self.codes, NUM_VARIANTS)
-        self.rows = self.codes.repeat(NUM_VARIANTS, 1)
-        self.rows[torch.arange(NUM_VARIANTS), self.at] = self.base
+        self.rows = self.with_bases(*substitutions(self.codes, NUM_VARIANTS))
+
+    def with_bases(self, at: Tensor, base: Tensor) -> Tensor:
+        """The window with one base changed in each row."""
+        rows = self.codes.repeat(len(at), 1)
+        rows[torch.arange(len(at)), at] = base
+        return rows
+
+    def in_double(self, rows: Tensor) -> tuple[float, float]:
+        """Largest difference of both ways in float64, and the largest effect."""
+        single = self.model, self.signal
+        self.model, self.signal = copy.deepcopy(self.model).double(), self.signal.double()
+        plain, exact = self.plain(rows), self.exact(rows)
+        self.model, self.signal = single
+        return float((plain - exact).abs().max()), float(plain.abs().max())
 
     def plain(self, rows: Tensor) -> Tensor:
         """Two passes per variant, one window at a time."""
@@ -162,8 +183,12 @@ def measure(name: str, window_bp: int, *, repeats: int) -> dict[str, Any]:
     many = substitutions(one.codes, window_bp // BP_PER_VARIANT)
     indels = with_indels(one.codes, NUM_INDELS)
     few = torch.linspace(0, NUM_VARIANTS - 1, NUM_PLAIN).long()
+    near = substitutions(one.codes, NUM_VARIANTS, within=NEAR_BP)
+    near_rows = one.with_bases(*near)
     with torch.no_grad():
         wanted, found = one.plain(one.rows[few]), one.exact(one.rows)
+        near_wanted, near_found = one.plain(near_rows[few]), one.exact(near_rows)
+        double = one.in_double(near_rows[few[::2]])
         shifted = one.plain(indels[::4]), one.exact(indels)[::4]
     idle = wait_for_quiet(20)
     times: dict[str, list[float]] = {}
@@ -182,7 +207,7 @@ def measure(name: str, window_bp: int, *, repeats: int) -> dict[str, Any]:
     counts = {"plain": NUM_PLAIN, "indels": NUM_INDELS, "gradient": len(many[0])}
     each = {key: float(np.median(t)) / counts.get(key, NUM_VARIANTS) for key, t in times.items()}
     ratios = {key: each["plain"] / value for key, value in each.items() if key != "plain"}
-    effect, first = found[:, 0], one.gradient(one.at, one.base)[:, 0]
+    effect, first = near_found[:, 0], one.gradient(*near)[:, 0]
     return {
         "milliseconds_per_variant": {key: 1e3 * value for key, value in each.items()},
         "variants_per_second": {key: 1 / value for key, value in each.items()},
@@ -192,10 +217,13 @@ def measure(name: str, window_bp: int, *, repeats: int) -> dict[str, Any]:
         "reason": None if ratios["exact"] >= target else REASON,
         "gradient_holds": ratios["gradient"] >= GRADIENT_TARGET,
         "largest_difference": float((found[few] - wanted).abs().max()),
+        "largest_difference_near": float((near_found[few] - near_wanted).abs().max()),
         "largest_difference_indels": float((shifted[0] - shifted[1]).abs().max()),
-        "largest_effect": float(effect.abs().max()),
-        # Without any effect there is no order.
-        "spearman_gradient": float(spearmanr(first, effect).statistic) if effect.any() else None,
+        "largest_difference_near_in_double": double[0],
+        "largest_effect_near_in_double": double[1],
+        "largest_effect": float(found.abs().max()),
+        "largest_effect_near": float(effect.abs().max()),
+        "spearman_gradient_near": float(spearmanr(first, effect).statistic),
         "passes_of_gradient": 2 * each["gradient"] * len(many[0]) / each["plain"],
         "repeats": repeats,
         "idle": idle,

@@ -118,6 +118,11 @@ def add_views(group: argparse._ArgumentGroup) -> None:
         help="shifts of the window that are averaged, such as 1,0,-1; 0 for none (default: a third "
         "of a bin both ways, if training moved windows)",
     )  # fmt: skip
+    group.add_argument(
+        "--indel-shifts", type=whole_numbers, default=(), metavar="BP,...",
+        help="the same for insertions and deletions (default: --shifts if given, else 16 over a "
+        "bin)",
+    )  # fmt: skip
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

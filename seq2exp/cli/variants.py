@@ -399,6 +399,7 @@ def _config(args: argparse.Namespace) -> ScoreConfig:
         edge=args.edge,
         strands=args.strands,
         shifts=args.shifts,
+        indel_shifts=args.indel_shifts,
         ensemble=args.ensemble,
         mask_bp=args.mask_bp,
         element_threshold=args.element_threshold,

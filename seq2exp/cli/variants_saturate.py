@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> None:
         method=args.method,
         strands=args.strands,
         shifts=args.shifts,
+        indel_shifts=args.indel_shifts,
         mask_bp=args.mask_bp,
         batch_size=args.batch_size,
         seed=args.seed,

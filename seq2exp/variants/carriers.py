@@ -223,7 +223,7 @@ class Carriers:
         people = genotypes.donor_rows(names) if names else np.arange(len(genotypes.donors))
         # The same people are looked at first for every variant, so that haplotypes are shared.
         self.people = np.random.default_rng(config.seed).permutation(people)
-        self.shift = max(map(abs, config.shifts))
+        self.shift = max(map(abs, (*config.shifts, *config.indel_shifts)))
         self._seen: OrderedDict[int, GeneCarriers] = OrderedDict()
 
     def gene(self, gene: int) -> GeneCarriers:

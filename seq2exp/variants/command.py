@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.room import tell_memory
 from seq2exp.variants.scale import Identity, Job, Outcome, score_in_parts
+from seq2exp.variants.shifts import with_shifts
 from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
 from seq2exp.variants.summary import Summary
-from seq2exp.variants.views import usual_shifts
 
 __all__ = [
     "EngineMaker",
@@ -146,7 +146,7 @@ def score_hash(weights: str, config: ScoreConfig) -> str:
     config : ScoreConfig
         Which scores and variants it names does not count.
     """
-    ways = ["method", "ensemble", "strands", "shifts", "mask_bp", "context"]
+    ways = ["method", "ensemble", "strands", "shifts", "indel_shifts", "mask_bp", "context"]
     if config.context != "reference":
         ways += ["carriers", "max_carriers", "phase", "seed"]
     text = "\t".join([weights, *(f"{name}={getattr(config, name)}" for name in ways)])
@@ -205,7 +205,7 @@ def score_variants(
         As `open_engine`, `check_outputs` and `score_in_parts` say.
     """
     check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
-    config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
+    config = with_shifts(config, run.card.data)
     weights = model_sha256(run)
     ways = score_hash(weights, config)
     common = None if background is None else Background.load(background, model_hash=ways)

@@ -36,6 +36,9 @@ class ScoreConfig:
     shifts: tuple[int, ...] = ()
     """Bases by which windows are moved; scores are averaged over them. When empty: none and a third
     of a bin in either direction, where the models were trained on windows moved as far."""
+    indel_shifts: tuple[int, ...] = ()
+    """The same for insertions and deletions, which move all bases behind them against the bins.
+    When empty: `shifts` if these are named, else 16 that lie evenly over a bin."""
     ensemble: Literal["pred", "score"] = "pred"
     """What is averaged over members, strands and shifts."""
     mask_bp: int = 501
@@ -66,6 +69,10 @@ class ScoreConfig:
             "ref_policy": (self.ref_policy in REF_POLICIES, "one of " + ", ".join(REF_POLICIES)),
             "max_indel": (self.max_indel >= 0, "0 or more"),
             "shifts": (len(set(self.shifts)) == len(self.shifts), "different numbers"),
+            "indel_shifts": (
+                len(set(self.indel_shifts)) == len(self.indel_shifts),
+                "different numbers",
+            ),
             "mask_bp": (self.mask_bp >= 1, "1 or more"),
             "null_draws": (self.null_draws >= 0, "0 or more"),
             "null_flank": (self.null_flank >= 1, "1 or more"),

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,14 @@ from seq2exp.variants.judge import Judged, judge
 from seq2exp.variants.pairs import Pair, PairTable, edge_status
 from seq2exp.variants.passes import GenePasses
 from seq2exp.variants.scoring import Scoring, make_scoring
+from seq2exp.variants.shifts import with_shifts
 from seq2exp.variants.significance import p_columns, quantile_columns
-from seq2exp.variants.views import View, usual_shifts
+from seq2exp.variants.views import View
 
 __all__ = ["Engine", "open_engine"]
 
-_GENES_KEPT = 32
+# Windows of genes whose states are kept: one for each way in which one is read.
+_WINDOWS_KEPT = 96
 
 
 class Engine:
@@ -63,8 +64,10 @@ class Engine:
     ----------
     config : ScoreConfig
         With the shifts that are used.
-    num_members : int
-        Members of the run times strands and shifts.
+    views, indel_views : list of View
+        In which substitutions, and insertions and deletions, are compared.
+    num_members, num_indel_members : int
+        Members of the run times these views.
     """
 
     def __init__(
@@ -77,21 +80,28 @@ class Engine:
         genotypes: Genotypes | None = None,
         device: str = "cpu",
     ) -> None:
-        config = replace(config, shifts=config.shifts or usual_shifts(run.card.data))
+        config = with_shifts(config, run.card.data)
         _check_shifts(config.shifts, run.card.data.window_bp)
+        _check_shifts(config.indel_shifts, run.card.data.window_bp)
         self.run, self.dataset, self.config, self.device = run, dataset, config, device
         self.background = background
-        self.views = _views(run, config)
+        self.views = _views(run, config, config.shifts)
+        self.indel_views = _views(run, config, config.indel_shifts)
         self.num_members = len(self.views) * len(run.models)
+        self.num_indel_members = len(self.indel_views) * len(run.models)
+        # A gradient tells nothing about moved bases.
+        most = self.num_members
+        if config.method == "exact":
+            most = max(most, self.num_indel_members)
         self.scoring: Scoring = make_scoring(
-            run, config, num_members=self.num_members, with_quantile=background is not None
+            run, config, num_members=most, with_quantile=background is not None
         )
         sample_config = run.sample_config(dataset)
         self.samples = GeneSamples(dataset, sample_config, np.arange(len(dataset.genes)))
         rows = dataset.find_genes(config.genes, what="--gene") if config.genes else None
         self.index = GeneIndex(dataset, sample_config, rows)
         self.skip_edges = "skip" in (config.edge, sample_config.edge)
-        self._seen: OrderedDict[int, GeneScores] = OrderedDict()
+        self._seen: OrderedDict[tuple[int, bool], GeneScores] = OrderedDict()
         self.contexts: ContextMaker = Reference()
         if config.context != "reference":
             self.contexts = Carriers(dataset, genotypes, self.index.windows, config)
@@ -126,26 +136,17 @@ class Engine:
             elements = self.gene(gene).elements
             for number in numbers:
                 table.inside[number] = elements.holds(table.cases[number].span)
-            contexts = self.contexts.contexts(gene, [table.cases[number] for number in numbers])
-            found = [
-                self.gene(gene).score([contexts.case(number) for number in part])
-                for part in _parts(list(range(len(contexts))), config.batch_size)
-            ]
-            values_CV = [np.empty((0, len(computed)), dtype=np.float32)]
-            deleted_C = [np.empty(0, dtype=np.bool_)]
-            table.fill(
-                numbers,
-                contexts,
-                np.concatenate([*values_CV, *(values for values, _ in found)]),
-                np.concatenate([*deleted_C, *(deleted for _, deleted in found)]),
-            )
+            for moved in (False, True):
+                here = [n for n in numbers if table.cases[n].moves == moved]
+                if here:
+                    self._fill(table, gene, here, moved=moved)
         frame = table.frame(
             alleles,
             self.dataset,
             self.index.windows,
             is_score_V=self.scoring.is_score_V,
             is_expression_V=self.scoring.is_expression_V,
-            num_members=self.num_members,
+            num_members=[self.members_of(case) for case in table.cases],
         )
         for name, values in self._more(alleles, table, frame).items():
             frame[name] = values
@@ -154,6 +155,23 @@ class Engine:
                 frame[column.name] = np.float32(np.nan)
         names = [column.name for column in self.columns]
         return frame[[*(n for n in frame if n not in names), *names]]
+
+    def _fill(self, table: PairTable, gene: int, numbers: list[int], *, moved: bool) -> None:
+        """Score pairs of a gene that are compared in the same views."""
+        contexts = self.contexts.contexts(gene, [table.cases[number] for number in numbers])
+        scores = self.gene(gene, moved=moved)
+        found = [
+            scores.score([contexts.case(number) for number in part])
+            for part in _parts(list(range(len(contexts))), self.config.batch_size)
+        ]
+        values_CV = [np.empty((0, len(table.names)), dtype=np.float32)]
+        deleted_C = [np.empty(0, dtype=np.bool_)]
+        table.fill(
+            numbers,
+            contexts,
+            np.concatenate([*values_CV, *(values for values, _ in found)]),
+            np.concatenate([*deleted_C, *(deleted for _, deleted in found)]),
+        )
 
     def _more(self, alleles: pd.DataFrame, table: PairTable, frame: pd.DataFrame) -> dict[str, Any]:
         """Return spreads over haplotypes, p-values and quantiles of the rows that have scores."""
@@ -169,7 +187,8 @@ class Engine:
             )
             for gene, numbers in table.by_gene().items():
                 for number in numbers:
-                    draws[number] = self.gene(gene).draw(table.cases[number])[:, scored]
+                    case = table.cases[number]
+                    draws[number] = self.gene(gene, moved=case.moves).draw(case)[:, scored]
             found |= p_columns(self.columns, table.values_RV[:, scored], draws)
         if self.background is not None:
             kinds = alleles["variant_type"].to_numpy()[[pair.allele for pair in table.pairs]]
@@ -184,11 +203,20 @@ class Engine:
         for number, case in enumerate(judged):
             if not case.scored:
                 found.append(Pair(number))
-            elif self.config.method == "gradient" and _moves(case):
+            elif self.config.method == "gradient" and case.moves:
                 found.append(Pair(number, skipped="gradient_indel"))
             else:
                 found += self._genes_of(number, case, contigs[number], wanted[number])
         return found
+
+    def members_of(self, case: Judged) -> int:
+        """Return how many members compare an allele.
+
+        Parameters
+        ----------
+        case : Judged
+        """
+        return self.num_indel_members if case.moves else self.num_members
 
     def genes_holding(self, contig: str, span: tuple[int, int], *, wanted: str = "") -> list[int]:
         """Return the rows of the genes whose window holds a change.
@@ -220,37 +248,45 @@ class Engine:
             found.append(Pair(number, gene, edge, skipped))
         return found
 
-    def gene(self, gene: int) -> GeneScores:
+    def gene(self, gene: int, *, moved: bool = False) -> GeneScores:
         """Return what scores comparisons for a gene; that of the last few genes is kept.
 
         Parameters
         ----------
         gene : int
             Row of the gene table.
+        moved : bool
+            In the views of insertions and deletions.
         """
-        if gene in self._seen:
-            self._seen.move_to_end(gene)
-            return self._seen[gene]
-        passes = self.passes(gene)
-        self._seen[gene] = GeneScores(passes, self.scoring, self.config)
-        if len(self._seen) > _GENES_KEPT:
+        key = gene, moved and self.indel_views != self.views
+        if key in self._seen:
+            self._seen.move_to_end(key)
+            return self._seen[key]
+        passes = self.passes(gene, moved=moved)
+        self._seen[key] = GeneScores(passes, self.scoring, self.config)
+        while len(self._seen) > 1 and self._num_kept() > _WINDOWS_KEPT:
             self._seen.popitem(last=False)
-        return self._seen[gene]
+        return self._seen[key]
 
-    def passes(self, gene: int) -> GenePasses | GradientPasses:
+    def _num_kept(self) -> int:
+        return sum(len(scores.passes.views) for scores in self._seen.values())
+
+    def passes(self, gene: int, *, moved: bool = False) -> GenePasses | GradientPasses:
         """Return the passes for a gene, whose reference is run.
 
         Parameters
         ----------
         gene : int
             Row of the gene table.
+        moved : bool
+            In the views of insertions and deletions.
         """
         kind = GradientPasses if self.config.method == "gradient" else GenePasses
         return kind(
             self.run.models,
             self.samples,
             gene,
-            self.views,
+            self.indel_views if moved else self.views,
             device=self.device,
             fixed=self.scoring.fixed,
         )
@@ -298,7 +334,7 @@ def _check_shifts(shifts: Sequence[int], window_bp: int) -> None:
         )  # fmt: skip
 
 
-def _views(run: TrainedRun, config: ScoreConfig) -> list[View]:
+def _views(run: TrainedRun, config: ScoreConfig, shifts: Sequence[int]) -> list[View]:
     """Strands and shifts; models that read both strands themselves are not asked twice."""
     models: list[Any] = run.models
     equivariant = all(getattr(model, "equivariant", False) for model in models)
@@ -307,14 +343,9 @@ def _views(run: TrainedRun, config: ScoreConfig) -> list[View]:
         config.strands == "auto" and (averaged or run.card.data.strand == "plus")
     )
     strands = (False, True) if both and not equivariant else (False,)
-    return [View(opposite, shift) for shift in config.shifts for opposite in strands]
+    return [View(opposite, shift) for shift in shifts for opposite in strands]
 
 
 def _parts(numbers: list[int], size: int) -> Iterator[list[int]]:
     for first in range(0, len(numbers), size):
         yield numbers[first : first + size]
-
-
-def _moves(case: Judged) -> bool:
-    """Tell whether a comparison moves bases."""
-    return any(len(allele.ref) != len(allele.alt) for allele in (*case.before, *case.after))

@@ -66,6 +66,11 @@ class _Group:
     width: int = 1
     left_out: int = 0
 
+    @property
+    def moves(self) -> bool:
+        """Whether a variant moves bases: then each is compared in the views for such."""
+        return any(case.moves for case in self.cases)
+
 
 class JointScorer:
     """Scores items of `JointItems`.
@@ -121,25 +126,27 @@ class JointScorer:
         genes = items["gene_row"].to_numpy()
         for gene in np.unique(genes[genes >= 0]).tolist():
             rows = [int(row) for row in np.flatnonzero(genes == gene) if groups[row].cases]
-            for row, found, gone in self._scores(gene, rows, groups):
-                values[row, :, 0], values[row, :, 1] = found[0], found[1:].sum(axis=0)
-                deleted[row] = gone
+            for moved in (False, True):
+                here = [row for row in rows if groups[row].moves == moved]
+                for row, found, gone in self._scores(gene, here, groups, moved=moved):
+                    values[row, :, 0], values[row, :, 1] = found[0], found[1:].sum(axis=0)
+                    deleted[row] = gone
         values[:, :, 2] = values[:, :, 0] - values[:, :, 1]
         return self._table(items, groups, values, deleted)
 
     def _scores(
-        self, gene: int, rows: Sequence[int], groups: Sequence[_Group]
+        self, gene: int, rows: Sequence[int], groups: Sequence[_Group], *, moved: bool
     ) -> list[tuple[int, NDArray[np.float64], bool]]:
         """Return the scores of a group together, then of its variants alone, for every row."""
-        scores, size = self.engine.gene(gene), self.engine.config.batch_size
+        if not rows:
+            return []
+        scores, size = self.engine.gene(gene, moved=moved), self.engine.config.batch_size
         cases = [case for row in rows for case in groups[row].cases]
         widths = [groups[row].width for row in rows for _ in groups[row].cases]
         found = [
             scores.score(cases[first : first + size], widths[first : first + size])
             for first in range(0, len(cases), size)
         ]
-        if not found:
-            return []
         values_CS = np.concatenate([values for values, _ in found])[:, self.signed]
         deleted_C = np.concatenate([gone for _, gone in found])
         ends = np.cumsum([len(groups[row].cases) for row in rows])[:-1]
@@ -258,6 +265,10 @@ class JointScorer:
             item or len(group.names) + group.left_out
             for item, group in zip(items["group_size"].tolist(), groups, strict=True)
         ]
+        engine = self.engine
+        members = [
+            engine.num_indel_members if group.moves else engine.num_members for group in groups
+        ]
         texts = {name: genes[name].astype(str).to_numpy() for name in ("gene_id", "symbol")}
         table: dict[str, Any] = {
             "record": items["record"].to_numpy(),
@@ -280,7 +291,7 @@ class JointScorer:
                 for row in rows.tolist()
             ],
             "tss_deleted": deleted_I,
-            "num_members": np.where(spoiled, 0, self.engine.num_members).astype(np.int32),
+            "num_members": np.where(spoiled, 0, members).astype(np.int32),
         }
         names = [column.name for column in joint_columns(self.engine.scoring.computed)]
         scores = values_ISP.reshape(len(items), -1).astype(np.float32)

@@ -66,6 +66,11 @@ class Judged:
         """Whether it is scored at all."""
         return not self.reason
 
+    @property
+    def moves(self) -> bool:
+        """Whether a sequence holds an insertion or deletion, which moves bases."""
+        return any(len(allele.ref) != len(allele.alt) for allele in (*self.before, *self.after))
+
 
 def changed_span(position: int, ref: str, alt: str) -> tuple[int, int]:
     """Return the bases of REF that ALT does not keep, 0-based half-open; see `Judged.span`."""

@@ -146,7 +146,7 @@ class PairTable:
         *,
         is_score_V: NDArray[np.bool_],
         is_expression_V: NDArray[np.bool_],
-        num_members: int,
+        num_members: Sequence[int],
     ) -> pd.DataFrame:
         """Return the table of scores.
 
@@ -160,8 +160,8 @@ class PairTable:
             Columns that are scores: a row without any has failed.
         is_expression_V : bool array
             Columns that are scores of predicted expression.
-        num_members : int
-            Of rows with a score.
+        num_members : sequence of int
+            Of every row, if it has a score.
         """
         genes, sites = dataset.genes, dataset.sites
         number = np.array([pair.allele for pair in self.pairs], dtype=np.int64)
@@ -222,5 +222,4 @@ def _indel_status(case: Judged, *, deleted: bool) -> str:
         return "too_long"
     if deleted:
         return "tss_deleted"
-    alleles = (*case.before, *case.after)
-    return "ok" if any(len(a.ref) != len(a.alt) for a in alleles) else "none"
+    return "ok" if case.moves else "none"

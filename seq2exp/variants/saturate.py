@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import seq2exp
 from seq2exp.core.errors import ConfigError, InputError, facts
@@ -241,20 +242,24 @@ class _Work:
         """Say how much work there is before it starts; refuse far too much."""
         genes = {gene for _, found in self.regions for gene in found}
         num_effects, members = self.num_effects, self.engine.num_members
+        told = f"{members}"
         share = num_left / max(self.source.num_shards, 1)
         if self.engine.config.method == "gradient":
             # A forward pass per gene, and a backward pass per label.
             passes = len(genes) * members * (1 + len(self.engine.scoring.samples))
             duration = ""
         else:
-            passes = num_effects * members
+            indels = self.engine.num_indel_members
+            moved = self.count_effects(self.mutants.kind_V != 0)
+            passes = (num_effects - moved) * members + moved * indels
+            told += f", of moved bases {indels}" * (moved > 0)
             seconds = self._seconds_per_pass() * passes * share / self.workers if num_left else 0.0
             duration = f", about {clock(seconds)}"
         bases = sum(len(region) for region, _ in self.regions)
         size = (
             f"{len(self.regions)} region{'s' * (len(self.regions) > 1)}, {bases:,} bases, "
             f"{len(genes):,} gene{'s' * (len(genes) > 1)}: {num_effects:,} effects, {passes:,} "
-            f"passes (members, strands and shifts: {members}){duration}"
+            f"passes (members, strands and shifts: {told}){duration}"
         )
         if passes > self.config.max_passes:
             raise InputError(
@@ -279,9 +284,13 @@ class _Work:
     @property
     def num_effects(self) -> int:
         """Pairs of a mutation and a gene whose window holds it."""
+        return self.count_effects(np.ones(len(self.mutants.kind_V), dtype=np.bool_))
+
+    def count_effects(self, chosen_V: NDArray[np.bool_]) -> int:
+        """Count the pairs of some of the records."""
         count, here = 0, self.mutants
         # A record of substitutions has three alleles.
-        size_V = np.where(here.kind_V == 0, 3, 1)
+        size_V = np.where(here.kind_V == 0, 3, 1) * chosen_V
         for number, (region, genes) in enumerate(self.regions):
             of_V = here.region_V == number
             place_V, sizes = here.place_V[of_V] + region.start, size_V[of_V]
@@ -305,8 +314,8 @@ class _Work:
         alleles["gene"] = str(self.engine.dataset.genes["gene_id"].iloc[genes[0]])
         self.engine.score(alleles.head(1))
         start = time.perf_counter()
-        self.engine.score(alleles)
-        return (time.perf_counter() - start) / (len(alleles) * self.engine.num_members)
+        found = self.engine.score(alleles)
+        return (time.perf_counter() - start) / max(int(found["num_members"].sum()), 1)
 
     def score(self, store: PartStore, *, progress: bool) -> list[PartInfo]:
         """Score the stretches that have no part yet."""
@@ -334,6 +343,7 @@ class _Work:
         found = list(collector.results())
         about = {name: str(value) for name, value in header.items()}
         about |= {"formula": engine.columns[0].formula, "num_members": str(engine.num_members)}
+        about["num_indel_members"] = str(engine.num_indel_members)
         places = write_arrays(found, folder, about)
         num_tracks = write_tracks(found, folder / "tracks", dataset.manifest.contigs)
         save_plots(found, places, number=self.config.num_plots)
@@ -353,6 +363,7 @@ class _Work:
             "pairs_of_region_and_gene": len(found),
             "effects": self.num_effects,
             "members": self.engine.num_members,
+            "members_of_indels": self.engine.num_indel_members,
             "tracks": num_tracks,
             "deletions": self.config.deletions,
             "inserted": self.inserted,

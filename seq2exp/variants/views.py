@@ -22,7 +22,6 @@ from seq2exp.dataset.samples import (
     Batch,
     GeneSamples,
     Sample,
-    SampleConfig,
     collate,
     gene_window,
 )
@@ -32,7 +31,7 @@ from seq2exp.variation.alleles import Allele
 from seq2exp.variation.haplotypes import Haplotypes, build
 from seq2exp.variation.table import Variants
 
-__all__ = ["GeneView", "Sequences", "View", "open_view", "usual_shifts"]
+__all__ = ["GeneView", "Sequences", "View", "open_view"]
 
 
 class View(NamedTuple):
@@ -213,18 +212,3 @@ def open_view(samples: GeneSamples, row: int, view: View) -> GeneView:
     window = replace(centred, start=centred.start + shift, end=centred.end + shift)
     sample = samples.sample(row, window)
     return GeneView(samples, row, view, window, sample, collate([sample]))
-
-
-def usual_shifts(config: SampleConfig) -> tuple[int, ...]:
-    """Return the shifts that are averaged where none are named.
-
-    Bins cut sites in two, and an insertion or deletion moves every bin behind it. Windows moved by
-    a third of a bin see each site whole in at least one of them, if the models know moved windows.
-
-    Parameters
-    ----------
-    config : SampleConfig
-        Of the training.
-    """
-    step = min(config.bin_size // 3, config.jitter_bp)
-    return (-step, 0, step) if step else (0,)

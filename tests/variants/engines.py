@@ -102,7 +102,8 @@ def table_of(dataset: Dataset, alleles: Iterable[tuple[str, int, str, str]]) -> 
 
 @contextmanager
 def engine_of(dataset: Dataset, models: Sequence[nn.Module], *, strand: str = "gene", **settings):
-    """An engine of these models."""
+    """An engine of these models; without shifts, where none are named."""
+    settings = {"shifts": (0,), **settings}
     with open_engine(
         run_of(dataset, *models, strand=strand), dataset, ScoreConfig(**settings)
     ) as e:

@@ -27,7 +27,7 @@ from seq2exp.variants.genes import GeneIndex, distance_to_tss, window_holds
 from seq2exp.variants.gradient import taylor
 from seq2exp.variants.judge import changed_span, judge
 from seq2exp.variants.passes import Predicted
-from seq2exp.variants.views import View, open_view, usual_shifts
+from seq2exp.variants.views import View, open_view
 from seq2exp.variation.alleles import Allele
 from tests.toys import toy_dataset
 from tests.variants.engines import BIN, WINDOW, Additive, engine_of, run_of, seq2exp, table_of
@@ -321,15 +321,6 @@ def test_the_longest_indel_is_scored_and_one_base_more_is_not(dataset):
     # Under use-vcf-ref all of REF is put in, so all of it changes.
     (case,) = judge(wrong, dataset, policy="use-vcf-ref")
     assert case.span == (tss + 40, tss + 44)
-
-
-@pytest.mark.parametrize(
-    ("bin_size", "jitter", "shifts"),
-    [(32, 0, (0,)), (32, 4, (-4, 0, 4)), (32, 99, (-10, 0, 10)), (128, 56, (-42, 0, 42))],
-)
-def test_usual_shifts_are_a_third_of_a_bin_and_no_more_than_was_trained(bin_size, jitter, shifts):
-    config = SampleConfig(window_bp=WINDOW, bin_size=bin_size, jitter_bp=jitter)
-    assert usual_shifts(config) == shifts
 
 
 def test_members_are_paired_with_themselves_in_every_view(dataset):

@@ -34,6 +34,7 @@ def scored(dataset, models, vcf, *which, overlap="skip", genotypes=None, genes=N
     genes = (dataset.genes["gene_id"][GENE],) if genes is None else genes
     source, joint = open_source(vcf, dataset=dataset, max_mismatch=1), JointConfig(which, overlap)
     models = models if isinstance(models, list) else [models]
+    settings = {"shifts": (0,), **settings}
     with open_engine(
         run_of(dataset, *models), dataset, ScoreConfig(genes=genes, **settings)
     ) as engine:
@@ -119,7 +120,9 @@ def test_all_signed_scores_and_only_those(dataset, tmp_path):
     alone = scored(dataset, model, vcf, "input", **config)
     source = open_source(vcf, dataset=dataset)
     genes = (dataset.genes["gene_id"][GENE],)
-    with open_engine(run_of(dataset, model), dataset, ScoreConfig(genes=genes, **config)) as engine:
+    with open_engine(
+        run_of(dataset, model), dataset, ScoreConfig(genes=genes, shifts=(0,), **config)
+    ) as engine:
         single = engine.score(source.read(source.shard(0)))
     for name in names:
         plain = name.removesuffix(":epistasis")
