@@ -65,7 +65,8 @@ def test_deletions_bring_in_what_lies_on_their_own_side_of_the_tss(dataset, tmp_
     ]
     vcf = vcf_of(dataset, tmp_path / "in.vcf", calls, samples=["A", "B"])
     alleles, genotypes = opened(dataset, vcf)
-    config = ScoreConfig(context="carriers", genes=(dataset.genes["gene_id"][GENE],))
+    genes = (dataset.genes["gene_id"][GENE],)
+    config = ScoreConfig(context="carriers", genes=genes, shifts=(0,))
     with open_engine(run_of(dataset, Additive()), dataset, config, genotypes=genotypes) as engine:
         here = engine.contexts.carried(GENE, np.array([0, 1]))
         found = engine.score(alleles)
@@ -84,7 +85,8 @@ def test_what_changes_no_base_of_the_window_makes_no_other_haplotype(
     """The window of a gene of the plus strand holds the 512 bases before its TSS, and 512 more."""
     calls = sorted([snv(dataset, offset, ["1|0"]), snv(dataset, 40, ["1|1"])])
     vcf = vcf_of(dataset, tmp_path / "in.vcf", calls, samples=["A"])
-    found = scored(dataset, Additive(), *opened(dataset, vcf))
+    # Windows that are moved for indels are wider.
+    found = scored(dataset, Additive(), *opened(dataset, vcf), shifts=(0,))
     here = found[found.distance_to_tss == 40].iloc[0]
     assert here["context"] == "carriers:2"
     assert here["num_haplotypes"] == 1 + inside
