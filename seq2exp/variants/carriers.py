@@ -264,12 +264,12 @@ class Carriers:
             contig=contig,
             site_M=genotypes.sites(contig, first, last),
         )
-        actions_HM = actions_DPM.reshape(-1, last - first)
+        # Not -1: a window may hold no variant at all.
+        num_haplotypes = actions_DPM.shape[0] * actions_DPM.shape[1]
+        actions_HM = actions_DPM.reshape(num_haplotypes, last - first)
         applied_HM = applied(codes, variants, actions_HM) == PUT_ALT
         _forget_outside(applied_HM, variants, window, tss)
         first_U, haplotype_H = unique_haplotypes(applied_HM.view(np.uint8))
-        if not last > first:
-            haplotype_H = np.zeros(len(actions_HM), dtype=np.int64)
         spans = zip(variants.position_M.tolist(), variants.end_M.tolist(), strict=True)
         return GeneCarriers(
             first,

@@ -214,6 +214,21 @@ def test_the_first_block_scans_from_the_edit_on(monkeypatch):
     assert lengths == [104, 128]
 
 
+@pytest.mark.parametrize("reads", [(1, 3), (3, 1), (0, 2), (2, 0)])
+@pytest.mark.parametrize("at", [0, 63, 120, 199])
+def test_the_first_block_reaches_as_far_as_bins_that_read_the_edit(reads, at):
+    """A bin reads some before and some behind itself: an edit changes those behind, and before."""
+    torch.manual_seed(0)
+    block = BiMambaBlock(8, d_state=2).double().eval()
+    hidden = torch.randn(1, 200, 8, dtype=torch.float64)
+    edited, changed = hidden.clone(), torch.zeros(1, 200, dtype=torch.bool)
+    edited[0, max(at - reads[1], 0) : at + reads[0] + 1] += 1
+    changed[0, at] = True
+    with torch.no_grad():
+        found, whole = FirstBlock(block, hidden)(edited, changed, reads), block(edited)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-12)
+
+
 def test_short_and_long_stretches_are_not_mixed():
     changed = torch.zeros(4, 64, dtype=torch.bool)
     changed[0, 10] = changed[1, 62] = True

@@ -117,6 +117,26 @@ def test_queries_taken_in_parts_have_the_values_and_gradients_of_all_at_once(
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("batch", "length"), [(1, 64), (4, 1024), (40, 1024), (2, 4096)])
+def test_logits_of_all_heads_and_sequences_of_a_part_fit_or_its_queries_are_few(batch, length):
+    """3 heads x 4 sequences x 1,024 keys are 12,288 logits a query: 42 queries below 2^19."""
+    attention, x = make_attention(), torch.empty(batch, length, 1)
+    parts = attention._at_once(x, length)
+    assert [a for a, _ in parts] == [0, *(b for _, b in parts[:-1])]
+    assert parts[-1][1] == length
+    size = parts[0][1]
+    assert (parts[0][1] == 42) == ((batch, length) == (4, 1024))
+    assert size * 3 * batch * length <= relative._LOGITS_AT_ONCE or size == relative._FEW_QUERIES
+    more = (size + 1) * 3 * batch * length > relative._LOGITS_AT_ONCE
+    assert more or size == length
+
+
+def test_no_sequence_at_all_is_no_error():
+    attention, features = make_attention(), position_features(5, 6)
+    x = torch.randn(2, 5, 7, dtype=torch.float64)
+    assert attention(x[:0], features).shape == (0, 5, 7)
+
+
 def test_a_fresh_attention_adds_nothing():
     attention = RelativeAttention(6, num_heads=1, key_dim=2, value_dim=3, num_features=6)
     assert not attention(torch.randn(1, 4, 6), position_features(4, 6).float()).any()

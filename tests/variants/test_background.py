@@ -100,6 +100,29 @@ def test_quantiles_are_counted_among_pairs_of_the_same_class_and_band(signed):
     assert found[-1] == 1
 
 
+def test_the_lower_end_of_a_band_belongs_to_it():
+    """Near ones score 1, those of 1,000 bases and more 2, as do those before the TSS."""
+    table = common(600)
+    table["variant_type"], table["mask_max"] = "snv", np.float32(0)
+    away = np.repeat([0, 999, 1_000, 4_999, 5_000, 19_999], 100)
+    table["distance_to_tss"] = np.where(np.arange(600) % 2, -away, away)
+    table["expr_delta:K562"] = np.select([away < 1_000, away < 5_000], [1, 2], 3).astype("float32")
+    at = [0, -999, 1_000, -1_000, 4_999, 5_000, -19_999]
+    found = built(table).quantiles("expr_delta:K562", [2.0] * 7, variant_type=["snv"] * 7,
+                                   distance=at)  # fmt: skip
+    assert found.tolist() == [1, 1, 0.5, 0.5, 0.5, 0, 0]
+
+
+def test_a_score_read_from_text_ties_with_itself():
+    """0.1 is not the number that tables keep: in 32 bits it is larger."""
+    assert float(np.float32(0.1)) > 0.1
+    table = common(200)
+    table["variant_type"], table["distance_to_tss"] = "snv", 10
+    table["expr_delta:K562"] = np.float32(0.1)
+    found = built(table).quantiles("expr_delta:K562", [0.1], variant_type=["snv"], distance=[10])
+    assert found.tolist() == [0.5]
+
+
 def test_too_few_pairs_of_a_band_or_class_are_filled_with_wider_ones():
     table = common(3_000)
     table["distance_to_tss"] = 10

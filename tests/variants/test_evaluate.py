@@ -51,6 +51,29 @@ def test_signed_and_absolute_ranks_are_kept_apart():
     assert judge.draws("abs_spearman", score)[1].mean() != pytest.approx(first.mean())
 
 
+def test_what_was_asked_before_changes_no_answer():
+    """Every metric of all pairs and of some, by one judge and by one that knows nothing yet."""
+    gene, effect, score = made(120)
+    config = EffectConfig(num_resamples=20)
+    used = EffectJudge(gene, effect, config)
+    for metric in (*SIGNED, *UNSIGNED):
+        for where in (None, effect >= 0, effect <= 0, None):
+            asked = used.draws(metric, score, where)[1]
+            fresh = EffectJudge(gene, effect, config).draws(metric, score, where)[1]
+            np.testing.assert_array_equal(asked, fresh)
+
+
+def test_signs_are_counted_among_causal_pairs():
+    """Three of the six pairs; among those with more only, two, of which one is right. Balanced
+    signs of those with more alone have no other half."""
+    judge = EffectJudge(GENE, EFFECT)
+    rows = values(judge.rows({"s": SCORE}, ("sign_agreement", "sign_balanced", "pearson")))
+    assert [row["n"] for row in rows.values()] == [3, 3, 6]
+    more = EFFECT > 0
+    assert judge.draws("sign_agreement", SCORE, more)[0] == pytest.approx(1 / 2)
+    assert np.isnan(judge.draws("sign_balanced", SCORE, more)[0])
+
+
 def test_auprc_by_hand():
     """By size: 0.4 causal, 0.3 causal, 0.2 idle, 0.1 causal, 0 idle; 0.9 is neither and left out.
     AP = (1/1 + 2/2 + 3/4) / 3."""

@@ -12,8 +12,11 @@ import pytest
 from seq2exp.cli import variants as command
 from seq2exp.cli.main import main
 from seq2exp.dataset.store import Dataset
-from seq2exp.variants import joint_groups, source
-from tests.variants.haplotypes import snv, vcf_of
+from seq2exp.training.run import open_run
+from seq2exp.variants import claim, joint_command, joint_groups, source
+from seq2exp.variants.config import ScoreConfig
+from seq2exp.variants.joint_groups import JointConfig
+from tests.variants.haplotypes import opened, snv, vcf_of
 
 HAPLOTYPES = ("--context", "carriers", "--haplotype", "input", "--haplotype", "A")
 
@@ -123,6 +126,37 @@ def test_shares_end_with_the_same_bytes(finished, vcf, whole, tmp_path):
         assert main(words(finished, vcf, tmp_path, "--shard", share)) == 0
     assert visible(tmp_path) == visible(whole)
     assert hidden(tmp_path) == []
+
+
+def test_parts_of_other_groups_rules_or_settings_are_other_work(
+    finished, toy, vcf, tmp_path, monkeypatch
+):
+    """What tells parts apart differs in every setting that changes a joint score, a row or both."""
+    works = []
+
+    def started(items, maker, write, job, **options):
+        works.append(claim.store_of(job).folder.name)
+
+    monkeypatch.setattr(joint_command, "score_in_parts", started)
+    run, dataset = open_run(finished), Dataset(toy)
+    _, genotypes = opened(dataset, shutil.copy(vcf, tmp_path / "in.vcf.gz"))
+    variants = source.open_source(vcf, dataset=dataset)
+    cases = [
+        (JointConfig(("input",)), ScoreConfig()),
+        (JointConfig(("input",), "first"), ScoreConfig()),
+        (JointConfig(("all",)), ScoreConfig()),
+        (JointConfig(("input", "all")), ScoreConfig()),
+        (JointConfig(("A",)), ScoreConfig()),
+        (JointConfig(("B",)), ScoreConfig()),
+        (JointConfig(("input",)), ScoreConfig(mask_bp=77)),
+        (JointConfig(("input",)), ScoreConfig()),
+    ]
+    for joint, config in cases:
+        joint_command.score_haplotypes(
+            run, dataset, variants, tmp_path / "joint.tsv", config, joint, genotypes=genotypes.root
+        )
+    assert works[-1] == works[0]
+    assert len(set(works)) == len(cases) - 1
 
 
 @pytest.mark.slow

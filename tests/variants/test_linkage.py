@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from seq2exp.variants.evaluate import EffectJudge
 from seq2exp.variants.linkage import linked_pairs, squared_correlation
 
 
@@ -22,6 +23,10 @@ def test_squared_correlation_is_that_of_numpy():
 def test_a_variant_that_all_people_share_has_no_linkage():
     dosage = np.array([[1.0, 0], [1, 1], [1, 2]])
     assert np.isnan(squared_correlation(dosage[:, :1], dosage)).all()
+    # The mean of three times 0.1 is not 0.1: what rounding leaves is no difference of people.
+    assert np.mean([0.1] * 3) != 0.1
+    imputed = np.array([[0.1], [0.1], [0.1]])
+    assert np.isnan(squared_correlation(imputed, dosage)).all()
 
 
 def test_pairs_join_causal_variants_with_idle_ones_they_are_inherited_with():
@@ -44,3 +49,15 @@ def test_the_limit_of_linkage_belongs_to_it():
         for limit in (0.5, 0.51)
     ]
     assert found == [1, 0]
+
+
+def test_the_limits_of_effects_are_those_of_the_judge():
+    """An effect of the limit is causal, one of the lower limit is not idle."""
+    together = np.array([0, 1, 2, 0, 1, 2.0])
+    effect = np.array([0.05, 1e-4, 0.0499, 0.0, -0.05])
+    dosage = np.stack([together] * len(effect), axis=1)
+    pairs = linked_pairs(effect, dosage, causal=0.05, negligible=1e-4)
+    assert list(zip(pairs.causal.tolist(), pairs.linked.tolist(), strict=True)) == [(0, 3), (4, 3)]
+    judge = EffectJudge(np.zeros(5), effect)
+    assert np.flatnonzero(judge.causal_P).tolist() == [0, 4]
+    assert np.flatnonzero(judge.idle_P).tolist() == [3]
