@@ -81,8 +81,8 @@ class Engine:
         device: str = "cpu",
     ) -> None:
         config = with_shifts(config, run.card.data)
-        _check_shifts(config.shifts, run.card.data.window_bp)
-        _check_shifts(config.indel_shifts, run.card.data.window_bp)
+        _check_shifts("--shifts", config.shifts, run.card.data.window_bp)
+        _check_shifts("--indel-shifts", config.indel_shifts, run.card.data.window_bp)
         self.run, self.dataset, self.config, self.device = run, dataset, config, device
         self.background = background
         self.views = _views(run, config, config.shifts)
@@ -323,14 +323,14 @@ def open_engine(
         )
 
 
-def _check_shifts(shifts: Sequence[int], window_bp: int) -> None:
+def _check_shifts(option: str, shifts: Sequence[int], window_bp: int) -> None:
     """Refuse windows without their TSS before any work."""
     most = window_bp // 2 - 1
     far = [shift for shift in shifts if abs(shift) > most]
     if far:
         raise ConfigError(
-            facts("--shifts", found=far[0], expected=f"-{most:,} to {most:,}: the TSS stays in "
-                  f"the window of {window_bp:,} bp", fix="shift by less than a bin")
+            facts(option, found=far[0], expected=f"-{most:,} to {most:,}: the TSS stays in the "
+                  f"window of {window_bp:,} bp", fix="shift by less than a bin")
         )  # fmt: skip
 
 
