@@ -68,7 +68,7 @@ def test_shifts_of_indels_are_checked(dataset):
     with pytest.raises(ConfigError, match="--indel-shifts"):
         ScoreConfig(indel_shifts=(1, 1))
     with (
-        pytest.raises(ConfigError, match="--indel-shifts: found 1000000, .*TSS stays"),
+        pytest.raises(ConfigError, match=r"--indel-shifts: found 1000000, .*TSS stays"),
         engine_of(dataset, [Additive()], indel_shifts=(0, 10**6)),
     ):
         pass
