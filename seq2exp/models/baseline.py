@@ -290,6 +290,10 @@ class Baseline(nn.Module):
             signal_BNT = call.signal_BNT if self.tracks else None
             return self._output(call, rerun(call.codes_BL, signal_BNT, changed_BN))
 
+        if isinstance(rerun, EnformerRerun):
+            # Its tower is most of a pass, and was run just now.
+            unchanged_1N = torch.zeros_like(call.codes_BL[:, :: self.config.bin_size]).bool()
+            return keep_reference(edited, call, edited(call, unchanged_1N))
         return keep_reference(edited, call, self.one_strand(call))
 
     def _output(self, call: ModelCall, hidden_BSD: Tensor) -> Seq2ExpOutput:
