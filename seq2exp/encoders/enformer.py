@@ -248,7 +248,7 @@ class EnformerEncoder(nn.Module):
         widths = sum(TowerStage.WIDTH // 2 << (i + 1) for i in range(len(self.tower)))
         return Stem.WIDTH // 2 + widths
 
-    def run_blocks(self, hidden_BND: Tensor, *, span: Span | None = None) -> Tensor:
+    def run_blocks(self, hidden_BND: Tensor, *, span: Span | None = None, done: int = 0) -> Tensor:
         """Mix embedded bins by attention, shape (batch, bins of the span, 2 * dim).
 
         Parameters
@@ -257,11 +257,13 @@ class EnformerEncoder(nn.Module):
             What `run_tower` returned.
         span : tuple of int, optional
             As for `forward`.
+        done : int
+            Blocks, not the last, that the embedded bins went through already.
         """
         num_bins = hidden_BND.shape[1]
         wanted = _inside(span or self._cropped(num_bins), num_bins)
         features_PF = self.positions(num_bins).to(hidden_BND.dtype)
-        for block in self.blocks[:-1]:
+        for block in self.blocks[done:-1]:
             hidden_BND = self._run(block, hidden_BND, features_PF)
         mixed, normed = self._rows(wanted, num_bins)
         hidden_BND = self._run(self.blocks[-1], hidden_BND, features_PF, span=mixed)

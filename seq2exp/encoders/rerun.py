@@ -14,12 +14,14 @@ of a span, D width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from seq2exp.encoders.enformer import EnformerEncoder
+from seq2exp.encoders.first_attention import FirstAttention
 from seq2exp.encoders.first_block import first_block
 from seq2exp.encoders.protocol import Span
 from seq2exp.encoders.stack import BlockTrunk
@@ -207,7 +209,9 @@ class WindowRerun:
 
 
 class EnformerRerun:
-    """The tower of an Enformer for one window; attention runs in full for each edit.
+    """The tower of an Enformer for one window, and on a processor its first attention.
+
+    All further attention runs in full for each edit.
 
     Parameters
     ----------
@@ -222,6 +226,12 @@ class EnformerRerun:
     def __init__(self, encoder: EnformerEncoder, codes_1L: Tensor, *, span: Span | None) -> None:
         self.encoder, self.span = encoder, span
         self.tower_1ND = encoder.run_tower(codes_1L)
+        self.first: FirstAttention | None = None
+        exact = self.tower_1ND.dtype in (torch.float32, torch.float64)
+        if exact and len(encoder.blocks) > 1 and codes_1L.device.type == "cpu":
+            block: Any = encoder.blocks[0]
+            features_PF = encoder.positions(self.tower_1ND.shape[1]).to(self.tower_1ND.dtype)
+            self.first = FirstAttention(block, self.tower_1ND, features_PF)
 
     def __call__(self, codes_BL: Tensor, signal_BNT: Tensor | None, changed_BN: Tensor) -> Tensor:
         """Return the hidden states of the span for edited windows, (batch, bins of span, width)."""
@@ -238,7 +248,10 @@ class EnformerRerun:
                 bin_size=encoder.bin_size,
                 reads=(reach, reach),
             )
-            parts.append(encoder.run_blocks(tower_BND, span=self.span))
+            if self.first is not None:
+                tower_BND = self.first(tower_BND)
+            done = int(self.first is not None)
+            parts.append(encoder.run_blocks(tower_BND, span=self.span, done=done))
         return torch.cat(parts)
 
 

@@ -235,7 +235,10 @@ class EnformerBlock(nn.Module):
         """
         start, stop = span or (0, x_BND.shape[1])
         attended_BSD = self.attention(self.norm_attention(x_BND), features_PF, span=span)
-        x_BSD = x_BND[:, start:stop] + self.dropout(attended_BSD)
+        return self.with_network(x_BND[:, start:stop] + self.dropout(attended_BSD))
+
+    def with_network(self, x_BSD: Tensor) -> Tensor:
+        """Return the residual stream after the network, of what the attention has left of it."""
         hidden_BSF = self.dropout(self.project_in(self.norm_network(x_BSD))).relu()
         out_BSD: Tensor = x_BSD + self.dropout(self.project_out(hidden_BSF))
         return out_BSD

@@ -217,11 +217,11 @@ class RelativeAttention(nn.Module):
         """
         num_keys = x_BND.shape[1]
         start, stop = span or (0, num_keys)
-        query_BHSE = self._heads(self.to_q(x_BND[:, start:stop])) * self.key_dim**-0.5
-        key_BHNE, value_BHNV = self._heads(self.to_k(x_BND)), self._heads(self.to_v(x_BND))
+        query_BHSE = self.heads(self.to_q(x_BND[:, start:stop])) * self.key_dim**-0.5
+        key_BHNE, value_BHNV = self.heads(self.to_k(x_BND)), self.heads(self.to_v(x_BND))
         # The distances that these queries meet; the first stands in row num_keys - stop.
         met_RF = self.position_dropout(features_PF[num_keys - stop : 2 * num_keys - 1 - start])
-        place_HRE = self._heads(self.to_rel_k(met_RF)[None])[0]
+        place_HRE = self.heads(self.to_rel_k(met_RF)[None])[0]
         by_content, by_place = query_BHSE + self.content_bias, query_BHSE + self.position_bias
         num_queries, mixed = stop - start, []
         for first, last in self._at_once(x_BND, num_queries):
@@ -245,7 +245,8 @@ class RelativeAttention(nn.Module):
             size = max(_FEW_QUERIES, _LOGITS_AT_ONCE // max(1, logits))
         return [(s, min(s + size, num_queries)) for s in range(0, num_queries, size)]
 
-    def _heads(self, x_BND: Tensor) -> Tensor:
+    def heads(self, x_BND: Tensor) -> Tensor:
+        """Split the last axis by heads, shape (batch, heads, positions, width of a head)."""
         width = x_BND.shape[2] // self.num_heads
         return x_BND.view(*x_BND.shape[:2], self.num_heads, width).transpose(1, 2)
 
