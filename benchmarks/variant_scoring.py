@@ -44,7 +44,7 @@ BIN, TRACKS, NUM_VARIANTS, NUM_INDELS, NUM_PLAIN, BP_PER_VARIANT = 128, ("a", "b
 DEEP_STEM = {"channels": 128, "num_layers": 4, "inner_pool": 2}
 ENFORMER = {"dim": 192, "depth": 4, "num_heads": 4, "key_dim": 32, "channel_multiple": 32}
 GRADIENT_TARGET = 200
-REASON = "attention and scans carry a change to every bin, so all blocks but part of the first run"
+REASON = "attention and scans carry a change to every bin: all blocks but the first and last run"
 
 
 def baseline(encoder: str, *, tracks: bool = True, **params: Any) -> Callable[[int], nn.Module]:
