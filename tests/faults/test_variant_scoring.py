@@ -233,8 +233,8 @@ def test_f31_a_dead_worker_is_named_with_its_shard(setting, whole):
     with pytest.raises(InputError, match=words):
         run(setting, workers=2, fake=setting.fake(kill_at=21, seconds=0.02))
     assert setting.visible() == {}
-    before = scored(setting.notes)
-    assert before[:2] == FIRSTS[:2]
+    # Two workers begin the fourth shard when two of the first three are done, whichever these are.
+    assert len({*scored(setting.notes)} & {*FIRSTS[:3]}) >= 2
     run(setting)
     assert hexed(setting) == whole
     assert sorted({*scored(setting.notes)}) == FIRSTS
