@@ -36,7 +36,7 @@ from seq2exp.models import Seq2Exp, Seq2ExpConfig
 from seq2exp.models.baseline import Baseline, BaselineConfig
 from seq2exp.models.output import ModelCall
 from seq2exp.models.rerun import share_window
-from seq2exp.training.module import forward_batch
+from seq2exp.training.module import batch_call, forward_batch
 from seq2exp.variants.gradient import taylor
 
 NEAR_BP = 1_000
@@ -244,10 +244,7 @@ def measure_run(folder: Path, *, num_genes: int, repeats: int) -> dict[str, Any]
     with quiet_models(run):
         for number in range(len(rows)):
             batch = collate([samples[number]])
-            window = ModelCall(
-                batch.codes_BL, batch.signal_BNT, batch.features_BF, batch.blacklist_BN,
-                batch.valid_BN, None, force_promoter=True, elements_BR2=batch.elements_BR2,
-            )  # fmt: skip
+            window = batch_call(batch)
             at, base = substitutions(batch.codes_BL.clamp(max=3), NUM_VARIANTS)
             exact, first = [], []
             for model in run.models:

@@ -242,8 +242,11 @@ def _score(
     for note in source.notes:
         logger.info("%s: %s", source.path, note)
     # It waits aside until all is done: a killed command finds it there, and not in the way.
-    aside = None if joint is None else _aside(args, trained, dataset, source, config, joint)
-    if share is not None and _is_done(args, trained, dataset, source, config, joint, aside):
+    aside, mark = None, ""
+    if joint is not None:
+        mark = _joint_mark(args, trained, dataset, source, config, joint)
+        aside = args.haplotype_out.absolute().with_name(f".{mark}.joint.{args.haplotype_out.name}")
+    if share is not None and _is_done(args, trained, dataset, source, config, mark, aside):
         return
     together = None
     with _genotypes(args, dataset, source, joint, aside) as genotypes:
@@ -300,7 +303,7 @@ def _is_done(
     dataset: Dataset,
     source: VariantSource,
     config: ScoreConfig,
-    joint: JointConfig | None,
+    joint_mark: str,
     aside: Path | None,
 ) -> bool:
     """Tell whether the outputs of a share are there already; refuse those of other work."""
@@ -308,18 +311,14 @@ def _is_done(
     from seq2exp.core.work import fingerprint
     from seq2exp.variants.claim import names_pending
     from seq2exp.variants.command import identity_of
-    from seq2exp.variants.joint_command import joint_identity
     from seq2exp.variants.made import made_of
     from seq2exp.variants.scale import MADE
 
     identity = identity_of(run, dataset, source, config, background=args.background, long=args.long)
     done = made_of(args.out, fingerprint(identity.values()))
-    if joint is not None and aside is not None:
-        calls = None if args.context == "dataset" else args.vcf
-        identity = joint_identity(run, dataset, source, config, joint, genotypes=calls)
-        same = made_of([args.haplotype_out], fingerprint(identity.values()))
+    if aside is not None:
         # Aside it is about to get its name, from who made the others.
-        done = done and (same or aside.exists())
+        done = done and (made_of([args.haplotype_out], joint_mark) or aside.exists())
         if not done:
             refuse_existing(args.haplotype_out, overwrite=args.overwrite)
     if done:
@@ -444,32 +443,21 @@ def _genotypes(
         raise
 
 
-def _aside(
+def _joint_mark(
     args: argparse.Namespace,
     run: TrainedRun,
     dataset: Dataset,
     source: VariantSource,
     config: ScoreConfig,
     joint: JointConfig,
-) -> Path:
-    """Return where a table of joint scores waits, by all that it depends on."""
-    from dataclasses import asdict
-
+) -> str:
+    """Return the fingerprint of all that a table of joint scores depends on."""
     from seq2exp.core.work import fingerprint
-    from seq2exp.variants.command import model_sha256
+    from seq2exp.variants.joint_command import joint_identity
 
-    mark = fingerprint(
-        {
-            "input": source.sha256,
-            "model": model_sha256(run),
-            "dataset": dataset.manifest.checksum,
-            "config": asdict(config),
-            "joint": asdict(joint),
-            "version": __version__,
-        }
-    )
-    out: Path = args.haplotype_out.absolute()
-    return out.with_name(f".{mark}.joint.{out.name}")
+    calls = None if args.context == "dataset" else args.vcf
+    identity = joint_identity(run, dataset, source, config, joint, genotypes=calls)
+    return fingerprint(identity.values())
 
 
 def _remove_genotypes(folder: Path, *, mark: str = "[0-9a-f]" * 16) -> None:

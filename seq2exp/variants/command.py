@@ -30,7 +30,7 @@ from seq2exp.variants.made import WORK, made_of
 from seq2exp.variants.merge import Parts
 from seq2exp.variants.outputs import check_outputs, write_outputs
 from seq2exp.variants.room import tell_memory
-from seq2exp.variants.scale import MADE, Identity, Job, Outcome, score_in_parts
+from seq2exp.variants.scale import Identity, Job, Outcome, idle_share, score_in_parts
 from seq2exp.variants.shifts import with_shifts
 from seq2exp.variants.significance import QCounts
 from seq2exp.variants.source import VariantSource
@@ -230,11 +230,10 @@ def score_variants(
     config = with_shifts(config, run.card.data)
     identity = identity_of(run, dataset, source, config, background=background, long=long)
     weights, mark = identity.model_sha256, fingerprint(identity.values())
-    if share is not None:
-        idle = share.idle(source.num_shards) or (MADE if made_of(outs, mark) else "")
-        if idle:
-            nothing = Outcome(merged=False, num_shards=source.num_shards, idle=idle)
-            return Scored(nothing, Summary(), [])
+    made = partial(made_of, outs, mark)
+    idle = None if share is None else idle_share(share, source.num_shards, made)
+    if idle is not None:
+        return Scored(idle, Summary(), [])
     check_outputs(outs, inputs=[source.path], overwrite=overwrite or names_pending(outs))
     ways = score_hash(weights, config)
     common = None if background is None else Background.load(background, model_hash=ways)
@@ -277,7 +276,7 @@ def score_variants(
             overwrite=overwrite,
             restart=restart,
             keep_parts=keep_parts,
-            made=partial(made_of, outs, mark),
+            made=made,
             num_bytes=estimated_bytes(
                 round(source.num_alleles * per_allele), len(columns), num_outputs=len(outs)
             ),

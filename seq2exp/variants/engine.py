@@ -146,7 +146,7 @@ class Engine:
             self.index.windows,
             is_score_V=self.scoring.is_score_V,
             is_expression_V=self.scoring.is_expression_V,
-            num_members=[self.members_of(case) for case in table.cases],
+            num_members=[self.members_in(moved=case.moves) for case in table.cases],
         )
         for name, values in self._more(alleles, table, frame).items():
             frame[name] = values
@@ -209,14 +209,15 @@ class Engine:
                 found += self._genes_of(number, case, contigs[number], wanted[number])
         return found
 
-    def members_of(self, case: Judged) -> int:
-        """Return how many members compare an allele.
+    def members_in(self, *, moved: bool) -> int:
+        """Return how many members compare alleles.
 
         Parameters
         ----------
-        case : Judged
+        moved : bool
+            In the views of insertions and deletions.
         """
-        return self.num_indel_members if case.moves else self.num_members
+        return self.num_indel_members if moved else self.num_members
 
     def genes_holding(self, contig: str, span: tuple[int, int], *, wanted: str = "") -> list[int]:
         """Return the rows of the genes whose window holds a change.

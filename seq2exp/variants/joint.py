@@ -265,10 +265,7 @@ class JointScorer:
             item or len(group.names) + group.left_out
             for item, group in zip(items["group_size"].tolist(), groups, strict=True)
         ]
-        engine = self.engine
-        members = [
-            engine.num_indel_members if group.moves else engine.num_members for group in groups
-        ]
+        members = [self.engine.members_in(moved=group.moves) for group in groups]
         texts = {name: genes[name].astype(str).to_numpy() for name in ("gene_id", "symbol")}
         table: dict[str, Any] = {
             "record": items["record"].to_numpy(),

@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ from seq2exp.variants.merge import (
 from seq2exp.variants.parts import Counts, PartInfo, PartStore, Shard, Source
 from seq2exp.variants.ranks import LostRankError, Ranks, open_ranks
 
-__all__ = ["MADE", "Identity", "Job", "Outcome", "score_in_parts"]
+__all__ = ["MADE", "Identity", "Job", "Outcome", "idle_share", "score_in_parts"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,20 @@ class Outcome:
     left: list[int] = field(default_factory=list)
     rank: int = 0
     idle: str = ""
+
+
+def idle_share(share: Share, num_shards: int, made: Callable[[], bool]) -> Outcome | None:
+    """Return the outcome of a share that has nothing to do before any work; None for others.
+
+    Parameters
+    ----------
+    share : Share
+    num_shards : int
+    made : callable
+        As in `Job`.
+    """
+    idle = share.idle(num_shards) or (MADE if made() else "")
+    return Outcome(merged=False, num_shards=num_shards, idle=idle) if idle else None
 
 
 def score_in_parts(
@@ -191,9 +205,9 @@ class _Work:
 
     def one_share(self, share: Share) -> Outcome:
         """One job of an array: its share, and the merge where no other part is missing."""
-        idle = share.idle(self.num_shards) or (MADE if self.job.made() else "")
-        if idle:
-            return self.nothing(idle)
+        idle = idle_share(share, self.num_shards, self.job.made)
+        if idle is not None:
+            return idle
         try:
             with claimed(self.job, self.num_shards, shared=True) as store:
                 if store is None:

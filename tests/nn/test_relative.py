@@ -65,6 +65,16 @@ def slow_attention(attention, x, features):
     return torch.stack(rows)
 
 
+def same_gradients(ours, theirs, wanted):
+    seed = torch.randn_like(ours)
+    for a, b in zip(
+        torch.autograd.grad(ours, wanted, seed),
+        torch.autograd.grad(theirs, wanted, seed),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("length", [1, 2, 5])
 def test_attention_equals_the_loop_with_gradients(length):
     attention, features = make_attention(), position_features(length, 6)
@@ -84,13 +94,7 @@ def test_a_span_of_queries_has_the_values_and_gradients_of_the_whole(span):
     x = torch.randn(2, 6, 7, dtype=torch.float64, requires_grad=True)
     part, whole = attention(x, features, span=span), attention(x, features)[:, span[0] : span[1]]
     torch.testing.assert_close(part, whole, rtol=0, atol=1e-13)
-    seed, wanted = torch.randn_like(part), [x, *attention.parameters()]
-    for a, b in zip(
-        torch.autograd.grad(part, wanted, seed),
-        torch.autograd.grad(whole, wanted, seed),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    same_gradients(part, whole, [x, *attention.parameters()])
 
 
 @pytest.mark.parametrize("span", [None, (0, 7), (2, 6), (4, 5)])
@@ -108,13 +112,7 @@ def test_queries_taken_in_parts_have_the_values_and_gradients_of_all_at_once(
     assert parts[-1][1] == 7
     ours = attention(x, features, span=span)
     torch.testing.assert_close(ours, whole, rtol=0, atol=1e-13)
-    seed, wanted = torch.randn_like(ours), [x, *attention.parameters()]
-    for a, b in zip(
-        torch.autograd.grad(ours, wanted, seed),
-        torch.autograd.grad(whole, wanted, seed),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    same_gradients(ours, whole, [x, *attention.parameters()])
 
 
 @pytest.mark.parametrize(("batch", "length"), [(1, 64), (4, 1024), (40, 1024), (2, 4096)])

@@ -273,13 +273,17 @@ def test_shares_and_restart_exclude_each_other(setting):
 # Other inputs, settings, outputs ----------------------------------------------------------------
 
 
-@pytest.fixture
-def begun(setting, monkeypatch):
-    """A run that was stopped after three parts."""
+def stop_after_three_parts(setting, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(fakes, "score", interrupt_at(4, fakes.score))
         with pytest.raises(KeyboardInterrupt):
             run(setting)
+
+
+@pytest.fixture
+def begun(setting, monkeypatch):
+    """A run that was stopped after three parts."""
+    stop_after_three_parts(setting, monkeypatch)
     for path in setting.notes.iterdir():
         path.unlink()
     return setting

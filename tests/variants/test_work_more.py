@@ -18,7 +18,7 @@ from seq2exp.variants.merge import discard_partial, merge, publish, publishable,
 from seq2exp.variants.ranks import Ranks
 from tests.variants import scale_fakes as fakes
 from tests.variants.scale_fakes import Setting, scored
-from tests.variants.test_execute import FIRSTS, interrupt_at, made, run
+from tests.variants.test_execute import FIRSTS, interrupt_at, made, run, stop_after_three_parts
 
 
 @pytest.fixture
@@ -39,10 +39,7 @@ def merging(setting, monkeypatch):
 @pytest.fixture
 def begun(setting, monkeypatch):
     """A run that was stopped after three parts of eight."""
-    with monkeypatch.context() as patch:
-        patch.setattr(fakes, "score", interrupt_at(4, fakes.score))
-        with pytest.raises(KeyboardInterrupt):
-            run(setting)
+    stop_after_three_parts(setting, monkeypatch)
     return setting
 
 
